@@ -1,0 +1,29 @@
+"""Whether the samples differ from each other as much as real images do."""
+
+import torch
+from torch import Tensor
+
+from hires.errors import HiresError
+
+
+def diversity(samples: Tensor, real: Tensor) -> float:
+    """Mean RMS distance over all pairs of samples, divided by the same of held-out real images; 1 is right, 0 is one image for all.
+
+    Sets (N, C, r, r) and (M, C, r, r). Blind to noise: read it beside the band scores. Raises HiresError for different image shapes or fewer
+    than 2 images.
+    """
+    if samples.shape[1:] != real.shape[1:]:
+        raise HiresError(f"samples {tuple(samples.shape)} and real images {tuple(real.shape)} differ in size")
+    if min(len(samples), len(real)) < 2:
+        raise HiresError(f"need at least 2 images a set, got {len(samples)} and {len(real)}")
+    return mean_pairwise_rms(samples) / mean_pairwise_rms(real)
+
+
+def mean_pairwise_rms(images: Tensor) -> float:
+    """Mean over all pairs of different images (N, ...) of the root mean square of their difference."""
+    flat = images.flatten(1).double()  # the matrix form of the distance cancels badly in fp32
+    squared = flat.square().sum(1)
+    distances = (squared[:, None] + squared - 2 * flat @ flat.T).clamp_min(0).sqrt()
+    distances.fill_diagonal_(0)  # where rounding would otherwise leave a little
+    count = len(flat)
+    return distances.sum().item() / (count * (count - 1)) / flat.shape[1] ** 0.5

@@ -1,0 +1,43 @@
+"""The networks: growing ones for 4x4 ... 1024x1024 and the papers' fixed-size ones. They know torch alone."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from hires.networks import dcgan32
+from hires.networks.energy import Energy
+from hires.networks.generator import Generator
+from hires.networks.growing import EqualizedConv2d, EqualizedLinear, NetworkConfig
+from hires.networks.inference import Inference
+
+__all__ = ["Energy", "Generator", "Inference", "NetworkConfig", "build", "initialise"]
+
+
+def build(config: NetworkConfig, player: str, resolution: int, fading: bool = False, energy_form: str = "identity") -> nn.Module:
+    """One network of a triangle, parameters not yet set; `player` is generator, energy or inference."""
+    family = dcgan32 if config.kind == "dcgan32" else None
+    if player == "generator":
+        return (family.Generator if family else Generator)(config, resolution, fading)
+    if player == "energy":
+        return (family.Energy if family else Energy)(config, resolution, fading, energy_form)
+    if player == "inference":
+        return (family.Inference if family else Inference)(config, resolution, fading)
+    raise ValueError(f"player={player!r}: wanted generator, energy or inference")
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, generator: Callable[[str], torch.Generator]) -> None:
+    """Set every parameter from a random stream of its own, `generator(name)`, so a level starts the same whenever it is added.
+
+    Equalised layers N(0, 1) (ProGAN); plain convolutions N(0, 0.02) and batch-norm gains N(1, 0.02) (P1); biases 0.
+    """
+    for prefix, module in network.named_modules():
+        equalised = isinstance(module, EqualizedConv2d | EqualizedLinear)
+        for name, parameter in module.named_parameters(prefix, recurse=equalised):
+            if name.endswith("bias"):
+                parameter.zero_()
+                continue
+            mean = 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0
+            std = 1.0 if equalised else 0.02
+            parameter.copy_(torch.randn(parameter.shape, generator=generator(name)) * std + mean)

@@ -1,0 +1,169 @@
+"""What the three growing networks are made of: levels, equalised layers, pixel norm and the fade-in.
+
+The layout is ProGAN's (Karras et al. 2018): channels(r) = min(base / r, max), two 3x3 convolutions a level, He-scaled weights at run time,
+1x1 projections to and from RGB. A network is built for one resolution and one of two states, *fading* (the projection of the level
+below is still there, blended in with 1 - alpha) and *stable* (it is gone), so every parameter it holds is used in every step.
+"""
+
+from dataclasses import dataclass
+import math
+
+import torch
+from torch import Tensor, nn
+import torch.nn.functional as F
+
+LEAK = 0.2  # slope of the leaky ReLU (ProGAN)
+
+
+@dataclass
+class NetworkConfig:
+    """Size of the three networks: ProGAN's by default (23.08 M parameters in the generator at 1024x1024)."""
+
+    kind: str = "growing"  # growing | dcgan32
+    latent: int = 512  # d, the number of latent dimensions
+    channels_base: int = 16384  # channels(r) = min(channels_base / r, channels_max)
+    channels_max: int = 512
+    convs: int = 2  # 3x3 convolutions a level
+    image_channels: int = 3
+
+    def channels(self, resolution: int) -> int:
+        """Feature maps at `resolution`."""
+        return max(1, min(self.channels_base // resolution, self.channels_max))
+
+
+def level_name(resolution: int) -> str:
+    """'64x64': the part of a parameter's name that tells its resolution."""
+    return f"{resolution}x{resolution}"
+
+
+def resolutions_up_to(resolution: int) -> list[int]:
+    """[4, 8, ..., resolution]; raises ValueError unless `resolution` is a power of two from 4 up."""
+    if resolution < 4 or resolution & (resolution - 1):
+        raise ValueError(f"resolution={resolution}: wanted a power of two, at least 4")
+    return [2**k for k in range(2, resolution.bit_length())]
+
+
+class EqualizedConv2d(nn.Module):
+    """Same-size convolution whose weight is stored as N(0, 1) and scaled by gain / sqrt(fan_in) at run time (ProGAN §4.1)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, gain: float = math.sqrt(2)):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self.scale = gain / math.sqrt(inputs * kernel**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H, W)."""
+        return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.weight.shape[-1] // 2)
+
+
+class EqualizedLinear(nn.Module):
+    """Dense layer with the same run-time scale; with `fp32` it computes in fp32 whatever the weights' type (heads: energies, log-variances)."""
+
+    def __init__(self, inputs: int, outputs: int, gain: float = math.sqrt(2), fp32: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self.scale = gain / math.sqrt(inputs)
+        self.fp32 = fp32
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs) -> (B, outputs)."""
+        if self.fp32:
+            return F.linear(x.float(), self.weight.float() * self.scale, self.bias.float())
+        return F.linear(x, self.weight * self.scale, self.bias)
+
+
+def activate(x: Tensor) -> Tensor:
+    """Leaky ReLU."""
+    return F.leaky_relu(x, LEAK)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Each pixel's feature vector divided by its root mean square, eps 1e-8 (ProGAN §4.2)."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, 2H, 2W), nearest neighbour."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def downsample(x: Tensor) -> Tensor:
+    """(B, C, 2H, 2W) -> (B, C, H, W), mean of each 2x2 box."""
+    return F.avg_pool2d(x, 2)
+
+
+def fade(below: Tensor, here: Tensor, alpha: float) -> Tensor:
+    """(1 - alpha) below + alpha here."""
+    return torch.lerp(below, here, alpha)
+
+
+def fade_images(images: Tensor, alpha: float) -> Tensor:
+    """Real images as the networks see them in a fade: blended with their own 2x down-and-up version, so data and networks grow together."""
+    return images if alpha >= 1 else fade(upsample(downsample(images)), images, alpha)
+
+
+class EncoderLevel(nn.Module):
+    """One resolution of a network that reads images: convolutions, then a 2x2 mean."""
+
+    def __init__(self, config: NetworkConfig, resolution: int, reads_rgb: bool):
+        super().__init__()
+        here, below = config.channels(resolution), config.channels(resolution // 2)
+        if reads_rgb:
+            self.from_rgb = EqualizedConv2d(config.image_channels, here, 1)
+        for i in range(config.convs):
+            setattr(self, f"conv{i}", EqualizedConv2d(here, below if i == config.convs - 1 else here, 3))
+        self.convs = config.convs
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, channels(r), r, r) -> (B, channels(r/2), r/2, r/2)."""
+        for i in range(self.convs):
+            h = activate(getattr(self, f"conv{i}")(h))
+        return downsample(h)
+
+
+class EncoderTop(nn.Module):
+    """The 4x4 level of a network that reads images: convolution, dense layer, head."""
+
+    def __init__(self, config: NetworkConfig, outputs: int, reads_rgb: bool):
+        super().__init__()
+        channels = config.channels(4)
+        if reads_rgb:
+            self.from_rgb = EqualizedConv2d(config.image_channels, channels, 1)
+        self.conv0 = EqualizedConv2d(channels, channels, 3)
+        self.dense = EqualizedLinear(channels * 16, channels)
+        self.head = EqualizedLinear(channels, outputs, gain=1, fp32=True)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, channels(4), 4, 4) -> (B, outputs), fp32."""
+        h = activate(self.conv0(h))
+        h = activate(self.dense(h.flatten(1)))
+        return self.head(h)
+
+
+class GrowingEncoder(nn.Module):
+    """Images to a vector: the body that the energy and the inference model share (ProGAN's critic without minibatch statistics)."""
+
+    def __init__(self, config: NetworkConfig, resolution: int, fading: bool, outputs: int):
+        super().__init__()
+        self.resolution, self.fading = resolution, fading and resolution > 4
+        shown = {resolution, resolution // 2} if self.fading else {resolution}
+        self.levels = nn.ModuleDict()
+        for r in resolutions_up_to(resolution):
+            level = EncoderTop(config, outputs, r in shown) if r == 4 else EncoderLevel(config, r, r in shown)
+            self.levels[level_name(r)] = level
+
+    def forward(self, x: Tensor, alpha: float = 1.0) -> Tensor:
+        """Images (B, C, r, r) in [-1, 1] -> (B, outputs), fp32; `alpha` is used in a fade alone."""
+        top = self.levels[level_name(self.resolution)]
+        x = x.to(top.from_rgb.weight.dtype, memory_format=torch.channels_last)
+        h = top(activate(top.from_rgb(x)))
+        if self.resolution == 4:
+            return h
+        below = self.levels[level_name(self.resolution // 2)]
+        if self.fading:
+            h = fade(activate(below.from_rgb(downsample(x))), h, alpha)
+        for r in reversed(resolutions_up_to(self.resolution // 2)):
+            h = self.levels[level_name(r)](h)
+        return h

@@ -1,0 +1,327 @@
+"""The divergence triangle (Han, Nijkamp et al., CVPR 2019): generator, energy-based model and inference model learned together.
+
+With x real (faded while growing), z ~ N(0, I), x_tilde = G(z), (mu, logvar) = I(x), z_tilde = mu + exp(logvar / 2) eps, x_hat = G(z_tilde):
+
+    energy     L_alpha = E U(x) - E U(x_tilde) + lambda_U (E U(x)^2 + E U(x_tilde)^2) [+ gamma / 2 E |dU/dx|^2, every few steps]
+    inference  L_phi   = kappa R + beta K + lambda_z N
+    generator  L_theta = kappa R + E U(x_tilde) + lambda_z N
+
+R = mse(x_hat, x), K = KL(q(z | x) || N(0, I)) per dimension, N = -log q(z | x_tilde) per dimension without its constant; all are means,
+never sums, so a weight means the same at every resolution. The players exchange tensors, among them gradients: g_U = dE U/dx_tilde,
+g_N = lambda_z dN/dx_tilde and g_z = kappa dR/dz_tilde, never graphs.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+import math
+
+import torch
+from torch import Tensor
+import torch.nn.functional as F
+
+from hires.errors import HiresError
+
+PLAYERS = ("generator", "energy", "inference")
+UPDATES = ("published", "energy_first", "simultaneous")
+
+
+@dataclass
+class TriangleConfig:
+    """Weights of the terms and the order of the updates; docs/stability.md says what to turn when."""
+
+    name: str = "divergence_triangle"
+    updates: str = "energy_first"  # published | energy_first | simultaneous
+    generator_steps: int = 1  # theta steps a round
+    kappa_pixel: float = 3.0  # kappa(r) = min(kappa_pixel r^2, kappa_max)
+    kappa_max: float = 768.0  # the published code's sum of squares is 3072 at 32x32; 768 keeps G listening to the energy
+    beta: float = 0.125  # weight of K per latent dimension: beta d K, so d=64 gives 8
+    lambda_z: float = 1.0  # weight of the sleep term N
+    lambda_u: float = 0.01  # L2 on the energy
+    logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
+    logvar_max: float = 4.0
+    energy: str = "identity"  # identity (bounded by lambda_u) | softplus (spectral normalisation)
+    r1: float = 4.0  # gamma at 32x32; scales with (r / 32)^2, which keeps the energy's numbers equal at every resolution; 0 = off
+    r1_every: int = 8  # the penalty is computed every so many steps and weighs as many times more
+    energy_sees: str = "samples"  # the energy's fakes: samples | samples_and_reconstructions (a variant, see docs/stability.md)
+
+    def kappa(self, resolution: int) -> float:
+        """Weight of R at `resolution`."""
+        return min(self.kappa_pixel * resolution**2, self.kappa_max)
+
+    def gamma(self, resolution: int) -> float:
+        """Weight of the gradient penalty at `resolution`."""
+        return self.r1 * (resolution / 32) ** 2
+
+
+def check(config: TriangleConfig, zero_stage: int) -> None:
+    """Raise HiresError for a value that means nothing or a combination that does not train."""
+    if config.updates not in UPDATES:
+        raise HiresError(f"objective.updates={config.updates}: wanted {', '.join(UPDATES)}")
+    if config.energy not in ("identity", "softplus"):
+        raise HiresError(f"objective.energy={config.energy}: wanted identity or softplus")
+    if config.energy_sees not in ("samples", "samples_and_reconstructions"):
+        raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted samples or samples_and_reconstructions")
+    if config.energy_sees != "samples" and config.updates == "published":
+        raise HiresError("objective.energy_sees=samples_and_reconstructions: the published order has no reconstructions among the fakes")
+    if config.generator_steps < 1 or config.r1_every < 1:
+        raise HiresError(f"objective: generator_steps={config.generator_steps} r1_every={config.r1_every}: wanted at least 1")
+    for name in ("kappa_pixel", "kappa_max", "beta", "lambda_z", "lambda_u", "r1"):
+        if not getattr(config, name) >= 0:
+            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
+    if zero_stage == 3 and config.r1:
+        raise HiresError("objective.r1 with zero.stage=3: the penalty's second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
+    if zero_stage == 3 and config.energy == "softplus":
+        raise HiresError("objective.energy=softplus with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
+
+
+# ------------------------------------------------------------------------------------------------ terms
+
+
+def soft_clamp(logvar: Tensor, low: float, high: float) -> Tensor:
+    """log-variance bent into (low, high) with gradients kept everywhere; unchanged when low >= high."""
+    if low >= high:
+        return logvar
+    logvar = low + F.softplus(logvar - low)
+    return high - F.softplus(high - logvar)
+
+
+def kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """K = mean over batch and dimensions of KL(N(mu, exp(logvar)) || N(0, 1)), in nats per dimension."""
+    return -0.5 * (1 + logvar - mu.square() - logvar.exp()).mean()
+
+
+def nll(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """N = mean over batch and dimensions of (logvar + (z - mu)^2 / exp(logvar)) / 2: P1's sleep term per dimension."""
+    return 0.5 * (logvar + (z - mu).square() * (-logvar).exp()).mean()
+
+
+@dataclass
+class Batch:
+    """What one rank needs for a round: real images (faded) and noise, all (B, ...) on the device; extra noise for more generator steps."""
+
+    x: Tensor
+    z: Tensor
+    eps: Tensor
+    extra: list[tuple[Tensor, Tensor]]
+    alpha: float = 1.0
+
+
+@dataclass
+class Rates:
+    """Learning rates and moving-average decay of a round."""
+
+    lr: float
+    energy_lr: float
+    ema_decay: float
+
+
+class DivergenceTriangle:
+    """One round of the game on three players; see the module's text for the losses."""
+
+    def __init__(self, config: TriangleConfig, latent: int, players: dict):
+        self.config = config
+        self.G, self.U, self.I = (players[name] for name in PLAYERS)
+        self.beta = config.beta * latent
+
+    def round(self, batch: Batch, rates: Rates, resolution: int, penalise: bool, micro_batch: int = 0) -> dict[str, Tensor]:
+        """Update all three players once and return the round's measures as scalars on the device (this rank's means).
+
+        `penalise` says whether the gradient penalty is due; `micro_batch` splits the rank's images to save memory.
+        """
+        self.kappa, self.gamma = self.config.kappa(resolution), self.config.gamma(resolution)
+        parts = _split(batch, micro_batch)
+        if self.config.updates == "published":
+            measures = self._published(parts, rates, penalise)
+        else:
+            measures = self._messages(parts, rates, penalise)
+        for z, eps in batch.extra:
+            self._generator_step(_split(Batch(batch.x, z, eps, [], batch.alpha), micro_batch), rates)
+        return measures
+
+    # -------------------------------------------------------------------------------------------- the three orders
+
+    def _messages(self, parts: list[Batch], rates: Rates, penalise: bool) -> dict[str, Tensor]:
+        """`energy_first` (20 forward passes a round) and `simultaneous` (18): I and G step from one point."""
+        simultaneous = self.config.updates == "simultaneous"
+        share = 1 / len(parts)
+        record = _Record(share)
+        # graphs of the syntheses are kept for the generator's backward when they fit at once, else made again
+        synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
+        g_real = [None] * len(parts)
+        with self.U.accumulate():
+            for i, part in enumerate(parts):
+                fakes = self._fakes(part, synthesis[i])
+                g_real[i] = self._energy_backward(part, fakes, penalise, share, record, want_gradient=simultaneous)
+        if not simultaneous:
+            self.U.step(rates.energy_lr, rates.ema_decay)
+        with self.G.accumulate(), self.I.accumulate():
+            for i, part in enumerate(parts):
+                x_tilde = synthesis[i] if synthesis[i].requires_grad else self.G(part.z, part.alpha)
+                self._inference_and_generator(part, x_tilde, g_real[i], share, record)
+        if simultaneous:
+            self.U.step(rates.energy_lr, rates.ema_decay)
+        self.I.step(rates.lr, rates.ema_decay)
+        self.G.step(rates.lr, rates.ema_decay)
+        return record.means
+
+    def _published(self, parts: list[Batch], rates: Rates, penalise: bool) -> dict[str, Tensor]:
+        """P1's loop: alpha, then phi, then theta, each seeing the others already updated (25 forward passes a round)."""
+        share = 1 / len(parts)
+        record = _Record(share)
+        synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
+        with self.U.accumulate():
+            for part, x_tilde in zip(parts, synthesis, strict=True):
+                self._energy_backward(part, x_tilde.detach(), penalise, share, record, want_gradient=False)
+        self.U.step(rates.energy_lr, rates.ema_decay)
+        with self.I.accumulate():
+            for part, x_tilde in zip(parts, synthesis, strict=True):
+                mu, logvar, mu_f, logvar_f = self._infer(part, x_tilde.detach())
+                z_tilde = mu + (0.5 * logvar).exp() * part.eps
+                leaf = z_tilde.detach().requires_grad_()
+                x_hat = self.G(leaf, part.alpha)
+                (g_z,) = torch.autograd.grad(self.kappa * F.mse_loss(x_hat, part.x), leaf)
+                K, N = kl(mu, logvar), nll(part.z, mu_f, logvar_f)
+                self.I.backward(share * ((z_tilde * g_z).sum() + self.beta * K + self.config.lambda_z * N))
+                record.add(K=K, N=N, logvar=logvar.mean())
+        self.I.step(rates.lr, rates.ema_decay)
+        self._generator_step(parts, rates, synthesis, record)
+        return record.means
+
+    def _generator_step(self, parts: list[Batch], rates: Rates, synthesis: list[Tensor] | None = None, record: "_Record | None" = None) -> None:
+        """A theta step alone, energy and inference model as they stand: reconstruction from a fresh posterior, U and N of the samples."""
+        share = 1 / len(parts)
+        with self.G.accumulate():
+            for i, part in enumerate(parts):
+                with torch.no_grad():
+                    mu, logvar = self._clamped(self.I(part.x, part.alpha))
+                    z_tilde = mu + (0.5 * logvar).exp() * part.eps
+                x_hat = self.G(z_tilde, part.alpha)
+                R = F.mse_loss(x_hat, part.x)
+                kept = synthesis is not None and synthesis[i].requires_grad
+                x_tilde = synthesis[i] if kept else self.G(part.z, part.alpha)
+                leaf = x_tilde.detach().requires_grad_()
+                (g_u,) = torch.autograd.grad(self.U(leaf, part.alpha).mean(), leaf)
+                N = nll(part.z, *self._clamped(self.I(leaf, part.alpha)))
+                (g_n,) = torch.autograd.grad(self.config.lambda_z * N, leaf)
+                # both terms lie in one graph here, so one backward does
+                self.G.backward(share * (self.kappa * R + (x_tilde * (g_u + g_n)).sum()))
+                if record is not None:
+                    self._record_generator(record, part, x_tilde, x_hat, R, g_u)
+        self.G.step(rates.lr, rates.ema_decay)
+
+    # -------------------------------------------------------------------------------------------- turns
+
+    def _synthesise(self, part: Batch, keep: bool) -> Tensor:
+        with torch.set_grad_enabled(keep):
+            return self.G(part.z, part.alpha)
+
+    def _fakes(self, part: Batch, x_tilde: Tensor) -> Tensor:
+        """What the energy is to raise: samples, and reconstructions of the batch where so configured."""
+        if self.config.energy_sees == "samples":
+            return x_tilde.detach()
+        with torch.no_grad():
+            mu, logvar = self._clamped(self.I(part.x, part.alpha))
+            x_hat = self.G(mu + (0.5 * logvar).exp() * part.eps, part.alpha)
+        return torch.cat([x_tilde.detach(), x_hat])
+
+    def _energy_backward(self, part: Batch, fakes: Tensor, penalise: bool, share: float, record: "_Record", want_gradient: bool) -> Tensor | None:
+        """L_alpha into the energy; with `want_gradient` also g_U, out of the same backward.
+
+        dL/dx_tilde_i = c_i / B dU/dx_tilde_i with c_i = dL/dU(x_tilde_i) B = -1 + 2 lambda_U U(x_tilde_i); dividing by c_i gives the
+        generator's message. |c_i| is held at 0.1 or more (it vanishes where U = 1 / (2 lambda_U)); how often that binds is recorded.
+        """
+        config, B = self.config, len(part.x)
+        fakes = fakes.requires_grad_(want_gradient)
+        u = self.U(torch.cat([part.x, fakes]), part.alpha)
+        u_x, u_f = u[:B], u[B:]
+        loss = u_x.mean() - u_f.mean() + config.lambda_u * (u_x.square().mean() + u_f.square().mean())
+        self.U.backward(share * loss)
+        if penalise and self.gamma:
+            x = part.x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.U(x, part.alpha).sum(), x, create_graph=True)
+            penalty = 0.5 * self.gamma * gradient.float().square().sum((1, 2, 3)).mean()
+            self.U.backward(share * config.r1_every * penalty)
+            record.last["r1"] = penalty.detach()
+        record.add(
+            energy_real=u_x.mean(), energy_fake=u_f[:B].mean(), energy_gap=u_f[:B].mean() - u_x.mean(), energy_size=u.abs().mean(), loss_energy=loss
+        )
+        if not want_gradient:
+            return None
+        c = -1 + 2 * config.lambda_u * u_f.detach()
+        held = c.abs() < 0.1
+        record.add(divisor_held=held.float().mean())
+        c = torch.where(held, torch.full_like(c, 0.1).copysign(c), c)
+        # the energy's fakes may be twice as many as the samples: their mean is over all of them, the message's over each half
+        return fakes.grad / (share * c[:, None, None, None]) * (len(fakes) // B)
+
+    def _inference_and_generator(self, part: Batch, x_tilde: Tensor, g_u: Tensor | None, share: float, record: "_Record") -> None:
+        """phi and theta from one point: R's backward gives g_z, phi's gives g_N, and theta's second backward takes g_U + g_N."""
+        B = len(part.x)
+        leaf = x_tilde.detach().requires_grad_()
+        mu, logvar, mu_f, logvar_f = self._infer(part, leaf)
+        z_tilde = mu + (0.5 * logvar).exp() * part.eps
+        z_leaf = z_tilde.detach().requires_grad_()
+        x_hat = self.G(z_leaf, part.alpha)
+        R = F.mse_loss(x_hat, part.x)
+        with_reconstructions = self.config.energy_sees != "samples"
+        if g_u is None:
+            seen = x_tilde.detach() if not with_reconstructions else torch.cat([x_tilde.detach(), x_hat.detach()])
+            seen = seen.requires_grad_()
+            (g_u,) = torch.autograd.grad(self.U(seen, part.alpha).sum() / B, seen)
+        g_real = self.kappa * R
+        if with_reconstructions:
+            # reconstructions are pulled to low energy too, with half the weight, and so are the samples
+            g_real = g_real + 0.5 * (x_hat * g_u[B:]).sum()
+            g_u = 0.5 * g_u[:B]
+        self.G.backward(share * g_real)
+        K, N = kl(mu, logvar), nll(part.z, mu_f, logvar_f)
+        self.I.backward((z_tilde * z_leaf.grad).sum() + share * (self.beta * K + self.config.lambda_z * N))
+        g_n = leaf.grad  # = share * lambda_z * dN/dx_tilde
+        self.G.backward((x_tilde * (share * g_u + g_n)).sum())
+        record.add(K=K, N=N, logvar=logvar.mean())
+        self._record_generator(record, part, x_tilde, x_hat, R, g_u)
+
+    def _infer(self, part: Batch, x_tilde: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Posteriors of the real images and of the samples out of one pass."""
+        mu, logvar = self._clamped(self.I(torch.cat([part.x, x_tilde]), part.alpha))
+        B = len(part.x)
+        return mu[:B], logvar[:B], mu[B:], logvar[B:]
+
+    def _clamped(self, posterior: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        mu, logvar = posterior
+        return mu, soft_clamp(logvar, self.config.logvar_min, self.config.logvar_max)
+
+    def _record_generator(self, record: "_Record", part: Batch, x_tilde: Tensor, x_hat: Tensor, R: Tensor, g_u: Tensor) -> None:
+        """R, |dU/dx_tilde| per sample, rho = |dU/dx_tilde| / |d kappa R/dx_hat| and the spread of the samples over that of the data."""
+        B = len(part.x)
+        force = g_u.flatten(1).norm(dim=1).mean() * B
+        pull = (x_hat.detach() - part.x).flatten(1).norm(dim=1).mean() * (2 * self.kappa / part.x[0].numel())
+        record.add(R=R, energy_slope=force, rho=force / pull)
+        if B > 1:
+            record.add(diversity=(x_tilde.detach().var(0).mean() / part.x.var(0).mean()).sqrt())
+
+
+class _Record:
+    """Sums of the round's measures over its micro-batches, on the device: nothing waits for the host."""
+
+    def __init__(self, share: float):
+        self.share, self.last = share, {}
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, **measures: Tensor) -> None:
+        for name, value in measures.items():
+            value = value.detach().float() * self.share
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    @property
+    def means(self) -> dict[str, Tensor]:
+        return self._sums | self.last
+
+
+def _split(batch: Batch, micro_batch: int) -> list[Batch]:
+    size = micro_batch or len(batch.x)
+    count = math.ceil(len(batch.x) / size)
+    return [
+        Batch(batch.x[i * size : (i + 1) * size], batch.z[i * size : (i + 1) * size], batch.eps[i * size : (i + 1) * size], [], batch.alpha)
+        for i in range(count)
+    ]

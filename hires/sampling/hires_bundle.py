@@ -1,0 +1,297 @@
+"""Loads a bundle written by `hires export`: a generator of pictures, an inference model and an energy. Needs torch and safetensors alone.
+
+    import hires_bundle                                # this file lies in the bundle's folder
+    bundle = hires_bundle.load("the/bundle/folder")
+    images = bundle.sample([0, 1, 2])                  # (3, C, r, r) float, about [-1, 1], not clamped
+    mu, logvar = bundle.inference(images.clamp(-1, 1)) # q(z | x) = N(mu, diag exp(logvar))
+    energy = bundle.energy(images.clamp(-1, 1))        # (3,), lower is more like the data
+
+Every network is an `nn.Module` in eval mode whose parameters take no gradient; gradients with respect to inputs work.
+"""
+
+from dataclasses import dataclass
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+import torch
+from torch import Tensor, nn
+import torch.nn.functional as F
+
+FORMAT = 1  # version of config.json and of the names in the safetensors files
+LEAK = 0.2  # slope of the leaky ReLU
+
+
+def _leaky(h: Tensor) -> Tensor:
+    return F.leaky_relu(h, LEAK)
+
+
+def _pixel_norm(h: Tensor) -> Tensor:
+    return h * torch.rsqrt(h.square().mean(1, keepdim=True) + 1e-8)
+
+
+def _convs(level: nn.Module) -> list[nn.Module]:
+    return [module for name, module in level.named_children() if name.startswith("conv")]
+
+
+def _require_latents(z: Tensor, latent: int) -> None:
+    if z.ndim != 2 or z.shape[1] != latent:
+        raise ValueError(f"latents of shape {tuple(z.shape)}: wanted (B, {latent})")
+
+
+def _require_images(x: Tensor, channels: int, resolution: int) -> None:
+    if x.ndim != 4 or tuple(x.shape[1:]) != (channels, resolution, resolution):
+        raise ValueError(f"images of shape {tuple(x.shape)}: wanted (B, {channels}, {resolution}, {resolution})")
+
+
+class _GrowingGenerator(nn.Module):
+    """Latents (B, d) -> images (B, C, r, r), fp32, about [-1, 1] and not clamped; ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.latent, self.resolution = config["latent"], config["resolution"]
+        width = config["widths"]
+        self.levels = nn.ModuleDict()
+        for r in _resolutions(self.resolution):
+            level, here = nn.Module(), width[str(r)]
+            if r == 4:
+                level.dense = nn.Linear(self.latent, here * 16)
+                level.conv0 = nn.Conv2d(here, here, 3, padding=1)
+            else:
+                for i in range(config["convs"]):
+                    level.add_module(f"conv{i}", nn.Conv2d(width[str(r // 2)] if i == 0 else here, here, 3, padding=1))
+            if r == self.resolution:
+                level.to_rgb = nn.Conv2d(here, config["image_channels"], 1)
+            self.levels[f"{r}x{r}"] = level
+
+    def forward(self, z: Tensor) -> Tensor:
+        _require_latents(z, self.latent)
+        h = self.levels["4x4"].dense(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
+        h = _pixel_norm(_leaky(h))
+        for name, level in self.levels.items():
+            if name != "4x4":
+                h = F.interpolate(h, scale_factor=2, mode="nearest")
+            for conv in _convs(level):
+                h = _pixel_norm(_leaky(conv(h)))
+        return level.to_rgb(h)
+
+
+class _GrowingEncoder(nn.Module):
+    def __init__(self, config: dict, outputs: int):
+        super().__init__()
+        self.image_channels, self.resolution = config["image_channels"], config["resolution"]
+        width = config["widths"]
+        self.levels = nn.ModuleDict()
+        for r in reversed(_resolutions(self.resolution)):
+            level, here = nn.Module(), width[str(r)]
+            if r == self.resolution:
+                level.from_rgb = nn.Conv2d(self.image_channels, here, 1)
+            if r == 4:
+                level.conv0 = nn.Conv2d(here, here, 3, padding=1)
+                level.dense = nn.Linear(here * 16, here)
+                level.head = nn.Linear(here, outputs)
+            else:
+                for i in range(config["convs"]):
+                    below = width[str(r // 2)] if i == config["convs"] - 1 else here
+                    level.add_module(f"conv{i}", nn.Conv2d(here, below, 3, padding=1))
+            self.levels[f"{r}x{r}"] = level
+
+    def forward(self, x: Tensor) -> Tensor:
+        _require_images(x, self.image_channels, self.resolution)
+        h = x.contiguous(memory_format=torch.channels_last)
+        for name, level in self.levels.items():
+            if name == f"{self.resolution}x{self.resolution}":
+                h = _leaky(level.from_rgb(h))
+            for conv in _convs(level):
+                h = _leaky(conv(h))
+            if name != "4x4":
+                h = F.avg_pool2d(h, 2)
+        return level.head(_leaky(level.dense(h.flatten(1))))
+
+
+class _GrowingInference(_GrowingEncoder):
+    """Images (B, C, r, r) in [-1, 1] -> mu (B, d), logvar (B, d), fp32; ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__(config, 2 * config["latent"])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = super().forward(x).chunk(2, dim=1)
+        return mu, logvar
+
+
+class _GrowingEnergy(_GrowingEncoder):
+    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32, of any sign or above 0 (softplus); ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__(config, 1)
+        self.form = config["energy_form"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = super().forward(x).squeeze(1)
+        return F.softplus(score) if self.form == "softplus" else score
+
+
+class _Dcgan32Generator(nn.Module):
+    """Latents (B, d) -> images (B, C, 32, 32), fp32, in (-1, 1); ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.latent, self.resolution = config["latent"], 32
+        inputs = self.latent
+        for i, width in enumerate([512, 512, 256, 128]):
+            stride, padding = (1, 0) if i == 0 else (2, 1)
+            self.add_module(f"deconv{i}", nn.ConvTranspose2d(inputs, width, 4, stride, padding))  # batch norm folded in, hence the bias
+            inputs = width
+        self.to_rgb = nn.ConvTranspose2d(inputs, config["image_channels"], 3, 1, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        _require_latents(z, self.latent)
+        h = z[:, :, None, None]
+        for i in range(4):
+            h = F.relu(self.get_submodule(f"deconv{i}")(h))
+        return self.to_rgb(h).tanh()
+
+
+class _Dcgan32Encoder(nn.Module):
+    def __init__(self, config: dict, widths: list[int]):
+        super().__init__()
+        self.image_channels, self.resolution = config["image_channels"], 32
+        inputs = self.image_channels
+        for i, width in enumerate(widths):
+            kernel, stride = (3, 1) if i == 0 else (4, 2)
+            self.add_module(f"conv{i}", nn.Conv2d(inputs, width, kernel, stride, 1, bias=False))
+            inputs = width
+
+    def features(self, x: Tensor) -> Tensor:
+        _require_images(x, self.image_channels, self.resolution)
+        for conv in _convs(self):
+            x = _leaky(conv(x))
+        return x
+
+
+class _Dcgan32Inference(_Dcgan32Encoder):
+    """Images (B, C, 32, 32) in [-1, 1] -> mu (B, d), logvar (B, d), fp32; ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__(config, [64, 128, 256, 512])
+        self.mu = nn.Conv2d(512, config["latent"], 4)
+        self.logvar = nn.Conv2d(512, config["latent"], 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.features(x)
+        return self.mu(h).flatten(1), self.logvar(h).flatten(1)
+
+
+class _Dcgan32Energy(_Dcgan32Encoder):
+    """Images (B, C, 32, 32) in [-1, 1] -> energies (B,), fp32, of any sign; ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__(config, [64, 128, 256, 256])
+        self.head = nn.Conv2d(256, 1, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x)).flatten()
+
+
+_NETWORKS = {
+    "growing": {"generator": _GrowingGenerator, "inference": _GrowingInference, "energy": _GrowingEnergy},
+    "dcgan32": {"generator": _Dcgan32Generator, "inference": _Dcgan32Inference, "energy": _Dcgan32Energy},
+}
+_KEYS = {"kind": str, "resolution": int, "latent": int, "image_channels": int, "convs": int, "widths": dict, "energy_form": str}
+
+
+def _resolutions(resolution: int) -> list[int]:
+    return [2**k for k in range(2, resolution.bit_length())]
+
+
+def latents(seeds: list[int], latent: int) -> Tensor:
+    """Latents z ~ N(0, I), (len(seeds), latent) float on the CPU: seed n gives the same row in any list and on any machine."""
+    rows = [torch.randn(latent, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows) if rows else torch.empty(0, latent)
+
+
+def pictures_at_once(resolution: int) -> int:
+    """How many pictures of r x r pixels to compute in one forward pass: 64 up to 256 x 256, then as many as hold the same number of pixels."""
+    return max(1, min(64, 2**22 // resolution**2))
+
+
+@dataclass
+class Bundle:
+    """The three networks of one run, at one resolution, with the configuration they were exported with."""
+
+    config: dict  # config.json
+    device: torch.device
+    generator: nn.Module  # z (B, d) -> images (B, C, r, r), about [-1, 1], not clamped
+    inference: nn.Module  # images in [-1, 1] -> mu (B, d), logvar (B, d)
+    energy: nn.Module  # images in [-1, 1] -> (B,), lower is more like the data
+    resolution: int  # r, pixels
+    latent: int  # d
+
+    def latents(self, seeds: list[int]) -> Tensor:
+        """Latents (len(seeds), d) on the bundle's device, z ~ N(0, I), drawn on the CPU from one stream a seed."""
+        return latents(seeds, self.latent).to(self.device)
+
+    @torch.no_grad()
+    def sample(self, seeds: list[int]) -> Tensor:
+        """Pictures (len(seeds), C, r, r), float, about [-1, 1] and not clamped; seed n is the same picture in any list, up to rounding."""
+        z = self.latents(seeds)
+        return torch.cat([self.generator(part) for part in z.split(pictures_at_once(self.resolution))])
+
+
+def _read_config(path: Path) -> dict:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    version = config.get("format") if isinstance(config, dict) else None
+    if version != FORMAT:
+        raise ValueError(f"{path}: bundle format {version!r}, this loader reads {FORMAT}; use the hires_bundle.py that lies beside it")
+    for key, kind in _KEYS.items():
+        if not isinstance(config.get(key), kind):
+            raise ValueError(f"{path}: {key}={config.get(key)!r}, wanted {kind.__name__}")
+    if config["kind"] not in _NETWORKS:
+        raise ValueError(f"{path}: kind={config['kind']!r}, wanted one of {', '.join(_NETWORKS)}")
+    if config["energy_form"] not in ("identity", "softplus"):
+        raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity or softplus")
+    r = config["resolution"]
+    if r < 4 or r & (r - 1):
+        raise ValueError(f"{path}: resolution={r}, wanted a power of two, at least 4")
+    if config["kind"] == "growing":
+        for r in _resolutions(config["resolution"]):
+            if not isinstance(config["widths"].get(str(r)), int):
+                raise ValueError(f"{path}: widths has no number for {r}x{r}")
+    return config
+
+
+def _read_network(network: type[nn.Module], config: dict, path: Path, device: torch.device) -> nn.Module:
+    try:
+        tensors = load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+    with torch.device("meta"):  # shapes alone: the weights come from the file
+        module = network(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if found != expected.get(name, "nothing"):
+            raise ValueError(f"{path}: {name} is {found}, config.json says {expected.get(name, 'nothing')}")
+    module.load_state_dict(tensors, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
+    """The bundle in `folder`, on `device`.
+
+    Raises FileNotFoundError naming a file that is missing, ValueError (one line) for another format version or a file that is not whole.
+    No pickle is ever read.
+    """
+    folder, device = Path(folder), torch.device(device)
+    paths = {name: folder / f"{name}.safetensors" for name in ("generator", "inference", "energy")}
+    for path in (folder / "config.json", *paths.values()):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: missing; {folder} is not a whole bundle")
+    config = _read_config(folder / "config.json")
+    networks = {name: _read_network(_NETWORKS[config["kind"]][name], config, path, device) for name, path in paths.items()}
+    return Bundle(config, device, **networks, resolution=config["resolution"], latent=config["latent"])

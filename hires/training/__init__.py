@@ -1,0 +1,1 @@
+"""The run: schedule, noise, players, portable state, and the loop."""

@@ -1,0 +1,103 @@
+"""One process among many: world size and rank from srun, torchrun or nothing, and the process group."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+import json
+import os
+import socket
+
+import torch
+import torch.distributed as dist
+
+from hires.errors import HiresError
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this process stands."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """True on rank 0."""
+        return self.rank == 0
+
+
+def environment(env: dict[str, str]) -> dict[str, str]:
+    """RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT out of torchrun's variables, srun's, or those of a single process.
+
+    Raises HiresError when srun's variables do not name the first host.
+    """
+    if "RANK" in env and "WORLD_SIZE" in env:
+        return {key: env[key] for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if key in env}
+    if "SLURM_PROCID" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
+        address = env.get("MASTER_ADDR") or _first_host(env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST", ""))
+        # one job, one port: two jobs on a node must not meet
+        port = env.get("MASTER_PORT") or str(20000 + int(env.get("SLURM_JOB_ID", 0)) % 20000)
+        return {
+            "RANK": env["SLURM_PROCID"],
+            "WORLD_SIZE": env["SLURM_NTASKS"],
+            "LOCAL_RANK": env.get("SLURM_LOCALID", "0"),
+            "MASTER_ADDR": address,
+            "MASTER_PORT": port,
+        }
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def _first_host(nodes: str) -> str:
+    if not nodes:
+        raise HiresError("srun's variables name no host (SLURM_JOB_NODELIST is empty): set MASTER_ADDR to the first node")
+    head, bracket, rest = nodes.partition("[")
+    return head.split(",")[0] if not bracket or "," in head else head + rest.split("]")[0].split(",")[0].split("-")[0]
+
+
+def start(threads: int = 0, timeout_minutes: float = 30) -> World:
+    """Join the process group (nccl with GPUs, gloo without) and say where this process stands."""
+    os.environ.update(environment(dict(os.environ)))
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if threads:
+        torch.set_num_threads(threads)
+    gpu = torch.cuda.is_available()
+    if not gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    device = torch.device("cuda", local_rank % torch.cuda.device_count()) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    else:
+        # DeepSpeed would compile a shared-memory extension for the CPU, and die where there is no C++ compiler
+        from deepspeed.ops import __compatible_ops__
+
+        __compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False, timeout=timedelta(minutes=timeout_minutes)
+    )
+    return World(rank, size, local_rank, device)
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def from_first(value):
+    """Rank 0's value (anything that JSON holds), on every rank; goes as JSON, never as a pickle."""
+    if dist.get_world_size() == 1:
+        return value
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    text = bytearray(json.dumps(value).encode())
+    length = torch.tensor([len(text)], device=device)
+    dist.broadcast(length, src=0)
+    data = torch.frombuffer(text, dtype=torch.uint8).to(device) if dist.get_rank() == 0 else torch.empty(int(length), dtype=torch.uint8, device=device)
+    dist.broadcast(data, src=0)
+    return json.loads(bytes(data.cpu().tolist()))

@@ -1,0 +1,152 @@
+"""The schedule: a pure function from images seen to the phase of the run (resolution, fade-in alpha, batch, learning rates)."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+import math
+import re
+
+from hires.errors import HiresError
+
+
+def parse_images(text: str, name: str = "images") -> int:
+    """A number of images written 600000, 600k or 1.5M; raises HiresError naming the setting."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", str(text).strip())
+    if not match:
+        raise HiresError(f"{name}={text}: wanted a number of images such as 5000, 600k or 1.2M")
+    return round(float(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]])
+
+
+@dataclass
+class LevelConfig:
+    """One resolution's row of the schedule."""
+
+    fade: str = "0"  # images over which the level fades in
+    stable: str = "0"  # images after that
+    batch: int = 32  # global batch
+    micro_batch: int = 0  # images a rank computes at once; 0 = its whole share of the batch
+    lr: float = 1e-3  # of generator and inference model; the energy's is lr * energy_lr
+
+
+@dataclass
+class ScheduleConfig:
+    """When the networks grow and how fast they learn."""
+
+    levels: dict[int, LevelConfig] = field(default_factory=dict)
+    resolution: int = 0  # where the growth ends; 0 = the last level of the table
+    energy_lr: float = 0.5  # the energy's learning rate over the others' (docs/stability.md)
+    decay: str = "0"  # learning rates fall linearly to zero over the last so many images of the run
+    growth_moments: str = "reset"  # Adam's moments when a level is added: reset (ProGAN) | keep
+    ema_halflife: str = "20k"  # of the weights' moving average, at most a tenth of the level's length
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What holds for the step that starts after `images` images."""
+
+    images: int
+    resolution: int
+    fading: bool
+    alpha: float  # in (0, 1] while fading, else 1
+    batch: int  # global
+    micro_batch: int  # per rank, 0 = all at once
+    lr: float
+    energy_lr: float
+    ema_halflife: float  # images
+    level_start: int  # images seen when this resolution began
+
+
+@dataclass(frozen=True)
+class Level:
+    """A row of the resolved schedule: images from `start` to `end`, the first `fade` of them fading in."""
+
+    resolution: int
+    start: int
+    fade: int
+    end: int
+    config: LevelConfig
+
+
+class Schedule:
+    """The whole schedule, checked when it is made; raises HiresError for a hole, an empty level or a bad value."""
+
+    def __init__(self, config: ScheduleConfig):
+        self.config = config
+        self.levels = _resolve(config)
+        self.total = self.levels[-1].end
+        self.decay = parse_images(config.decay, "schedule.decay")
+        self._halflife = parse_images(config.ema_halflife, "schedule.ema_halflife")
+        if config.growth_moments not in ("reset", "keep"):
+            raise HiresError(f"schedule.growth_moments={config.growth_moments}: wanted reset or keep")
+        if self.decay > self.total:
+            raise HiresError(f"schedule.decay={config.decay}: the whole run has only {self.total} images")
+
+    def at(self, images: int) -> Phase:
+        """The phase of the step that starts after `images` images, 0 <= images < total."""
+        level = next(level for level in self.levels if images < level.end)
+        seen = images - level.start
+        fading = seen < level.fade
+        row = level.config
+        # alpha at the middle of the step: never 0, so the new level learns from its first step on
+        alpha = min(1.0, (seen + row.batch / 2) / level.fade) if fading else 1.0
+        lr = row.lr * (min(1.0, (self.total - images) / self.decay) if self.decay else 1.0)
+        halflife = min(self._halflife, (level.end - level.start) / 10)
+        return Phase(images, level.resolution, fading, alpha, row.batch, row.micro_batch, lr, lr * self.config.energy_lr, halflife, level.start)
+
+    @cached_property
+    def steps(self) -> dict[tuple[int, bool], int]:
+        """Optimizer steps for each (resolution, fading)."""
+        count: dict[tuple[int, bool], int] = {}
+        for level in self.levels:
+            fade = math.ceil(level.fade / level.config.batch)
+            count[level.resolution, True] = fade
+            count[level.resolution, False] = (level.end - level.start) // level.config.batch - fade
+        return count
+
+    def check_world(self, world_size: int) -> None:
+        """Raise HiresError unless every global batch divides over `world_size` ranks and their micro-batches."""
+        for level in self.levels:
+            batch, micro = level.config.batch, level.config.micro_batch
+            if batch % world_size:
+                raise HiresError(f"schedule.levels.{level.resolution}.batch={batch}: not divisible by the world size {world_size}")
+            if micro and (batch // world_size) % micro:
+                raise HiresError(
+                    f"schedule.levels.{level.resolution}.micro_batch={micro}: does not divide a rank's share of {batch // world_size} images"
+                )
+
+
+def _resolve(config: ScheduleConfig) -> list[Level]:
+    rows = dict(sorted(config.levels.items()))
+    if config.resolution:
+        if config.resolution not in rows:
+            raise HiresError(f"schedule.resolution={config.resolution}: schedule.levels has {_names(rows)}")
+        rows = {r: row for r, row in rows.items() if r <= config.resolution}
+    if not rows:
+        raise HiresError("schedule.levels is empty: wanted a row for each resolution, such as schedule=progan")
+    first, last = min(rows), max(rows)
+    for r in rows:
+        if r < 4 or r & (r - 1):
+            raise HiresError(f"schedule.levels.{r}: a resolution is a power of two, at least 4")
+    missing = [r for r in (2**k for k in range(first.bit_length() - 1, last.bit_length())) if r not in rows]
+    if missing:
+        raise HiresError(f"schedule.levels has a hole: {_names(rows)} but no {_names(missing)}")
+    levels, start = [], 0
+    for r, row in rows.items():
+        where = f"schedule.levels.{r}"
+        fade, stable = parse_images(row.fade, f"{where}.fade"), parse_images(row.stable, f"{where}.stable")
+        if row.batch < 1 or row.micro_batch < 0:
+            raise HiresError(f"{where}: batch={row.batch} micro_batch={row.micro_batch}: wanted batch >= 1 and micro_batch >= 0")
+        if not row.lr > 0:
+            raise HiresError(f"{where}.lr={row.lr}: wanted a positive learning rate")
+        if fade and r == first:
+            raise HiresError(f"{where}.fade={row.fade}: the first level has nothing to fade in from; wanted 0")
+        if not stable:
+            raise HiresError(f"{where}.stable={row.stable}: a level needs images after its fade-in")
+        # a level ends with a whole step, so its length is rounded up to its batch
+        end = start + math.ceil((fade + stable) / row.batch) * row.batch
+        levels.append(Level(r, start, fade, end, row))
+        start = end
+    return levels
+
+
+def _names(resolutions) -> str:
+    return ", ".join(str(r) for r in resolutions)

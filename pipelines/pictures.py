@@ -1,0 +1,72 @@
+"""From any picture to a pyramid of square uint8 arrays."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .errors import DataError
+
+SMALLEST = 4  # pixels, the lowest level
+FILTERS = ("lanczos", "bicubic", "bilinear", "box")
+
+
+def as_seen(image: Image.Image, channels: int) -> Image.Image:
+    """The picture as a viewer shows it, 8 bits: mode 'RGB' (channels=3) or 'L' (channels=1).
+
+    EXIF rotation is applied, transparency lies on white, palettes and CMYK are resolved, 16-bit values v become round(v * 255 / 65535).
+    Raises ValueError for floating-point pictures and integers beyond 16 bits, whose range is not known.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"values {values.min()}..{values.max()}; wanted 0..65535")
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; wanted 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image).convert("RGB")
+    mode = "RGB" if channels == 3 else "L"
+    return image if image.mode == mode else image.convert("RGB").convert(mode)
+
+
+def square(image: Image.Image, resolution: int, channels: int, filter: str, upscale: bool) -> np.ndarray:
+    """The centre square of a picture as uint8 (resolution, resolution, channels), resized by `filter` (one of FILTERS).
+
+    Raises ValueError, found and wanted size in it, if the picture is below 4x4, or below `resolution` and not `upscale`.
+    """
+    image = as_seen(image, channels)
+    width, height = image.size
+    side = min(width, height)
+    smallest = SMALLEST if upscale else resolution
+    if side < smallest:
+        hint = "" if side < SMALLEST or upscale else ", or allow_upscale=true"
+        raise ValueError(f"{width}x{height} pixels; wanted at least {smallest}x{smallest}{hint}")
+    left, top = (width - side) // 2, (height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    if side != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling[filter.upper()])
+    return np.asarray(image).reshape(resolution, resolution, channels)
+
+
+def levels_up_to(resolution: int) -> list[int]:
+    """[4, 8, ..., resolution]; raises DataError unless `resolution` is a power of two from 4 to 4096."""
+    if not SMALLEST <= resolution <= 4096 or resolution & (resolution - 1):
+        raise DataError(f"resolution={resolution}: wanted a power of two from {SMALLEST} to 4096")
+    return [2**k for k in range(2, resolution.bit_length())]
+
+
+def pyramid(top: np.ndarray) -> Iterator[np.ndarray]:
+    """All levels of a square uint8 (r, r, C), from r down to 4: each pixel is the mean of the `top` pixels it covers, rounded half up.
+
+    That equals 2x2 box averages from level to level, taken of the unrounded level above. The sums are kept as integers, so they are exact.
+    """
+    yield top
+    sums, shift = top.astype(np.uint32), 0
+    while sums.shape[0] > SMALLEST:
+        rows = sums[0::2] + sums[1::2]
+        sums, shift = rows[:, 0::2] + rows[:, 1::2], shift + 2
+        yield ((sums + (1 << (shift - 1))) >> shift).astype(np.uint8)
