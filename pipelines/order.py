@@ -39,8 +39,6 @@ class Order:
         if epoch not in self._epochs:
             # A batch may reach into the next epoch, and ranks may look back by one: two are held, no more.
             self._epochs = {e: p for e, p in self._epochs.items() if abs(e - epoch) == 1}
-            if len(self._epochs) > 1:
-                self._epochs.clear()
             self._epochs[epoch] = self._permutation(epoch)
         return self._epochs[epoch]
 
@@ -50,6 +48,7 @@ class Order:
         shards = np.argsort(bits.random_raw(len(self.sizes)), kind="stable")
         parts = []
         for first in range(0, len(shards), self.window):
-            images = np.concatenate([np.arange(self.starts[s], self.starts[s] + self.sizes[s]) for s in shards[first : first + self.window]])
+            near = shards[first : first + self.window]
+            images = np.concatenate([np.arange(self.starts[s], self.starts[s] + self.sizes[s]) for s in near])
             parts.append(images[np.argsort(bits.random_raw(len(images)), kind="stable")])
         return np.concatenate(parts)

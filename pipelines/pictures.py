@@ -52,6 +52,16 @@ def square(image: Image.Image, resolution: int, channels: int, filter: str, upsc
     return np.asarray(image).reshape(resolution, resolution, channels)
 
 
+def histogram(pixels: np.ndarray) -> np.ndarray:
+    """How often each value occurs in uint8 (r, r, C), int64 (C, 256)."""
+    return np.array(image_of(pixels).histogram(), np.int64).reshape(-1, 256)
+
+
+def image_of(pixels: np.ndarray) -> Image.Image:
+    """uint8 (r, r, 3) -> mode 'RGB', (r, r, 1) -> mode 'L'."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
 def levels_up_to(resolution: int) -> list[int]:
     """[4, 8, ..., resolution]; raises DataError unless `resolution` is a power of two from 4 to 4096."""
     if not SMALLEST <= resolution <= 4096 or resolution & (resolution - 1):
@@ -65,8 +75,8 @@ def pyramid(top: np.ndarray) -> Iterator[np.ndarray]:
     That equals 2x2 box averages from level to level, taken of the unrounded level above. The sums are kept as integers, so they are exact.
     """
     yield top
-    sums, shift = top.astype(np.uint32), 0
+    sums, shift = top, 0
     while sums.shape[0] > SMALLEST:
-        rows = sums[0::2] + sums[1::2]
+        rows = np.add(sums[0::2], sums[1::2], dtype=np.uint32)
         sums, shift = rows[:, 0::2] + rows[:, 1::2], shift + 2
         yield ((sums + (1 << (shift - 1))) >> shift).astype(np.uint8)

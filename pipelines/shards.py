@@ -56,7 +56,7 @@ class Shards:
         """Raises DataError unless the level `resolution` was prepared."""
         if resolution not in self.levels:
             there = ", ".join(map(str, self.levels))
-            raise DataError(f"{self.path}: no level of {resolution}x{resolution}; it has {there}: prepare it again with a higher resolution")
+            raise DataError(f"{self.path}: no level {resolution}, it has {there}; prepare one that has it in another out=")
 
     def read(self, resolution: int, split: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
         """The stored bytes of pictures `indices` (each in 0..count-1) of a level, in that order, from any thread or forked process.
@@ -64,13 +64,13 @@ class Shards:
         Raises DataError if there is no such level or a shard ends too early, IndexError for an index out of range.
         """
         self.require_level(resolution)
+        wanted = np.asarray(indices, dtype=np.int64)
         index = self._index(resolution, split)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(index)):
+            raise IndexError(f"pictures {wanted.min()}..{wanted.max()} of {len(index)} in {split}")
         out = []
-        for i in indices:
-            if not 0 <= i < len(index):
-                raise IndexError(f"picture {i} of {len(index)} in {split}")
-            offset, size = map(int, index[i])
-            file = self.shard_of(resolution, split, int(i))
+        for number, (offset, size) in zip(self._shard_numbers(split, wanted), index[wanted].tolist(), strict=True):
+            file = self._file(resolution, split, number)
             data = os.pread(self._open(file).descriptor, size, offset)
             if len(data) != size:
                 raise DataError(f"{file}: ends at {offset + len(data)} bytes; wanted {offset + size}, run hires prepare again")
@@ -79,17 +79,23 @@ class Shards:
 
     def shard_of(self, resolution: int, split: str, index: int) -> Path:
         """The file that holds picture `index` of `split` on a level."""
-        number = int(np.searchsorted(self._starts[split], index, side="right")) - 1
+        return self._file(resolution, split, self._shard_numbers(split, index)[0])
+
+    def _shard_numbers(self, split: str, indices: np.ndarray | int) -> list[int]:
+        return (np.searchsorted(self._starts[split], np.atleast_1d(indices), side="right") - 1).tolist()
+
+    def _file(self, resolution: int, split: str, number: int) -> Path:
         return self.path / str(resolution) / f"{self.manifest['shards'][split][number]['name']}.tar"
 
     def _load_index(self, resolution: int, split: str) -> np.ndarray:
-        file = self.path / "index" / f"{split}-{resolution}.npy"
+        file = self.path / "index" / f"{split}-{resolution}.offsets"
+        wanted = self.count(split)
         try:
-            index = np.load(file, mmap_mode="r") if self.count(split) else np.empty((0, 2), np.int64)
+            index = np.memmap(file, "<i8", "r").reshape(-1, 2) if wanted else np.empty((0, 2), np.int64)  # an empty file cannot be mapped
         except (OSError, ValueError) as error:
             raise DataError(f"{file}: cannot be read ({error}); run hires prepare again") from error
-        if index.shape != (self.count(split), 2):
-            raise DataError(f"{file}: {len(index)} entries; wanted {self.count(split)}, run hires prepare again")
+        if len(index) != wanted:
+            raise DataError(f"{file}: {len(index)} entries; wanted {wanted}, run hires prepare again")
         return index
 
 

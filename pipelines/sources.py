@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -96,6 +97,14 @@ def open_source(kind: str, path: str) -> Source:
     if kind == "digits":
         return DigitsSource()
     raise DataError(f"source={kind}: unknown; wanted folder or digits")
+
+
+def source_fingerprint(source: Source) -> str:
+    """A hash of all keys and file sizes."""
+    digest = hashlib.sha256()
+    for item in source.items:
+        digest.update(f"{item.key}\0{item.size}\n".encode())
+    return digest.hexdigest()
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[os.DirEntry]:

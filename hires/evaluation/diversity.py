@@ -1,6 +1,5 @@
 """Whether the samples differ from each other as much as real images do."""
 
-import torch
 from torch import Tensor
 
 from hires.errors import HiresError
@@ -9,8 +8,8 @@ from hires.errors import HiresError
 def diversity(samples: Tensor, real: Tensor) -> float:
     """Mean RMS distance over all pairs of samples, divided by the same of held-out real images; 1 is right, 0 is one image for all.
 
-    Sets (N, C, r, r) and (M, C, r, r). Blind to noise: read it beside the band scores. Raises HiresError for different image shapes or fewer
-    than 2 images.
+    Sets (N, C, r, r) and (M, C, r, r). Blind to noise: read it beside the band scores. Raises HiresError for different image shapes or
+    fewer than 2 images.
     """
     if samples.shape[1:] != real.shape[1:]:
         raise HiresError(f"samples {tuple(samples.shape)} and real images {tuple(real.shape)} differ in size")

@@ -12,8 +12,8 @@ from hires.errors import HiresError
 def reconstruction_mse(generate: Callable[[Tensor], Tensor], encode: Callable[[Tensor], Tensor], held_out: Tensor, batch: int) -> float:
     """Mean over pixels and images of (x - clamp(G(mu(x)), -1, 1))^2 on [-1, 1], as P1 §4.1.3 reports it.
 
-    `held_out` (N, C, r, r) are images not trained on; `encode` maps a batch to means (B, d), `generate` maps those to images; `batch` images
-    at a time. Raises HiresError for an empty set or reconstructions of another shape than the images.
+    `held_out` (N, C, r, r) are images not trained on; `encode` maps a batch to means (B, d), `generate` maps those to images, `batch` of
+    them at a time. Raises HiresError for an empty set or reconstructions of another shape than the images.
     """
     if len(held_out) == 0:
         raise HiresError("reconstruction needs at least 1 held-out image, got none")

@@ -13,7 +13,7 @@ from hires.errors import HiresError
 
 PATCH = 5  # side of a descriptor, ours: ProGAN's 7x7 does not suit bands of 8x8 pixels
 PATCHES_PER_IMAGE = 32  # per band, ours (ProGAN: 128 from 16,384 images)
-PROJECTIONS = 512  # directions in descriptor space (ProGAN §5: 4 x 128)
+PROJECTIONS = 128  # directions in descriptor space (ProGAN §5: 512)
 COARSEST = 8  # the last band's side, ours (ProGAN: 16)
 OUT_OF_RANGE = 1.05  # |x| above this cannot be a pixel, even after rounding; ours
 BURNT_SHARE = 0.05  # an image with more such pixels than this is burnt; ours
@@ -34,15 +34,16 @@ class BandStatistics:
 def laplacian_pyramid(images: Tensor) -> list[Tensor]:
     """Split images (N, C, r, r) into bands of sides r, r/2, ..., 8, finest first; they sum, each brought up to r, to the images.
 
-    Filter: binomial 1-4-6-4-1 (Burt and Adelson 1983, as ProGAN). Raises HiresError unless r is a power of two from 8 up.
+    A band is the images minus their own 2x2 means (ProGAN takes a binomial filter; boxes are what the networks and the data use, and a 2x2
+    blur then empties the finest band and touches no other). Raises HiresError unless r is a power of two from 8 up.
     """
     side = images.shape[-1]
     if images.ndim != 4 or images.shape[-2] != side or side < COARSEST or side & (side - 1):
         raise HiresError(f"band measures need square images of a power of two from 8 up, got {tuple(images.shape)}")
     bands = []
     while images.shape[-1] > COARSEST:
-        coarser = _halve(images)
-        bands.append(images - _double(coarser))
+        coarser = F.avg_pool2d(images, 2)
+        bands.append(images - F.interpolate(coarser, scale_factor=2.0))
         images = coarser
     return [*bands, images]
 
@@ -68,7 +69,8 @@ def sliced_wasserstein(samples: Tensor, real: Tensor, generator: torch.Generator
 
 def projected_distance(a: Tensor, b: Tensor, directions: Tensor) -> float:
     """Mean over the columns of `directions` (d, k) of the Wasserstein-1 distance between a and b (M, d) projected on it."""
-    return (torch.sort(a @ directions, dim=0)[0] - torch.sort(b @ directions, dim=0)[0]).abs().mean().item()
+    sorted_a, sorted_b = (torch.sort(directions.T @ x.T)[0] for x in (a, b))  # rows, not columns: sorting runs along memory
+    return (sorted_a - sorted_b).abs().mean().item()
 
 
 def real_floor(real: Tensor, other: Tensor, generator: torch.Generator) -> list[float]:
@@ -83,12 +85,12 @@ def real_floor(real: Tensor, other: Tensor, generator: torch.Generator) -> list[
 
 
 def band_statistics(samples: Tensor, real: Tensor) -> BandStatistics:
-    """Per-image RMS of the two finest box bands (x minus its 2x2 means) and the share of impossible pixels, samples against real.
+    """Per-image RMS of the two finest bands (of 8x8 images: of the one band) and the share of impossible pixels, samples against real.
 
     Sets (N, C, r, r) and (M, C, r, r). Raises HiresError for different image shapes or fewer than 2 images.
     """
     _require_pair(samples, real, same_count=False)
-    sampled, wanted = _box_band_rms(samples), _box_band_rms(real)
+    sampled, wanted = ([band.square().mean((1, 2, 3)).sqrt() for band in laplacian_pyramid(images)[:2]] for images in (samples, real))
     quantiles = torch.tensor(QUANTILES)
     over = (samples.abs() > OUT_OF_RANGE).float().mean((1, 2, 3))
     return BandStatistics(
@@ -107,23 +109,6 @@ def _require_pair(samples: Tensor, real: Tensor, same_count: bool = True) -> Non
         raise HiresError(f"need at least 2 images a set, got {len(samples)} and {len(real)}")
 
 
-def _kernel(images: Tensor) -> Tensor:
-    row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=images.dtype, device=images.device) / 16
-    channels = images.shape[1]
-    return (row[:, None] * row).expand(channels, 1, 5, 5)
-
-
-def _halve(images: Tensor) -> Tensor:
-    return F.conv2d(F.pad(images, (2, 2, 2, 2), "reflect"), _kernel(images), stride=2, groups=images.shape[1])
-
-
-def _double(images: Tensor) -> Tensor:
-    count, channels, height, width = images.shape
-    spread = images.new_zeros(count, channels, 2 * height, 2 * width)
-    spread[:, :, ::2, ::2] = images
-    return F.conv2d(F.pad(spread, (2, 2, 2, 2), "reflect"), 4 * _kernel(images), groups=channels)
-
-
 def _patches(band: Tensor, generator: torch.Generator) -> Tensor:
     """(N, C, s, s) -> (N * PATCHES_PER_IMAGE, C, 25), places drawn for each image."""
     count, channels = band.shape[:2]
@@ -132,12 +117,3 @@ def _patches(band: Tensor, generator: torch.Generator) -> Tensor:
     images = torch.arange(count)[:, None]
     rows, columns = (torch.randint(places, (count, PATCHES_PER_IMAGE), generator=generator) for _ in range(2))
     return windows[images, :, rows, columns].reshape(count * PATCHES_PER_IMAGE, channels, PATCH * PATCH)
-
-
-def _box_band_rms(images: Tensor) -> list[Tensor]:
-    rms = []
-    for _ in range(2):
-        coarser = F.avg_pool2d(images, 2)
-        rms.append((images - F.interpolate(coarser, scale_factor=2.0)).square().mean((1, 2, 3)).sqrt())
-        images = coarser
-    return rms

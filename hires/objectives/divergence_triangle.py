@@ -11,7 +11,6 @@ never sums, so a weight means the same at every resolution. The players exchange
 g_N = lambda_z dN/dx_tilde and g_z = kappa dR/dz_tilde, never graphs.
 """
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 import math
 

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from hires.errors import HiresError
 from hires.networks import NetworkConfig
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, resolutions_up_to
 from hires.sampling import hires_bundle
+from hires.sampling.atomic import in_words
 from hires.sampling.images import save_grid
 
 PLAYERS = ("generator", "inference", "energy")
@@ -99,8 +99,8 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
 def write_bundle(out: Path, config: NetworkConfig, resolution: int, networks: dict[str, nn.Module], info: dict) -> Path:
     """Write the bundle of `networks` (generator, inference, energy; stable at `resolution` pixels) as the new folder `out`, and return it.
 
-    `info` goes into config.json and the model card as it is: data, images (seen), commit, ... The networks may be on any device and in any mode
-    and are left as they are. The folder appears under its name when a process without this project has loaded it and given the same
+    `info` goes into config.json and the model card as it is: data, images_seen, commit, ... The networks may be on any device and in any
+    mode and are left as they are. The folder appears under its name when a process without this project has loaded it and given the same
     pictures, codes and energies to 1e-4. Raises HiresError if `out` exists, a network is missing, in a fade or of another resolution, the
     check fails, or the system refuses to write.
     """
@@ -121,8 +121,8 @@ def write_bundle(out: Path, config: NetworkConfig, resolution: int, networks: di
             write_files(folder, config, resolution, networks, info, title=out.name)
             check(folder, networks)
             os.rename(folder, out)
-    except (OSError, SafetensorError) as error:
-        raise HiresError(f"{out}: not written: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise HiresError(f"{out}: not written: {in_words(error)}") from error
     return out
 
 
@@ -131,7 +131,8 @@ def write_files(folder: Path, config: NetworkConfig, resolution: int, networks: 
     folder.mkdir()
     form = getattr(networks["energy"], "form", "identity")
     for name in PLAYERS:
-        save_file(fold(networks[name]), folder / f"{name}.safetensors")
+        # not save_file, whose files (safetensors 0.8) nobody but their owner may read
+        (folder / f"{name}.safetensors").write_bytes(save(fold(networks[name])))
     document = {
         "format": hires_bundle.FORMAT,
         "kind": config.kind,
@@ -169,7 +170,8 @@ def check(folder: Path, networks: dict[str, nn.Module]) -> None:
     mu, logvar = networks["inference"](images)
     expected = {"images": images, "mu": mu, "logvar": logvar, "energy": networks["energy"](images)}
     with tempfile.TemporaryDirectory() as elsewhere:
-        save_file({name: tensor.contiguous() for name, tensor in expected.items()}, Path(elsewhere) / "expected.safetensors")
+        tensors = {name: tensor.contiguous() for name, tensor in expected.items()}
+        (Path(elsewhere) / "expected.safetensors").write_bytes(save(tensors))
         command = [sys.executable, "-I", "-B", "-c", CHECK, str(folder.absolute()), "expected.safetensors", *map(str, CHECKED_SEEDS)]
         result = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
     if result.returncode:

@@ -213,7 +213,7 @@ def latents(seeds: list[int], latent: int) -> Tensor:
 
 
 def pictures_at_once(resolution: int) -> int:
-    """How many pictures of r x r pixels to compute in one forward pass: 64 up to 256 x 256, then as many as hold the same number of pixels."""
+    """Pictures of r x r pixels to compute in one forward pass: 64 up to 256 x 256, then as many as have the same number of pixels."""
     return max(1, min(64, 2**22 // resolution**2))
 
 

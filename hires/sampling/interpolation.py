@@ -16,8 +16,8 @@ def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
 def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     """Great circle from a (B, d) at t = 0 to b (B, d) at t = 1, the norm going linearly from |a| to |b|; t is a number or (B, 1).
 
-    A straight line in latent space passes through norms that N(0, I_d) never has; this does not. Vectors nearly parallel (or opposite, where
-    no one circle is the shortest) take the straight line instead.
+    A straight line in latent space passes through norms that N(0, I_d) never has; this does not. Vectors nearly parallel (or opposite,
+    where no one circle is the shortest) take the straight line instead.
     """
     norm_a, norm_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
     unit_a, unit_b = a / norm_a.clamp_min(1e-12), b / norm_b.clamp_min(1e-12)
@@ -44,7 +44,5 @@ def keyframe_path(keys: Tensor, frames_per_key: int, kind: str = "slerp", loop: 
     between = slerp if kind == "slerp" else lerp
     starts, ends = (keys, keys.roll(-1, 0)) if loop else (keys[:-1], keys[1:])
     t = torch.arange(frames_per_key, device=keys.device, dtype=keys.dtype) / frames_per_key
-    path = between(
-        starts.repeat_interleave(frames_per_key, 0), ends.repeat_interleave(frames_per_key, 0), t.repeat(len(starts))[:, None]
-    )
+    path = between(starts.repeat_interleave(frames_per_key, 0), ends.repeat_interleave(frames_per_key, 0), t.repeat(len(starts))[:, None])
     return path if loop else torch.cat([path, keys[-1:]])

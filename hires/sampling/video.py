@@ -23,8 +23,8 @@ LIMITED = 1  # number of the 16 ... 235 range
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> None:
     """Write uint8 frames (H, W, 3), RGB, H and W even, as mp4 at `fps` frames a second: H.264, yuv420p, BT.709, index at the front.
 
-    Frames are encoded as they come, so the iterable may be of any length; the file appears when it is whole. Raises HiresError for no frames,
-    an odd or changing size, another type, fps below 1, or a file that cannot be written; what `frames` raises goes through.
+    Frames are encoded as they come, so the iterable may be of any length; the file appears when it is whole. Raises HiresError for no
+    frames, an odd or changing size, another type, fps below 1, or a file that cannot be written; what `frames` raises goes through.
     """
     path = Path(path)
     if fps < 1:
@@ -65,9 +65,9 @@ def interpolation_clip(
 ) -> int:
     """Write an mp4 that travels between the latents keys (K, d), `seconds_per_key` from one to the next, and return its number of frames.
 
-    `source` is a bundle, or a callable from latents (B, d) to images (B, C, H, W) in [-1, 1], C 1 or 3. `kind` and `loop` as in `keyframe_path`.
-    Pixels are repeated `scale` times; unless given, by the smallest whole number that makes the shorter side 256 pixels. Raises HiresError as
-    `keyframe_path` and `write_video` do.
+    `source` is a bundle, or a callable from latents (B, d) to images (B, C, H, W) in [-1, 1], C 1 or 3. `kind` and `loop` as in
+    `keyframe_path`. Pixels are repeated `scale` times; unless given, by the smallest whole number that makes the shorter side 256 pixels.
+    Raises HiresError as `keyframe_path` and `write_video` do.
     """
     generate = source.generator if isinstance(source, Bundle) else source
     latents = keyframe_path(keys, max(1, round(seconds_per_key * fps)), kind, loop)

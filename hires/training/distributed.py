@@ -90,14 +90,21 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def from_first(value):
-    """Rank 0's value (anything that JSON holds), on every rank; goes as JSON, never as a pickle."""
-    if dist.get_world_size() == 1:
-        return value
+def gather(value) -> list:
+    """Every rank's value (anything that JSON holds), in rank order, on every rank; goes as JSON, never as a pickle."""
+    size = dist.get_world_size()
+    if size == 1:
+        return [value]
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-    text = bytearray(json.dumps(value).encode())
-    length = torch.tensor([len(text)], device=device)
-    dist.broadcast(length, src=0)
-    data = torch.frombuffer(text, dtype=torch.uint8).to(device) if dist.get_rank() == 0 else torch.empty(int(length), dtype=torch.uint8, device=device)
-    dist.broadcast(data, src=0)
-    return json.loads(bytes(data.cpu().tolist()))
+    text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
+    lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(size)]
+    dist.all_gather(lengths, torch.tensor([len(text)], device=device))
+    longest = max(int(n) for n in lengths)
+    texts = [torch.zeros(longest, dtype=torch.uint8, device=device) for _ in range(size)]
+    dist.all_gather(texts, torch.nn.functional.pad(text, (0, longest - len(text))))
+    return [json.loads(t[: int(n)].cpu().numpy().tobytes()) for t, n in zip(texts, lengths, strict=True)]
+
+
+def from_first(value):
+    """Rank 0's value, on every rank."""
+    return gather(value)[0]

@@ -1,5 +1,6 @@
 """Bundles: folding, seeds, the check before the name, and error lines."""
 
+import ast
 from copy import deepcopy
 import json
 from pathlib import Path
@@ -16,7 +17,7 @@ from hires.sampling import bundle as writer
 from hires.sampling import hires_bundle
 from hires.sampling.bundle import write_bundle, write_files
 
-INFO = {"data": "none", "images": 12_000_000, "commit": "0123abc"}
+INFO = {"data": "none", "images_seen": 12_000_000, "commit": "0123abc"}
 
 
 def small(channels=3, convs=2, kind="growing"):
@@ -43,7 +44,8 @@ def make(config, resolution, form="identity"):
 
 
 def pictures(config, resolution, count=3):
-    return torch.rand(count, config.image_channels, resolution, resolution, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    noise = torch.rand(count, config.image_channels, resolution, resolution, generator=torch.Generator().manual_seed(5)) - 0.5
+    return noise * 0.5 + torch.linspace(-0.7, 0.7, count)[:, None, None, None]  # of different brightness: noise alone averages out
 
 
 CASES = [
@@ -90,14 +92,15 @@ def whole(tmp_path_factory):
 
 
 def test_the_folder_holds_what_is_promised(whole):
-    names = {"generator.safetensors", "inference.safetensors", "energy.safetensors", "config.json", "hires_bundle.py", "preview.png", "README.md"}
+    names = {f"{player}.safetensors" for player in writer.PLAYERS} | {"config.json", "hires_bundle.py", "preview.png", "README.md"}
     assert {path.name for path in whole.iterdir()} == names
     assert list(whole.parent.iterdir()) == [whole]  # nothing temporary is left
+    assert len({path.stat().st_mode for path in whole.iterdir()}) == 1  # weights as readable to others as the text
     config = json.loads((whole / "config.json").read_text())
     assert config["resolution"] == 8
     assert config["info"] == INFO
     card = (whole / "README.md").read_text()
-    assert "12000000" in card
+    assert "- images seen: 12000000" in card
     assert "inherits the licence of the training data" in card
     assert "{" not in card
 
@@ -107,7 +110,6 @@ def test_loads_in_a_process_without_the_project(whole, tmp_path):
     code = (
         "import sys; sys.modules['hires'] = None; sys.path.insert(0, sys.argv[1]); import hires_bundle, torch; "
         "torch.save(hires_bundle.load(sys.argv[1]).sample([4, 2]), 'out.pt'); "
-        "foreign = {'numpy', 'hydra', 'torchvision', 'PIL'} & {m.split('.')[0] for m in sys.modules if sys.modules[m]}; "
         "print(hires_bundle.__file__)"
     )
     result = subprocess.run([sys.executable, "-I", "-B", "-c", code, str(whole)], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -118,8 +120,6 @@ def test_loads_in_a_process_without_the_project(whole, tmp_path):
 
 
 def test_loader_imports_torch_and_safetensors_alone():
-    import ast
-
     tree = ast.parse(Path(hires_bundle.__file__).read_text())
     roots = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     roots |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -158,6 +158,15 @@ def test_a_failed_check_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_loader_that_needs_the_project_is_not_handed_over(tmp_path, monkeypatch):
+    leaning = tmp_path / "hires_bundle.py"
+    leaning.write_text(Path(hires_bundle.__file__).read_text() + "\nimport hires.networks\n")
+    monkeypatch.setattr(hires_bundle, "__file__", str(leaning))
+    with pytest.raises(HiresError, match=r"does not stand by itself: ModuleNotFoundError.*hires"):
+        write_bundle(tmp_path / "new" / "b", small(), 4, make(small(), 4), INFO)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
     config, networks = small(), make(small(), 4)
     (tmp_path / "there").mkdir()
@@ -173,7 +182,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer, "save_file", full)
+    monkeypatch.setattr(writer, "save", full)
     with pytest.raises(HiresError, match="b: not written: No space left on device"):
         write_bundle(tmp_path / "b", config, 4, networks, INFO)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -53,7 +53,7 @@ def test_a_failure_keeps_the_file_that_was_there(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", cut)
-    with pytest.raises(HiresError, match="grid.png: not written: No space left on device"):
+    with pytest.raises(HiresError, match=r"grid\.png: not written: No space left on device"):
         save_grid(torch.ones(1, 3, 4, 4), tmp_path / "grid.png")
     assert (tmp_path / "grid.png").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]

@@ -1,0 +1,47 @@
+"""`hires VERB key=value …`: each verb reads its configuration, checks it and calls the library."""
+
+import importlib
+import os
+import sys
+
+from hires.errors import HiresError
+
+VERBS = {
+    "prepare": "a folder of pictures (or the built-in digits) -> a pyramid of shards",
+    "plan": "print a training schedule as a table, without training",
+    "train": "train, or resume, a run",
+    "evaluate": "measure a run or a bundle against held-out pictures",
+    "export": "a run -> a bundle that loads without this project",
+    "sample": "a bundle -> a grid of pictures",
+    "video": "a bundle -> an interpolation clip",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0, 85 for "saved, run me again", 1 for a failure told in one line, 2 for bad usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in VERBS:
+        unknown = bool(arguments) and arguments[0] not in ("-h", "--help")
+        print((f"hires: no verb {arguments[0]!r}\n" if unknown else "") + "usage: hires VERB key=value …\n", file=sys.stderr if unknown else sys.stdout)
+        for verb, text in VERBS.items():
+            print(f"  {verb:10} {text}", file=sys.stderr if unknown else sys.stdout)
+        print("\n  hires VERB --help prints the verb's settings", file=sys.stderr if unknown else sys.stdout)
+        return 2 if unknown else 0
+    verb, overrides = arguments[0], arguments[1:]
+    from hires import config as configuration
+    from pipelines import DataError
+
+    try:
+        if "--help" in overrides or "-h" in overrides:
+            print((configuration.CONFIGS / f"{verb}.yaml").read_text())
+            return 0
+        return importlib.import_module(f"hires.verbs.{verb}").run(configuration.load(verb, overrides)) or 0
+    except (HiresError, DataError) as error:
+        print(f"hires {verb}: error: {error}".replace(f"error: hires {verb}:", "error:"), file=sys.stderr, flush=True)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            os._exit(1)  # the other ranks may wait in a collective; torchrun and srun end them when this one fails
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The players of a run at one level, and one round of their game: what the trainer, the preflight and the plan share."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hires import networks
+from hires.config import TrainConfig
+from hires.errors import HiresError
+from hires.objectives import divergence_triangle
+from hires.objectives.divergence_triangle import PLAYERS, Batch, DivergenceTriangle, Rates
+from hires.training import noise, player, state
+from hires.training.distributed import World
+from hires.training.player import Player
+from hires.training.schedule import Phase, Schedule
+
+
+def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
+    """Raise HiresError for the first thing in a configuration that cannot train in a world of `world_size`."""
+    schedule.check_world(world_size)
+    player.check(config.zero, config.train.precision)
+    divergence_triangle.check(config.objective, config.zero.stage)
+    kind = config.network.kind
+    if kind not in ("growing", "dcgan32"):
+        raise HiresError(f"network.kind={kind}: wanted growing or dcgan32")
+    if config.network.image_channels not in (1, 3):
+        raise HiresError(f"network.image_channels={config.network.image_channels}: wanted 1 or 3")
+    if kind == "dcgan32":
+        if [level.resolution for level in schedule.levels] != [32]:
+            raise HiresError(f"network=dcgan32: wanted a schedule of 32 alone, found {[level.resolution for level in schedule.levels]}")
+        if world_size > 1:
+            raise HiresError(f"network=dcgan32 on {world_size} processes: its batch norm would see a rank's share alone; run one process")
+
+
+def build_network(config: TrainConfig, name: str, resolution: int, fading: bool) -> nn.Module:
+    """A network with its starting weights: a function of (seed, player, parameter name)."""
+    network = networks.build(config.network, name, resolution, fading, config.objective.energy)
+    networks.initialise(network, lambda parameter: noise.generator(config.train.seed, f"{name}/{parameter}"))
+    return network
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the networks' parameters: they are rebuilt when it changes."""
+
+    resolution: int
+    fading: bool
+
+    @staticmethod
+    def of(phase: Phase) -> "Shape":
+        """The shape that a phase of the schedule asks for."""
+        return Shape(phase.resolution, phase.fading)
+
+
+class Game:
+    """The three players at one shape, from scratch or out of a checkpoint."""
+
+    def __init__(self, config: TrainConfig, world: World, shape: Shape, checkpoint: state.Checkpoint | None = None):
+        """Raises HiresError where the checkpoint is of another network."""
+        self.config, self.world, self.shape = config, world, shape
+        self.players: dict[str, Player] = {}
+        for name in PLAYERS:
+            network = build_network(config, name, shape.resolution, shape.fading)
+            if checkpoint:
+                checkpoint.load_network(network, name)
+            one = Player(name, network, config.optimizer, config.zero, config.train.precision, world.device)
+            if checkpoint:
+                grows = checkpoint.manifest["resolution"] != shape.resolution
+                checkpoint.load_optimizer(one, moments=not grows or config.schedule.growth_moments == "keep")
+            self.players[name] = one
+        self.objective = DivergenceTriangle(config.objective, config.network.latent, self.players)
+
+    def round(self, phase: Phase, images: Tensor, penalise: bool | None = None) -> dict[str, Tensor]:
+        """One step on this rank's uint8 images (B, C, r, r), already in the order of the plan; returns measures on the device."""
+        config, device = self.config, self.world.device
+        B, rows = phase.batch, rank_rows(phase.batch, self.world)
+        x = images.to(device, non_blocking=True).float() / 127.5 - 1
+        seed = config.train.seed
+        if config.data.mirror:
+            flip = noise.mirror(seed, phase.images, B, rows).to(device)
+            x = torch.where(flip[:, None, None, None], x.flip(3), x)
+        x = networks.growing.fade_images(x, phase.alpha)
+
+        def draw(stream: str) -> Tensor:
+            return noise.normal(seed, stream, phase.images, B, config.network.latent, rows).to(device, non_blocking=True)
+
+        extra = [(draw(f"latent{k}"), draw(f"posterior{k}")) for k in range(1, config.objective.generator_steps)]
+        batch = Batch(x, draw("latent"), draw("posterior"), extra, phase.alpha)
+        decay = 0.5 ** (phase.batch / phase.ema_halflife)
+        if penalise is None:
+            penalise = ((phase.images - phase.level_start) // phase.batch) % config.objective.r1_every == 0
+        return self.objective.round(batch, Rates(phase.lr, phase.energy_lr, decay), phase.resolution, penalise, phase.micro_batch)
+
+    def averaged(self) -> dict[str, nn.Module]:
+        """The three networks with their moving averages as weights, fp32, eval, whole on every rank; a collective."""
+        copies = {}
+        for name, one in self.players.items():
+            network = networks.build(self.config.network, name, self.shape.resolution, self.shape.fading, self.config.objective.energy)
+            network.load_state_dict(one.gather("ema"))
+            copies[name] = network.to(self.world.device).eval().requires_grad_(False)
+        return copies
+
+    def destroy(self) -> None:
+        """Free the engines."""
+        for one in self.players.values():
+            one.destroy()
+        self.players, self.objective = {}, None
+
+
+def rank_rows(batch: int, world: World) -> slice:
+    """The rows of a global batch that this rank computes."""
+    return slice(batch * world.rank // world.size, batch * (world.rank + 1) // world.size)
+
+
+def preflight(config: TrainConfig, world: World, schedule: Schedule, load, images: int) -> dict[int, float]:
+    """One real step at every resolution and batch still to come, before any other work; returns seconds per thousand images.
+
+    `load(phase)` gives the rank's uint8 images of a phase. Raises HiresError naming the level that does not fit in memory.
+    """
+    import time
+
+    seconds = {}
+    for level in schedule.levels:
+        if level.end <= images:
+            continue
+        phase = schedule.at(level.start)  # fading where the level fades: that is the larger network
+        where = f"level {level.resolution}x{level.resolution}, batch {phase.batch} over {world.size} processes"
+        try:
+            game = Game(config, world, Shape.of(phase))
+            pictures = load(phase)
+            started = time.perf_counter()
+            measures = game.round(phase, pictures, penalise=True)
+            bad = [name for name, value in measures.items() if not torch.isfinite(value)]  # also waits for the device
+            seconds[level.resolution] = (time.perf_counter() - started) / phase.batch * 1000
+            game.destroy()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise HiresError(f"{where} does not fit in memory: lower schedule.levels.{level.resolution}.micro_batch or its batch") from error
+        except RuntimeError as error:
+            if "allocate memory" not in str(error):
+                raise
+            raise HiresError(f"{where} does not fit in memory: lower schedule.levels.{level.resolution}.micro_batch or its batch") from error
+        if bad:
+            raise HiresError(f"{where}: {', '.join(bad)} not finite in the first step: check the data and schedule.levels.{level.resolution}.lr")
+    return seconds

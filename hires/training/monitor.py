@@ -1,0 +1,140 @@
+"""What a person sees of a run: tables, progress lines, metrics.jsonl, grids, wandb."""
+
+import json
+import math
+from pathlib import Path
+import resource
+import sys
+import time
+
+from rich.console import Console
+from rich.table import Table
+import torch
+
+from hires.errors import HiresError
+from hires.training.schedule import Phase, Schedule
+
+WANDB_MODES = ("off", "offline", "online")
+
+
+def due(before: int, now: int, every: int) -> bool:
+    """True when a multiple of `every` images lies in (before, now]."""
+    return every > 0 and now // every > before // every
+
+
+def memory_gb(device: torch.device) -> float:
+    """Peak memory of this process in GB: the device's on a GPU, resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def duration(seconds: float) -> str:
+    """'3h 05m', '4m 10s' or '12s'."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}h {m:02d}m" if hours else f"{m}m {s:02d}s" if m else f"{s}s"
+
+
+class Monitor:
+    """Rank 0's voice; on other ranks every method does nothing."""
+
+    def __init__(self, run: Path, schedule: Schedule, first: bool, wandb: str, config: dict):
+        """Raises HiresError for an unknown wandb mode."""
+        if wandb not in WANDB_MODES:
+            raise HiresError(f"monitor.wandb={wandb}: wanted {', '.join(WANDB_MODES)}")
+        self.run, self.schedule, self.first = run, schedule, first
+        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.step_seconds: dict[int, float] = {}  # resolution -> seconds a thousand images, from the preflight
+        self._clock, self._clock_images, self._metrics, self._wandb = time.perf_counter(), 0, None, None
+        if first and wandb != "off":
+            import wandb as client
+
+            self._wandb = client.init(project="hires", name=run.name, dir=str(run), mode=wandb, config=config, resume="allow", id=run.name)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if self.first:
+            self.console.print(text, markup=False)
+
+    def table(self, table: Table) -> None:
+        """A rich table."""
+        if self.first:
+            self.console.print(table)
+
+    def resume(self, images: int) -> None:
+        """Open metrics.jsonl and forget what lies beyond `images`: those steps are about to happen again."""
+        self._clock, self._clock_images = time.perf_counter(), images
+        if not self.first:
+            return
+        path = self.run / "metrics.jsonl"
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue  # the last line of a killed run may be half written
+                if record["images"] <= images:
+                    kept.append(line)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(line + "\n" for line in kept))
+        temporary.rename(path)
+        self._metrics = open(path, "a", buffering=1)  # noqa: SIM115 - held for the whole run
+
+    def restart_clock(self, images: int) -> None:
+        """Leave out of s/kimg what happened since the last status (a growth, a grid, a checkpoint)."""
+        self._clock, self._clock_images = time.perf_counter(), images
+
+    def status(self, phase: Phase, images: int, end: int, measures: dict[str, float], memory: float) -> None:
+        """A progress line and a record in metrics.jsonl (and wandb)."""
+        if not self.first:
+            return
+        now = time.perf_counter()
+        speed = (now - self._clock) / max(images - self._clock_images, 1) * 1000
+        eta = self._eta(phase, images, end, speed)
+        record = {
+            "images": images,
+            "resolution": phase.resolution,
+            "alpha": round(phase.alpha, 6),
+            "batch": phase.batch,
+            "lr": phase.lr,
+            "seconds_per_kimg": round(speed, 4),
+            "memory_gb": round(memory, 3),
+            **{name: float(f"{value:.6g}") for name, value in measures.items()},
+        }
+        if self._metrics:
+            self._metrics.write(json.dumps(record) + "\n")
+        if self._wandb:
+            self._wandb.log(record, step=images)
+        m = measures
+        self.say(
+            f"{phase.resolution:>4}px α {phase.alpha:.2f} kimg {images / 1000:8.1f}/{end / 1000:.1f}  {speed:6.1f} s/kimg  ETA {duration(eta):>8}  "
+            f"{memory:5.2f} GB  E(real) {m['energy_real']:+.2f}  E(fake) {m['energy_fake']:+.2f}  ρ {m['rho']:.3f}  "
+            f"R {m['R']:.4f}  K {m['K']:.2f}  N {m['N']:.2f}  div {m.get('diversity', math.nan):.2f}"
+        )
+        self.restart_clock(images)
+
+    def _eta(self, phase: Phase, images: int, end: int, speed: float) -> float:
+        """Seconds to the end; higher levels from the preflight's times, scaled by how this level compares with its own."""
+        total, here = 0.0, self.step_seconds.get(phase.resolution)
+        for level in self.schedule.levels:
+            left = min(level.end, end) - max(level.start, images)
+            if left <= 0:
+                continue
+            if level.resolution == phase.resolution:
+                total += left * speed / 1000
+            elif here and level.resolution in self.step_seconds:
+                total += left * speed / 1000 * self.step_seconds[level.resolution] / here
+            else:
+                return math.inf  # no preflight: the higher levels' speed is not known yet
+        return total
+
+    def close(self) -> None:
+        """Flush and end."""
+        if self._metrics:
+            self._metrics.close()
+        if self._wandb:
+            self._wandb.finish()

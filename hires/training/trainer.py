@@ -1,0 +1,275 @@
+"""The loop. A run is a function of (configuration, images seen): a restart and a growth take the same path, through a checkpoint."""
+
+from collections.abc import Iterator
+import json
+from pathlib import Path
+import platform
+import subprocess
+import time
+
+import numpy as np
+from omegaconf import OmegaConf
+from rich.table import Table
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hires.config import TrainConfig, to_dict
+from hires.errors import HiresError
+from hires.networks.growing import fade_images
+from hires.sampling.images import save_grid
+from hires.training import game, noise, state
+from hires.training.distributed import World
+from hires.training.game import Game, Shape, rank_rows
+from hires.training.monitor import Monitor, due, memory_gb
+from hires.training.preemption import StopRequest
+from hires.training.schedule import Schedule, parse_images
+from pipelines import Loader, Order, Shards
+
+DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, run the same command again
+
+
+class Trainer:
+    """One run, from nothing or from its newest checkpoint to the end of its schedule or to a stop."""
+
+    def __init__(self, config: TrainConfig, world: World):
+        """Checks the whole configuration and the data; raises HiresError or DataError before anything is written."""
+        self.config, self.world = config, world
+        self.schedule = Schedule(config.schedule)
+        game.check(config, self.schedule, world.size)
+        limit = parse_images(config.train.max_images, "train.max_images") if config.train.max_images else self.schedule.total
+        self.end = min(limit, self.schedule.total)
+        self.every = {
+            "status": parse_images(config.monitor.status_every, "monitor.status_every"),
+            "snapshot": parse_images(config.monitor.snapshot_every, "monitor.snapshot_every"),
+            "checkpoint": parse_images(config.train.checkpoint_every, "train.checkpoint_every"),
+        }
+        self.shards = Shards.open(config.data.path)
+        for level in self.schedule.levels:
+            self.shards.require_level(level.resolution)
+        if self.shards.channels != config.network.image_channels:
+            raise HiresError(f"network.image_channels={config.network.image_channels}: {config.data.path} has {self.shards.channels}")
+        self.order = Order(self.shards.shard_sizes("train"), config.train.seed)
+        self.run = Path(config.run)
+        self.checkpoints = self.run / "checkpoints"
+        self.monitor = Monitor(self.run, self.schedule, world.first, config.monitor.wandb, to_dict(config))
+        self.images = 0
+        self.game: Game | None = None
+        self._loader: Loader | None = None
+        self._stream: Iterator[Tensor] | None = None
+        self._health: tuple[Tensor, dict[str, Tensor]] | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------------------ the loop
+
+    def train(self) -> int:
+        """Run until the schedule ends or a stop is asked for; returns the exit code (DONE or SAVED)."""
+        with StopRequest() as stop:
+            self._begin()
+            saved = before = self.images
+            while True:
+                done = self.images >= self.end
+                stopping = self._agree(stop)
+                if due(before, self.images, self.every["status"]) or done:
+                    self._status()
+                if due(before, self.images, self.every["snapshot"]) or done:
+                    self._snapshot()
+                grows = not done and Shape.of(self.schedule.at(self.images)) != self.game.shape
+                if (due(before, self.images, self.every["checkpoint"]) or done or stopping or grows) and saved != self.images:
+                    self._save()
+                    saved = self.images
+                if done:
+                    return self._finish(DONE, f"done: {self.images} images, in {self.run}")
+                if stopping:
+                    return self._finish(SAVED, f"stopped by {stop.received or 'another rank'}, saved; run the same command again")
+                if grows:
+                    self._build()
+                before = self.images
+                self._step()
+
+    def _step(self) -> None:
+        phase = self.schedule.at(self.images)
+        measures = self.game.round(phase, next(self._stream))
+        self.images += phase.batch
+        # a finite sum means finite terms; looked at after the next step has been handed to the device, so nothing waits
+        self._health = (torch.stack([m for name, m in measures.items() if name != "diversity"]).sum(), measures)
+        for name, value in measures.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def _agree(self, stop: StopRequest) -> bool:
+        """All ranks learn at one step whether one was asked to stop or met a number that is none; raises HiresError for the latter."""
+        bad = bool(self._health and not torch.isfinite(self._health[0]))
+        flags = torch.tensor([float(stop.received is not None), float(bad)])
+        if self.world.size > 1:
+            flags = flags.to(self.world.device)
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        asked, broken = flags.tolist()
+        if broken:
+            names = [n for n, v in self._health[1].items() if not torch.isfinite(v)] or ["a term on another rank"]
+            last = state.complete(self.checkpoints)
+            raise HiresError(
+                f"not a number at {self.images} images, level {self.game.shape.resolution}: {', '.join(names)}; "
+                f"last good checkpoint: {last[-1] if last else 'none'}; see docs/stability.md"
+            )
+        return bool(asked)
+
+    # ------------------------------------------------------------------------------------------------ beginning and growing
+
+    def _begin(self) -> None:
+        checkpoint = state.from_first_rank(self.checkpoints, self.monitor.say)
+        self.images = checkpoint.images if checkpoint else 0
+        if checkpoint:
+            _check_same_network(self.config, checkpoint)
+        if self.images >= self.end:
+            self.monitor.say(f"{self.run} already has {self.images} of {self.end} images")
+        if self.config.train.preflight and self.images < self.end:
+            self.monitor.step_seconds = game.preflight(self.config, self.world, self.schedule, self._load_phase, self.images)
+        if self.world.first:
+            self.run.mkdir(parents=True, exist_ok=True)
+            (self.run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(self.config)))
+            (self.run / "environment.json").write_text(json.dumps(environment(self.world), indent=1))
+        self._build(checkpoint)
+        self.monitor.table(self._overview())
+        if checkpoint:
+            self.monitor.say(f"resuming from {checkpoint.path}")
+        elif self.images == 0:
+            self._save()  # so a growth at once, or a kill, has something to start from
+        self.monitor.resume(self.images)
+
+    def _build(self, checkpoint: state.Checkpoint | None = None) -> None:
+        """(Re)build the players for the phase ahead, out of the checkpoint just written: growth and resuming are one thing."""
+        images = min(self.images, self.schedule.total - 1)
+        shape = Shape.of(self.schedule.at(images))
+        if self.game:
+            checkpoint = state.Checkpoint(self.checkpoints / state.folder_name(self.images))
+            self.monitor.say(f"now {shape.resolution}x{shape.resolution}, {'fading in' if shape.fading else 'stable'}")
+            self.game.destroy()
+        self.game = Game(self.config, self.world, shape, checkpoint)
+        if self._loader is None or self._loader.resolution != shape.resolution:
+            self._loader = Loader(self.shards, shape.resolution, "train", self.config.data.cache_gb, self.config.data.workers)
+        self._stream = self._loader.stream(self._plan(self.images, shape))
+        self.monitor.restart_clock(self.images)
+
+    def _plan(self, images: int, shape: Shape) -> Iterator[np.ndarray]:
+        """This rank's indices for each step from `images` to the end of the shape's phase."""
+        while images < self.end and Shape.of(self.schedule.at(images)) == shape:
+            batch = self.schedule.at(images).batch
+            yield self.order.indices(images, batch)[rank_rows(batch, self.world)]
+            images += batch
+
+    def _load_phase(self, phase) -> Tensor:
+        loader = Loader(self.shards, phase.resolution, "train", 0.0, self.config.data.workers)
+        return loader.read(self.order.indices(phase.images, phase.batch)[rank_rows(phase.batch, self.world)])
+
+    # ------------------------------------------------------------------------------------------------ saving and showing
+
+    def _save(self) -> None:
+        self._agree(StopRequest())  # never save what is not finite
+        phase = self.schedule.at(max(0, min(self.images, self.schedule.total) - 1))
+        info = {
+            "resolution": self.game.shape.resolution,
+            "fading": self.game.shape.fading,
+            "alpha": phase.alpha,
+            "zero_stage": self.config.zero.stage,
+            "time": time.time(),
+            "config": to_dict(self.config),
+        }
+        path = state.save(self.checkpoints, self.game.players, self.images, info)
+        if self.world.first:
+            state.retain(self.checkpoints, self.config.train.keep)
+        self.monitor.say(f"saved {path}")
+        self.monitor.restart_clock(self.images)
+
+    def _status(self) -> None:
+        if not self._sums:
+            return
+        names = sorted(self._sums)
+        means = torch.stack([self._sums[n] / self._counts[n] for n in names])
+        if self.world.size > 1:
+            dist.all_reduce(means)
+            means /= self.world.size
+        phase = self.schedule.at(max(0, self.images - self.game_batch()))
+        values = dict(zip(names, means.tolist(), strict=True))
+        self.monitor.status(phase, self.images, self.end, values, memory_gb(self.world.device))
+        self._sums, self._counts = {}, {}
+
+    def game_batch(self) -> int:
+        """Global batch of the step just made."""
+        return self.schedule.at(max(0, min(self.images, self.schedule.total) - 1)).batch
+
+    @torch.no_grad()
+    def _snapshot(self) -> None:
+        """Grids of fixed latents, of held-out pictures with their reconstructions, and of real images, by the moving averages."""
+        networks = self.game.averaged()
+        if self.world.first:
+            alpha = self.schedule.at(max(0, self.images - 1)).alpha if self.game.shape.fading else 1.0
+            count, size, device = self.config.monitor.samples, self.game.shape.resolution, self.world.device
+            z = noise.normal(self.config.train.seed, "grid", 0, count, self.config.network.latent, slice(None)).to(device)
+            fakes = torch.cat([networks["generator"](part, alpha).cpu() for part in z.split(16)])
+            split = "holdout" if self.shards.count("holdout") else "train"
+            n = min(count // 2, self.shards.count(split))
+            pick = torch.randperm(self.shards.count(split), generator=noise.generator(self.config.train.seed, "grid pictures"))[:n]
+            loader = Loader(self.shards, size, split, 0.0, self.config.data.workers)
+            x = fade_images(loader.read(pick.numpy()).float() / 127.5 - 1, alpha)
+            x_hat = torch.cat([networks["generator"](networks["inference"](p.to(device), alpha)[0], alpha).cpu() for p in x.split(16)])
+            folder, stamp = self.run / "samples", f"{self.images:012d}-{size}x{size}"
+            folder.mkdir(exist_ok=True)
+            save_grid(fakes, folder / f"fakes-{stamp}.png")
+            save_grid(torch.stack([x, x_hat], 1).flatten(0, 1), folder / f"reconstructions-{stamp}.png", columns=8)
+            save_grid(x, folder / f"reals-{size}x{size}.png")
+        self.monitor.restart_clock(self.images)
+
+    def _overview(self) -> Table:
+        """The table at the start: what will run, on what, and how it is sharded."""
+        table = Table(title=f"{self.run}: {self.world.size} process{'es' if self.world.size > 1 else ''}, ZeRO {self.config.zero.stage}")
+        for column in ("level", "images", "fade", "batch", "lr", "kappa", "gamma"):
+            table.add_column(column, justify="right")
+        for level in self.schedule.levels:
+            row, objective = level.config, self.config.objective
+            table.add_row(
+                f"{level.resolution}x{level.resolution}", f"{level.start:,}–{level.end:,}", f"{level.fade:,}", str(row.batch), f"{row.lr:g}",
+                f"{objective.kappa(level.resolution):g}", f"{objective.gamma(level.resolution):g}",
+            )  # fmt: skip
+        parts = [
+            f"{name} {sum(s.numel() for s in p.shapes.values()) / 1e6:.2f} M parameters, {p.optimizer_bytes() / 1e6:.1f} MB of moments a rank"
+            for name, p in self.game.players.items()
+        ]
+        counts = ", ".join(f"{self.shards.count(s):,} {s}" for s in ("train", "holdout"))
+        table.caption = "\n".join([*parts, f"{self.config.data.path}: {counts}, {len(self.shards.shard_sizes('train'))} shards a level"])
+        return table
+
+    def _finish(self, code: int, text: str) -> int:
+        self.monitor.say(text)
+        self.monitor.close()
+        self.game.destroy()
+        return code
+
+
+def _check_same_network(config: TrainConfig, checkpoint: state.Checkpoint) -> None:
+    """Raise HiresError naming the first setting in which the checkpoint's networks differ from the configured ones."""
+    then, now = checkpoint.manifest["config"], to_dict(config)
+    for section, keys in (("network", now["network"]), ("objective", ["energy"])):
+        for key in keys:
+            if then[section][key] != now[section][key]:
+                raise HiresError(
+                    f"{checkpoint.path} was made with {section}.{key}={then[section][key]}, this command says {now[section][key]}: "
+                    "take another run=… or the old value"
+                )
+
+
+def environment(world: World) -> dict:
+    """Versions, machine and commit, for the run folder."""
+    import deepspeed
+
+    commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "deepspeed": deepspeed.__version__,
+        "commit": commit.stdout.strip() or "unknown",
+        "host": platform.node(),
+        "world_size": world.size,
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine(),
+    }

@@ -1,0 +1,180 @@
+"""One shard at all levels: written beside its place, moved there whole, and noted in a ledger so that it is never made twice."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+import tarfile
+from typing import Any
+
+import numpy as np
+
+from .codecs import codec_of
+from .errors import DataError
+from .pictures import histogram, pyramid, square
+from .sources import Source
+
+WORK = ".prepare"  # the folder of ledgers and half-written files
+BLOCK = 512  # bytes; tar pads members to it
+
+
+class Stopped(Exception):
+    """Another worker failed, or the user interrupted: nobody needs this shard now."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a shard is made of: numbers of pictures in the source."""
+
+    split: str  # train | holdout
+    number: int
+    items: list[int]
+
+    @property
+    def name(self) -> str:
+        """File name without suffix, the same on every level."""
+        return f"{'shard' if self.split == 'train' else 'holdout'}-{self.number:05d}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all workers share; it reaches them by fork, so nothing of it is copied or pickled."""
+
+    source: Source
+    out: Path
+    levels: list[int]
+    identity: dict[str, Any]  # the settings that the bytes depend on
+    on_error: str  # fail | skip
+    stop: Any  # multiprocessing.Event
+    done: Any  # multiprocessing.Value, pictures so far
+
+    def fingerprint(self, shard: Shard) -> str:
+        """Changes when the settings or any picture of the shard change."""
+        items = [self.source.items[i] for i in shard.items]
+        text = json.dumps([self.identity, [[item.key, item.size, item.mtime_ns] for item in items]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def ledger(self, shard: Shard) -> Path:
+        """The file that says the shard is finished, and what is in it."""
+        return self.out / WORK / f"{shard.name}.json"
+
+    def place(self, shard: Shard, level: int) -> Path:
+        """Where the finished shard of a level lies."""
+        return self.out / str(level) / f"{shard.name}.tar"
+
+
+def finished_shard(job: Job, shard: Shard) -> dict | None:
+    """The ledger of a shard that is finished, was made from the same pictures and settings and is still all there; else None."""
+    try:
+        ledger = json.loads(job.ledger(shard).read_text(encoding="utf-8"))
+        if ledger["fingerprint"] != job.fingerprint(shard):
+            return None
+        whole = all(job.place(shard, int(level)).stat().st_size == found["bytes"] for level, found in ledger["levels"].items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return ledger if whole else None
+
+
+def write_shard(job: Job, shard: Shard) -> None:
+    """Makes the shard at all levels, then its ledger. Raises DataError naming a bad picture (on_error=fail) or a full disk."""
+    try:
+        _write(job, shard)
+    except OSError as error:
+        raise DataError(f"{job.out}: cannot write {shard.name} ({error.strerror or error}); run hires prepare again once mended") from error
+
+
+def _write(job: Job, shard: Shard) -> None:
+    channels, identity = job.identity["channels"], job.identity
+    keys, bad = [], []
+    values = np.zeros((channels, 256), np.int64)
+    with ExitStack() as stack:
+        codecs = {level: codec_of(level, identity["codec"]) for level in job.levels}
+        tars = {level: stack.enter_context(Tar(job.out / WORK / f"{shard.name}-{level}.tar")) for level in job.levels}
+        for i in shard.items:
+            if job.stop.is_set():
+                raise Stopped
+            item = job.source.items[i]
+            try:
+                image = job.source.load(i)
+                try:
+                    top = square(image, job.levels[-1], channels, identity["filter"], identity["allow_upscale"] or job.source.upscales)
+                except Exception as error:  # broken EXIF, a colour profile or mode that Pillow cannot convert, a size that is wrong
+                    raise DataError(f"{item.file}: {error}") from error
+            except DataError as error:
+                if job.on_error == "fail":
+                    raise DataError(f"{error} (on_error=skip leaves such pictures out)") from error
+                bad.append({"key": item.key, "file": item.file, "reason": str(error)})
+            else:
+                keys.append(item.key)
+                values += histogram(top)
+                for pixels in pyramid(top):
+                    level = pixels.shape[0]
+                    tars[level].add(f"{item.key}.{codecs[level].suffix}", codecs[level].encode(pixels))
+            with job.done.get_lock():
+                job.done.value += 1
+    levels = {}
+    for level, tar in tars.items():
+        if keys:
+            levels[str(level)] = {"bytes": tar.path.stat().st_size, "sha256": tar.sha256(), "samples": tar.samples}
+            os.replace(tar.path, job.place(shard, level))
+            sync_folder(job.place(shard, level).parent)
+        else:
+            tar.path.unlink()
+    ledger = {"fingerprint": job.fingerprint(shard), "name": shard.name, "split": shard.split, "keys": keys, "bad": bad}
+    write_whole(job.ledger(shard), json.dumps({**ledger, "histogram": values.tolist(), "levels": levels}))
+
+
+class Tar:
+    """A tar file being written, the same bytes for the same members: no times, no users, GNU format for long names."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.samples: list[tuple[int, int]] = []  # offset and size of each member's bytes
+        self._file = path.open("wb")
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)
+
+    def add(self, name: str, data: bytes) -> None:
+        """Appends a member."""
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = len(data), 0o444
+        self._tar.addfile(member, io.BytesIO(data))
+        padded = -(-len(data) // BLOCK) * BLOCK
+        self.samples.append((self._tar.offset - padded, len(data)))
+
+    def sha256(self) -> str:
+        """Of the closed file, as hex."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def __enter__(self) -> "Tar":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self._tar.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file so that a reader, even after a crash, finds all of it or none."""
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
