@@ -22,10 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in VERBS:
         unknown = bool(arguments) and arguments[0] not in ("-h", "--help")
-        print((f"hires: no verb {arguments[0]!r}\n" if unknown else "") + "usage: hires VERB key=value …\n", file=sys.stderr if unknown else sys.stdout)
-        for verb, text in VERBS.items():
-            print(f"  {verb:10} {text}", file=sys.stderr if unknown else sys.stdout)
-        print("\n  hires VERB --help prints the verb's settings", file=sys.stderr if unknown else sys.stdout)
+        lines = [f"hires: no verb {arguments[0]!r}"] if unknown else []
+        lines += ["usage: hires VERB key=value …", ""] + [f"  {verb:10} {text}" for verb, text in VERBS.items()]
+        print("\n".join([*lines, "", "  hires VERB --help prints the verb's settings"]), file=sys.stderr if unknown else sys.stdout)
         return 2 if unknown else 0
     verb, overrides = arguments[0], arguments[1:]
     from hires import config as configuration

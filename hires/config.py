@@ -158,7 +158,8 @@ def _one_line(error: Exception) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    keep = [line for line in lines if not re.match(r"(full_key|object_type|reference_type|Set the environment|To append to your|Check available)", line)]
+    aside = r"(full_key|object_type|reference_type|Set the environment|To append to your|Check available)"
+    keep = [line for line in lines if not re.match(aside, line)]
     full = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     text = " ".join(" ".join(keep).split())
     return f"{full}: {text}" if full and full not in text else text

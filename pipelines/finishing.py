@@ -38,7 +38,7 @@ def finish(job: Job, plan: Sequence[Shard], path: str, seconds: float) -> dict[s
     counts = {split: sum(shard["images"] for shard in shards[split]) for split in SPLITS}
     if not counts["train"]:
         raise DataError(f"{job.out}: none of the {len(bad)} pictures to train on can be used, the first: {bad[0]['reason']}")
-    index.close()
+    index_files = index.close()
     _remove_strangers(job, {shard["name"] for split in SPLITS for shard in shards[split]})
     report = {"status": "prepared", "out": str(job.out), **counts, "skipped": len(bad), "seconds": round(seconds, 1), "bad": bad}
     write_whole(job.out / "report.json", json.dumps(report, indent=1))
@@ -59,6 +59,7 @@ def finish(job: Job, plan: Sequence[Shard], path: str, seconds: float) -> dict[s
         "split": "held out: keys that start with holdout_prefix, then those with the smallest sha256 of holdout_seed:key",
         "mean": mean,
         "std": std,
+        "index": index_files,
         "shards": shards,
     }
     write_whole(job.out / MANIFEST, json.dumps(manifest, indent=1))
@@ -83,12 +84,15 @@ class Index:
         for level in self.levels:
             self._places[split, level].write(np.asarray(ledger["levels"][str(level)]["samples"], "<i8").tobytes())
 
-    def close(self) -> None:
-        """Brings the files to disk."""
+    def close(self) -> dict[str, int]:
+        """Brings the files to disk; their names and sizes in bytes."""
+        sizes = {}
         for file in [*self._places.values(), *self._keys.values()]:
             file.flush()
             os.fsync(file.fileno())
             file.close()
+            sizes[Path(file.name).name] = os.path.getsize(file.name)
+        return sizes
 
 
 def _remove_strangers(job: Job, names: set[str]) -> None:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+import math
 import os
 
 import numpy as np
@@ -33,7 +34,7 @@ class Loader:
         count = shards.count(split)
         if not count:
             raise DataError(f"{shards.path}: no picture in the split {split}; prepare it with holdout= or holdout_prefix=")
-        self.cached = count * np.prod(self.shape) <= cache_gb * 1e9
+        self.cached = count * math.prod(self.shape) <= cache_gb * 1e9
         # Memory of an empty tensor is taken only where it is written.
         self._cache = torch.empty((count, *self.shape), dtype=torch.uint8) if self.cached else None
         self._known = np.zeros(count, bool)

@@ -126,7 +126,7 @@ def _identity(config: PrepareConfig) -> dict[str, Any]:
 
 
 def _already_complete(config: PrepareConfig, out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The report of a finished `out` that is what `config` asks for; None if there is none or a shard needs mending."""
+    """The report of a finished `out` that is what `config` asks for; None if there is none or a file of it needs mending."""
     if not (out / MANIFEST).exists():
         return None
     manifest = read_manifest(out)
@@ -138,9 +138,9 @@ def _already_complete(config: PrepareConfig, out: Path, identity: dict[str, Any]
             raise DataError(f"{out}: made of other pictures than {config.path}: choose another out=, or remove that folder")
     try:
         Shards.open(out)
-    except DataError:
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    except (DataError, OSError, ValueError):  # a file was lost or cut short since
         return None
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return {**report, "status": "already complete"}
 
 
@@ -166,12 +166,15 @@ def _claim(out: Path, identity: dict[str, Any], levels: list[int]) -> Iterator[N
     with lock:
         _lock(lock.fileno(), out)
         settings = work / "settings.json"
-        if settings.exists():
-            _refuse_other(out, json.loads(settings.read_text(encoding="utf-8")), identity, "holds an unfinished data set")
-        write_whole(settings, json.dumps(identity))
-        for level in levels:
-            (out / str(level)).mkdir(exist_ok=True)
-        yield
+        try:
+            if settings.exists():
+                _refuse_other(out, json.loads(settings.read_text(encoding="utf-8")), identity, "holds an unfinished data set")
+            write_whole(settings, json.dumps(identity))
+            for level in levels:
+                (out / str(level)).mkdir(exist_ok=True)
+            yield
+        except OSError as error:  # what workers meet is a DataError already
+            raise DataError(f"{out}: cannot be written ({error.strerror or error}); run hires prepare again once mended") from error
 
 
 def _lock(descriptor: int, out: Path) -> None:

@@ -29,7 +29,7 @@ class Shards:
 
     @classmethod
     def open(cls, path: str | Path) -> "Shards":
-        """The data set at `path`; raises DataError if it is missing, unfinished, of another format, or a shard is missing or cut short."""
+        """The data set at `path`; raises DataError if it is missing, unfinished, of another format, or a file is missing or cut short."""
         path = Path(path)
         if not path.is_dir():
             raise DataError(f"{path}: no such folder; wanted a data set, make it with hires prepare out={path}")
@@ -38,6 +38,8 @@ class Shards:
             for shard in shards.manifest["shards"][split]:
                 for level, found in shard["levels"].items():
                     _check_size(path / level / f"{shard['name']}.tar", found["bytes"])
+        for name, size in shards.manifest["index"].items():
+            _check_size(path / "index" / name, size)
         return shards
 
     def count(self, split: str) -> int:
@@ -73,7 +75,8 @@ class Shards:
             file = self._file(resolution, split, number)
             data = os.pread(self._open(file).descriptor, size, offset)
             if len(data) != size:
-                raise DataError(f"{file}: ends at {offset + len(data)} bytes; wanted {offset + size}, run hires prepare again")
+                found = os.fstat(self._open(file).descriptor).st_size
+                raise DataError(f"{file}: cut short at {found} bytes while in use; wanted {offset + size}, run hires prepare again")
             out.append(data)
         return out
 
@@ -88,15 +91,9 @@ class Shards:
         return self.path / str(resolution) / f"{self.manifest['shards'][split][number]['name']}.tar"
 
     def _load_index(self, resolution: int, split: str) -> np.ndarray:
-        file = self.path / "index" / f"{split}-{resolution}.offsets"
-        wanted = self.count(split)
-        try:
-            index = np.memmap(file, "<i8", "r").reshape(-1, 2) if wanted else np.empty((0, 2), np.int64)  # an empty file cannot be mapped
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file}: cannot be read ({error}); run hires prepare again") from error
-        if len(index) != wanted:
-            raise DataError(f"{file}: {len(index)} entries; wanted {wanted}, run hires prepare again")
-        return index
+        if not self.count(split):
+            return np.empty((0, 2), np.int64)  # an empty file cannot be mapped
+        return np.memmap(self.path / "index" / f"{split}-{resolution}.offsets", "<i8", "r", shape=(self.count(split), 2))
 
 
 def read_manifest(path: Path) -> dict:
@@ -132,6 +129,6 @@ def _check_size(file: Path, wanted: int) -> None:
     try:
         found = file.stat().st_size
     except FileNotFoundError:
-        raise DataError(f"{file}: missing; wanted a shard of {wanted} bytes, run hires prepare again") from None
+        raise DataError(f"{file}: missing; wanted {wanted} bytes, run hires prepare again") from None
     if found != wanted:
         raise DataError(f"{file}: {found} bytes; wanted {wanted}, run hires prepare again")

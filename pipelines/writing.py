@@ -134,7 +134,7 @@ class Tar:
         self.path = path
         self.samples: list[tuple[int, int]] = []  # offset and size of each member's bytes
         self._file = path.open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)
 
     def add(self, name: str, data: bytes) -> None:
         """Appends a member."""

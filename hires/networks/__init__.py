@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+import torch.nn.functional as F
+from torch.nn.utils.parametrize import is_parametrized
 
 from hires.networks import dcgan32
 from hires.networks.energy import Energy
@@ -33,6 +35,8 @@ def initialise(network: nn.Module, generator: Callable[[str], torch.Generator]) 
     Equalised layers N(0, 1) (ProGAN); plain convolutions N(0, 0.02) and batch-norm gains N(1, 0.02) (P1); biases 0.
     """
     for prefix, module in network.named_modules():
+        if "parametrizations" in prefix:
+            continue  # a spectrally normalised weight is set through the layer that holds it
         equalised = isinstance(module, EqualizedConv2d | EqualizedLinear)
         for name, parameter in module.named_parameters(prefix, recurse=equalised):
             if name.endswith("bias"):
@@ -41,3 +45,15 @@ def initialise(network: nn.Module, generator: Callable[[str], torch.Generator]) 
             mean = 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0
             std = 1.0 if equalised else 0.02
             parameter.copy_(torch.randn(parameter.shape, generator=generator(name)) * std + mean)
+        if is_parametrized(module):
+            _start_power_iteration(module, lambda name, prefix=prefix: generator(f"{prefix}.{name}"))
+
+
+def _start_power_iteration(module: nn.Module, generator: Callable[[str], torch.Generator]) -> None:
+    """Singular vectors of a spectrally normalised weight, from streams of their own: torch drew them from the global generator."""
+    holder = module.parametrizations.weight
+    matrix, norm = holder.original.flatten(1), holder[0]
+    norm._v.copy_(F.normalize(torch.randn(norm._v.shape, generator=generator("v")), dim=0))
+    for _ in range(15):
+        norm._u.copy_(F.normalize(matrix @ norm._v, dim=0))
+        norm._v.copy_(F.normalize(matrix.T @ norm._u, dim=0))

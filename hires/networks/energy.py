@@ -1,8 +1,10 @@
 """The growing energy-based model: images to a scalar energy U = -f_alpha."""
 
+import math
+
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 import torch.nn.functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, GrowingEncoder, NetworkConfig
 
@@ -10,8 +12,8 @@ from hires.networks.growing import EqualizedConv2d, EqualizedLinear, GrowingEnco
 class Energy(GrowingEncoder):
     """U: image -> energy; a function of one image alone, so no normalisation over the batch anywhere.
 
-    `form` bounds the energy: `identity` leaves it free (the objective adds an L2 term), `softplus` takes softplus of the score with spectral
-    normalisation on every layer but the last (P2; the last layer stays free so the energy keeps a scale).
+    `form` bounds the energy: `identity` leaves it free (the objective adds an L2 term), `softplus` takes softplus of the score with
+    spectral normalisation on every layer but the last (P2; the last layer stays free so the energy keeps a scale).
     """
 
     def __init__(self, config: NetworkConfig, resolution: int, fading: bool = False, form: str = "identity"):
@@ -20,8 +22,9 @@ class Energy(GrowingEncoder):
         if form == "softplus":
             for name, module in list(self.named_modules()):
                 if isinstance(module, EqualizedConv2d | EqualizedLinear) and not name.endswith("head"):
-                    module.scale = 1.0
-                    nn.init.normal_(module.weight)  # the power iteration starts from a real matrix; initialise() sets the weights proper
+                    # a normalised random layer shrinks its input; sqrt(2) keeps the signal and its gradient alive through many levels
+                    module.scale = math.sqrt(2)
+                    nn.init.ones_(module.weight)  # torch wants numbers to start from; initialise() sets weights and singular vectors
                     spectral_norm(module)
 
     def forward(self, x: Tensor, alpha: float = 1.0) -> Tensor:

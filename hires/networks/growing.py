@@ -58,7 +58,7 @@ class EqualizedConv2d(nn.Module):
 
 
 class EqualizedLinear(nn.Module):
-    """Dense layer with the same run-time scale; with `fp32` it computes in fp32 whatever the weights' type (heads: energies, log-variances)."""
+    """Dense layer with the same run-time scale; `fp32` computes in fp32 whatever the weights' type (heads: energies, log-variances)."""
 
     def __init__(self, inputs: int, outputs: int, gain: float = math.sqrt(2), fp32: bool = False):
         super().__init__()

@@ -68,7 +68,7 @@ def check(config: TriangleConfig, zero_stage: int) -> None:
         if not getattr(config, name) >= 0:
             raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
     if zero_stage == 3 and config.r1:
-        raise HiresError("objective.r1 with zero.stage=3: the penalty's second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
+        raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
     if zero_stage == 3 and config.energy == "softplus":
         raise HiresError("objective.energy=softplus with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
 
@@ -129,10 +129,8 @@ class DivergenceTriangle:
         """
         self.kappa, self.gamma = self.config.kappa(resolution), self.config.gamma(resolution)
         parts = _split(batch, micro_batch)
-        if self.config.updates == "published":
-            measures = self._published(parts, rates, penalise)
-        else:
-            measures = self._messages(parts, rates, penalise)
+        order = self._published if self.config.updates == "published" else self._messages
+        measures = order(parts, rates, penalise)
         for z, eps in batch.extra:
             self._generator_step(_split(Batch(batch.x, z, eps, [], batch.alpha), micro_batch), rates)
         return measures
@@ -186,7 +184,9 @@ class DivergenceTriangle:
         self._generator_step(parts, rates, synthesis, record)
         return record.means
 
-    def _generator_step(self, parts: list[Batch], rates: Rates, synthesis: list[Tensor] | None = None, record: "_Record | None" = None) -> None:
+    def _generator_step(
+        self, parts: list[Batch], rates: Rates, synthesis: list[Tensor] | None = None, record: "_Record | None" = None
+    ) -> None:
         """A theta step alone, energy and inference model as they stand: reconstruction from a fresh posterior, U and N of the samples."""
         share = 1 / len(parts)
         with self.G.accumulate():
@@ -223,7 +223,9 @@ class DivergenceTriangle:
             x_hat = self.G(mu + (0.5 * logvar).exp() * part.eps, part.alpha)
         return torch.cat([x_tilde.detach(), x_hat])
 
-    def _energy_backward(self, part: Batch, fakes: Tensor, penalise: bool, share: float, record: "_Record", want_gradient: bool) -> Tensor | None:
+    def _energy_backward(
+        self, part: Batch, fakes: Tensor, penalise: bool, share: float, record: "_Record", want_gradient: bool
+    ) -> Tensor | None:
         """L_alpha into the energy; with `want_gradient` also g_U, out of the same backward.
 
         dL/dx_tilde_i = c_i / B dU/dx_tilde_i with c_i = dL/dU(x_tilde_i) B = -1 + 2 lambda_U U(x_tilde_i); dividing by c_i gives the
@@ -242,7 +244,11 @@ class DivergenceTriangle:
             self.U.backward(share * config.r1_every * penalty)
             record.last["r1"] = penalty.detach()
         record.add(
-            energy_real=u_x.mean(), energy_fake=u_f[:B].mean(), energy_gap=u_f[:B].mean() - u_x.mean(), energy_size=u.abs().mean(), loss_energy=loss
+            energy_real=u_x.mean(),
+            energy_fake=u_f[:B].mean(),
+            energy_gap=u_f[:B].mean() - u_x.mean(),
+            energy_size=u.abs().mean(),
+            loss_energy=loss,
         )
         if not want_gradient:
             return None

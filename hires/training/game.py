@@ -125,7 +125,9 @@ def preflight(config: TrainConfig, world: World, schedule: Schedule, load, image
         if level.end <= images:
             continue
         phase = schedule.at(level.start)  # fading where the level fades: that is the larger network
+        row = f"schedule.levels.{level.resolution}"
         where = f"level {level.resolution}x{level.resolution}, batch {phase.batch} over {world.size} processes"
+        too_large = f"{where} does not fit in memory: lower {row}.micro_batch or {row}.batch"
         try:
             game = Game(config, world, Shape.of(phase))
             pictures = load(phase)
@@ -135,11 +137,11 @@ def preflight(config: TrainConfig, world: World, schedule: Schedule, load, image
             seconds[level.resolution] = (time.perf_counter() - started) / phase.batch * 1000
             game.destroy()
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise HiresError(f"{where} does not fit in memory: lower schedule.levels.{level.resolution}.micro_batch or its batch") from error
+            raise HiresError(too_large) from error
         except RuntimeError as error:
             if "allocate memory" not in str(error):
                 raise
-            raise HiresError(f"{where} does not fit in memory: lower schedule.levels.{level.resolution}.micro_batch or its batch") from error
+            raise HiresError(too_large) from error
         if bad:
-            raise HiresError(f"{where}: {', '.join(bad)} not finite in the first step: check the data and schedule.levels.{level.resolution}.lr")
+            raise HiresError(f"{where}: {', '.join(bad)} not finite in the first step: check the data and {row}.lr")
     return seconds

@@ -13,8 +13,8 @@ import logging
 import re
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+import torch.distributed as dist
 
 from hires.errors import HiresError
 
@@ -96,7 +96,10 @@ class Player:
             fused=device.type == "cuda",
         )
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=network.to(device), optimizer=adam, config=copy.deepcopy(_engine_config(optimizer, zero, precision)), dist_init_required=False
+            model=network.to(device),
+            optimizer=adam,
+            config=copy.deepcopy(_engine_config(optimizer, zero, precision)),
+            dist_init_required=False,
         )
         self._adam = adam
         self._prime()
@@ -153,7 +156,7 @@ class Player:
         return shares
 
     def gather(self, field: str) -> dict[str, Tensor]:
-        """Every parameter's `field` (weight, ema, exp_avg, exp_avg_sq) whole, fp32, on every rank, and the network's buffers; a collective."""
+        """Every parameter's `field` (weight, ema, …) whole, fp32, on every rank, and the network's buffers; a collective."""
         full = {n: torch.zeros(shape.numel(), device=self.device) for n, shape in self.shapes.items()}
         for f in self.owned():
             full[f.name][f.start : f.start + f.numel] = getattr(f, field)
@@ -165,7 +168,8 @@ class Player:
 
     def optimizer_bytes(self) -> int:
         """Bytes of Adam's moments that this rank holds."""
-        return sum(state[m].numel() * state[m].element_size() for flat, _ in self._flats() for state in [self._adam.state[flat]] for m in MOMENTS)
+        states = [self._adam.state[flat] for flat, _ in self._flats()]
+        return sum(state[m].numel() * state[m].element_size() for state in states for m in MOMENTS)
 
     def destroy(self) -> None:
         """Free the engine and its memory; the player cannot be used afterwards."""

@@ -31,7 +31,7 @@ class LevelConfig:
 class ScheduleConfig:
     """When the networks grow and how fast they learn."""
 
-    levels: dict[int, LevelConfig] = field(default_factory=dict)
+    levels: dict[str, LevelConfig] = field(default_factory=dict)  # keys are resolutions; text, so the command line can name them
     resolution: int = 0  # where the growth ends; 0 = the last level of the table
     energy_lr: float = 0.5  # the energy's learning rate over the others' (docs/stability.md)
     decay: str = "0"  # learning rates fall linearly to zero over the last so many images of the run
@@ -90,7 +90,9 @@ class Schedule:
         alpha = min(1.0, (seen + row.batch / 2) / level.fade) if fading else 1.0
         lr = row.lr * (min(1.0, (self.total - images) / self.decay) if self.decay else 1.0)
         halflife = min(self._halflife, (level.end - level.start) / 10)
-        return Phase(images, level.resolution, fading, alpha, row.batch, row.micro_batch, lr, lr * self.config.energy_lr, halflife, level.start)
+        return Phase(
+            images, level.resolution, fading, alpha, row.batch, row.micro_batch, lr, lr * self.config.energy_lr, halflife, level.start
+        )
 
     @cached_property
     def steps(self) -> dict[tuple[int, bool], int]:
@@ -115,7 +117,10 @@ class Schedule:
 
 
 def _resolve(config: ScheduleConfig) -> list[Level]:
-    rows = dict(sorted(config.levels.items()))
+    bad = [key for key in config.levels if not key.isdecimal()]
+    if bad:
+        raise HiresError(f"schedule.levels.{bad[0]}: wanted a resolution such as 64")
+    rows = {r: config.levels[str(r)] for r in sorted(map(int, config.levels))}
     if config.resolution:
         if config.resolution not in rows:
             raise HiresError(f"schedule.resolution={config.resolution}: schedule.levels has {_names(rows)}")

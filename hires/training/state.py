@@ -17,8 +17,8 @@ import shutil
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 import torch
-import torch.distributed as dist
 from torch import Tensor
+import torch.distributed as dist
 
 from hires.errors import HiresError
 from hires.training import distributed
@@ -57,6 +57,7 @@ def save(folder: Path, players: dict[str, Player], images: int, info: dict) -> P
             for buffer, value in player.network.named_buffers():
                 tensors[f"{player.name}/{buffer}/buffer@0"] = value.detach().cpu().clone().reshape(-1)
     save_file(tensors, temporary / name)
+    os.chmod(temporary / name, 0o644)  # safetensors makes files that nobody else on a cluster could read
     _fsync(temporary / name)
     entry = {"name": name, "bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
     entries = distributed.gather(entry)

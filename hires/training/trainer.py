@@ -11,8 +11,8 @@ import numpy as np
 from omegaconf import OmegaConf
 from rich.table import Table
 import torch
-import torch.distributed as dist
 from torch import Tensor
+import torch.distributed as dist
 
 from hires.config import TrainConfig, to_dict
 from hires.errors import HiresError
@@ -232,10 +232,10 @@ class Trainer:
                 f"{level.resolution}x{level.resolution}", f"{level.start:,}–{level.end:,}", f"{level.fade:,}", str(row.batch), f"{row.lr:g}",
                 f"{objective.kappa(level.resolution):g}", f"{objective.gamma(level.resolution):g}",
             )  # fmt: skip
-        parts = [
-            f"{name} {sum(s.numel() for s in p.shapes.values()) / 1e6:.2f} M parameters, {p.optimizer_bytes() / 1e6:.1f} MB of moments a rank"
-            for name, p in self.game.players.items()
-        ]
+        parts = []
+        for name, p in self.game.players.items():
+            size = sum(shape.numel() for shape in p.shapes.values())
+            parts.append(f"{name}: {size / 1e6:.2f} M parameters, {p.optimizer_bytes() / 1e6:.1f} MB of moments a rank")
         counts = ", ".join(f"{self.shards.count(s):,} {s}" for s in ("train", "holdout"))
         table.caption = "\n".join([*parts, f"{self.config.data.path}: {counts}, {len(self.shards.shard_sizes('train'))} shards a level"])
         return table

@@ -1,0 +1,88 @@
+"""`hires evaluate`."""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+import torch
+
+from hires.config import EvaluateConfig
+from hires.errors import HiresError
+from hires.evaluation.diversity import diversity
+from hires.evaluation.reconstruction import reconstruction_mse
+from hires.evaluation.swd import band_statistics, real_floor, sliced_wasserstein
+from hires.networks.growing import fade_images
+from hires.sampling import from_run
+from hires.sampling.hires_bundle import latents
+from hires.sampling.seeds import open_bundle
+from pipelines import Loader, Shards
+
+MEASURES = ("swd", "reconstruction", "diversity")
+BATCH = 50
+
+
+def run(config: EvaluateConfig) -> int:
+    """Measure samples and reconstructions against held-out pictures; prints a table and writes JSON where `out` says."""
+    wanted = [name.strip() for name in config.measure.split(",")]
+    unknown = [name for name in wanted if name not in MEASURES]
+    if unknown:
+        raise HiresError(f"measure={unknown[0]}: wanted {', '.join(MEASURES)}")
+    if bool(config.run) == bool(config.sampler):
+        raise HiresError("give either run=… or sampler=…")
+    generate, encode, latent, resolution, alpha, name = _open(config)
+    shards = Shards.open(config.data)
+    shards.require_level(resolution)
+    if shards.count("holdout") < 2:
+        raise HiresError(f"data={config.data}: no held-out pictures; prepare it with holdout=… or holdout_prefix=…")
+    count = min(config.images, shards.count("holdout"))
+    real = _pictures(shards, resolution, "holdout", count, alpha)
+    result: dict = {"of": name, "data": config.data, "resolution": resolution, "images": count}
+    if {"swd", "diversity"} & set(wanted):
+        with torch.no_grad():
+            z = latents(list(range(count)), latent)
+            raw = torch.cat([generate(part) for part in z.split(BATCH)])
+        samples = raw.clamp(-1, 1)
+    if "swd" in wanted:
+        train = _pictures(shards, resolution, "train", count, alpha)
+        bands = band_statistics(raw, real)  # unclamped: values out of range are one of the signs
+        result["swd"] = sliced_wasserstein(samples, real, torch.Generator().manual_seed(0))
+        result["swd_floor"] = real_floor(real, train, torch.Generator().manual_seed(0))
+        result["band_ratio_q10_q50_q90"] = bands.ratios
+        result["band_sd_log"] = bands.sd_log_samples
+        result["band_sd_log_real"] = bands.sd_log_real
+        result["over"], result["burnt"] = bands.over, bands.burnt
+    if "diversity" in wanted:
+        result["diversity"] = diversity(samples, real)
+    if "reconstruction" in wanted:
+        result["reconstruction_mse"] = reconstruction_mse(generate, encode, real, BATCH)
+    table = Table("measure", "value", title=f"{name} at {resolution}x{resolution}, {count} held-out pictures of {config.data}")
+    for key, value in list(result.items())[4:]:
+        table.add_row(key, _shown(value))
+    Console().print(table)
+    if config.out:
+        Path(config.out).write_text(json.dumps(result, indent=1))
+    return 0
+
+
+def _open(config: EvaluateConfig):
+    """(generate, encode, latent, resolution, alpha, name) of a run's newest checkpoint or of a bundle."""
+    if config.sampler:
+        bundle = open_bundle(config.sampler)
+        return bundle.generator, lambda x: bundle.inference(x)[0], bundle.latent, bundle.resolution, 1.0, config.sampler
+    loaded = from_run.load(config.run)
+    G, I, alpha = loaded.networks["generator"], loaded.networks["inference"], loaded.alpha  # noqa: E741 - the papers' name
+    name = f"{config.run} ({loaded.images:,} images)"
+    return lambda z: G(z, alpha), lambda x: I(x, alpha)[0], loaded.config.network.latent, loaded.resolution, alpha, name
+
+
+def _pictures(shards: Shards, resolution: int, split: str, count: int, alpha: float) -> torch.Tensor:
+    """`count` pictures of a split drawn by a fixed permutation, in [-1, 1]."""
+    pick = torch.randperm(shards.count(split), generator=torch.Generator().manual_seed(0))[:count]
+    return fade_images(Loader(shards, resolution, split, 0.0).read(pick.numpy()).float() / 127.5 - 1, alpha)
+
+
+def _shown(value) -> str:
+    if isinstance(value, list):
+        return "  ".join(_shown(v) for v in value) if not isinstance(value[0], list) else "   ".join(_shown(v) for v in value)
+    return f"{value:.4g}"

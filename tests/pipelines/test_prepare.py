@@ -1,0 +1,289 @@
+"""`prepare`: the same bytes whoever makes them and however often they are killed, bad pictures named, nothing overwritten."""
+
+from dataclasses import replace
+import fcntl
+import json
+import multiprocessing
+import os
+from pathlib import Path
+import shutil
+import signal
+import sys
+import time
+
+from drawing import draw, fill, hashes
+import numpy as np
+from PIL import Image
+import pytest
+import webdataset
+
+from pipelines import DataError, PrepareConfig, Shards, prepare
+from pipelines.codecs import decode
+from pipelines.pictures import pyramid, square
+
+
+@pytest.fixture
+def config(photos, tmp_path) -> PrepareConfig:
+    """30 pictures to 4..128, 7 a shard."""
+    return PrepareConfig(path=str(photos), out=str(tmp_path / "set"), resolution=128, images_per_shard=7, holdout=5, workers=2)
+
+
+def add_bad_pictures(folder: Path) -> list[str]:
+    """One of each kind of what users have in their folders; the names."""
+    whole = (folder / "a" / "000.jpg").read_bytes()
+    (folder / "a" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "a" / "empty.png").touch()
+    (folder / "b" / "page.jpg").write_text("<html>not found</html>")
+    Image.fromarray(draw(0, 3, 1)).save(folder / "b" / "tiny.png")
+    return ["a/cut.jpg", "a/empty.png", "b/page.jpg", "b/tiny.png"]
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(config, prepared):
+    prepare(config)
+    assert hashes(Path(config.out)) == hashes(prepared.path)
+
+
+def test_all_levels_hold_the_same_keys_in_the_same_order_and_webdataset_reads_them(prepared):
+    for split, name in (("train", "shard"), ("holdout", "holdout")):
+        for level in prepared.levels:
+            files = sorted(map(str, (prepared.path / str(level)).glob(f"{name}-*.tar")))
+            read = list(webdataset.WebDataset(files, shardshuffle=False, empty_check=False).decode("rgb8"))
+            assert [sample["__key__"] for sample in read] == prepared.keys(split)
+            assert {sample["jpg" if level > 64 else "png"].shape for sample in read} == {(level, level, 3)}
+
+
+def test_every_level_is_the_exact_pyramid_of_the_picture(photos, prepared):
+    for number, key in enumerate(prepared.keys("train")[:3]):
+        top = square(Image.open(photos / f"{key}.jpg"), 128, 3, "lanczos", False)
+        for pixels in pyramid(top):
+            level = len(pixels)
+            stored = decode(prepared.read(level, "train", [number])[0], level, 3).transpose(1, 2, 0)
+            assert np.abs(stored.astype(int) - pixels).mean() <= (2 if level == 128 else 0)
+
+
+def test_real_faces_become_a_pyramid_up_to_1024(faces, tmp_path):
+    some = tmp_path / "faces"
+    some.mkdir()
+    for file in sorted(faces.iterdir())[:4]:
+        shutil.copy(file, some)
+    prepare(PrepareConfig(path=str(some), out=str(tmp_path / "set"), resolution=1024, workers=1))
+    shards = Shards.open(tmp_path / "set")
+    assert shards.levels == [4, 8, 16, 32, 64, 128, 256, 512, 1024]
+    top = decode(shards.read(1024, "train", [0])[0], 1024, 3)
+    source = np.asarray(Image.open(some / f"{shards.keys('train')[0]}.jpg")).transpose(2, 0, 1)
+    assert np.abs(top.astype(int) - source).mean() < 2  # jpeg:97:444 of a picture that needed no resizing
+    small = decode(shards.read(64, "train", [0])[0], 64, 3)
+    assert (small == (source.reshape(3, 64, 16, 64, 16).mean((2, 4)) + 0.5).astype(np.uint8)).all()
+
+
+def test_digits_need_no_files(tmp_path):
+    report = prepare(PrepareConfig(source="digits", out=str(tmp_path / "set"), resolution=8, holdout=97))
+    shards = Shards.open(tmp_path / "set")
+    assert (report["train"], report["holdout"], shards.levels, shards.channels) == (1700, 97, [4, 8], 1)
+    from sklearn.datasets import load_digits
+
+    number = int(shards.keys("train")[10].split("_")[0])
+    stored = decode(shards.read(8, "train", [10])[0], 8, 1)[0]
+    assert np.abs(stored - load_digits().images[number] * 255 / 16).max() <= 0.5
+
+
+def test_the_split_follows_seed_and_prefix(config, prepared):
+    held = set(prepared.keys("holdout"))
+    assert len(held) == 5 and not held & set(prepared.keys("train")) and len(prepared.keys("train")) == 25
+    prepare(replace(config, holdout_seed=1, resolution=4))
+    assert set(Shards.open(config.out).keys("holdout")) != held
+    other = config.out + "2"
+    prepare(replace(config, out=other, holdout=2, holdout_prefix="b/", resolution=4))
+    keys = Shards.open(other).keys("holdout")
+    assert sum(key.startswith("b/") for key in keys) == 15 and len(keys) == 17
+
+
+def test_mean_and_deviation_are_those_of_the_training_images(photos, prepared):
+    tops = np.stack([square(Image.open(photos / f"{key}.jpg"), 128, 3, "lanczos", False) for key in prepared.keys("train")])
+    scaled = tops / 127.5 - 1
+    assert np.allclose(prepared.manifest["mean"], scaled.mean((0, 1, 2))) and np.allclose(prepared.manifest["std"], scaled.std((0, 1, 2)))
+
+
+def test_progress_reaches_the_total(config):
+    calls = []
+    prepare(config, lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (30, 30) and calls == sorted(calls)
+
+
+def test_a_killed_preparation_continues_to_the_same_bytes(tmp_path, config):
+    """SIGKILL in the middle: refused as unfinished, finished shards are kept, and the end is the one of an undisturbed run."""
+    large = fill(tmp_path / "large", 24, width=900, height=900)
+    config = replace(config, path=str(large), resolution=512, images_per_shard=2)
+    process = multiprocessing.get_context("fork").Process(target=prepare, args=(config,))
+    process.start()
+    out = Path(config.out)
+    while len(list(out.glob(".prepare/shard-*.json"))) < 3:
+        assert process.is_alive(), "finished before it could be killed"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with pytest.raises(DataError, match=r"not finished .*: run hires prepare again"):
+        Shards.open(out)
+    finished = {file: file.stat().st_mtime_ns for file in out.glob("512/shard-*.tar") if (out / ".prepare" / f"{file.stem}.json").exists()}
+    prepare(config)
+    assert finished and all(file.stat().st_mtime_ns == then for file, then in finished.items())
+    undisturbed = replace(config, out=str(tmp_path / "undisturbed"))
+    prepare(undisturbed)
+    assert hashes(out) == hashes(Path(undisturbed.out))
+    assert not list((out / ".prepare").glob("*.tar"))
+
+
+def test_a_killed_worker_ends_the_run_in_words(config, one_line):
+    def kill_one(*_: int) -> None:
+        for child in multiprocessing.active_children()[:1]:
+            os.kill(child.pid, signal.SIGKILL)
+
+    kill_soon = replace(config, images_per_shard=1)
+    with pytest.raises(DataError) as caught:
+        prepare(kill_soon, kill_one)
+    assert "a worker was killed" in one_line(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a/cut.jpg", "a/empty.png", "b/page.jpg", "b/tiny.png"])
+def test_one_bad_picture_stops_and_is_named(tmp_path, config, name, one_line):
+    folder = fill(tmp_path / "pictures", 6)
+    for bad in add_bad_pictures(folder):
+        if bad != name:
+            (folder / bad).unlink()
+    with pytest.raises(DataError) as caught:
+        prepare(replace(config, path=str(folder), holdout=0))
+    assert str(folder / name) in one_line(caught.value) and "wanted" in str(caught.value)
+
+
+def test_bad_pictures_are_skipped_and_reported_when_asked(tmp_path, config):
+    folder = fill(tmp_path / "pictures", 12)
+    bad = add_bad_pictures(folder)
+    config = replace(config, path=str(folder), holdout=0, images_per_shard=4)
+    with pytest.raises(DataError):
+        prepare(config)
+    report = prepare(replace(config, on_error="skip"))  # after a failure the same folder is continued
+    assert (report["train"], report["skipped"]) == (12, 4)
+    assert sorted(entry["file"] for entry in report["bad"]) == sorted(str(folder / name) for name in bad)
+    assert json.loads((Path(config.out) / "report.json").read_text()) == report
+    shards = Shards.open(config.out)
+    assert sum(shards.shard_sizes("train")) == 12 and len(shards.keys("train")) == 12
+
+
+def test_shards_of_nothing_but_bad_pictures_are_left_out(tmp_path, config):
+    folder = fill(tmp_path / "pictures", 6)
+    add_bad_pictures(folder)
+    config = replace(config, path=str(folder), holdout=0, images_per_shard=1, on_error="skip")
+    prepare(config)
+    assert Shards.open(config.out).shard_sizes("train") == [1] * 6
+    for file in folder.glob("?/0*.jpg"):
+        file.unlink()
+    with pytest.raises(DataError, match="none of the 4 pictures"):
+        prepare(replace(config, out=config.out + "2"))
+
+
+def test_the_same_again_says_so_and_touches_nothing(config, tmp_path, photos):
+    config = replace(config, path=str(shutil.copytree(photos, tmp_path / "copy")))
+    prepare(config)
+    times = {file: file.stat().st_mtime_ns for file in Path(config.out).rglob("*")}
+    assert prepare(replace(config, workers=1))["status"] == "already complete"
+    shutil.rmtree(config.path)
+    assert prepare(config)["status"] == "already complete"  # the originals were put away
+    assert times == {file: file.stat().st_mtime_ns for file in Path(config.out).rglob("*")}
+
+
+def test_another_configuration_or_source_overwrites_nothing(config, tmp_path, one_line):
+    prepare(config)
+    before = hashes(Path(config.out))
+    other = fill(tmp_path / "other", 4)
+    for change, said in (({"filter": "box"}, "filter=lanczos; wanted filter=box"), ({"path": str(other)}, "made of other pictures")):
+        with pytest.raises(DataError) as caught:
+            prepare(replace(config, **change))
+        assert said in one_line(caught.value)
+    assert hashes(Path(config.out)) == before
+
+
+def test_an_unfinished_folder_of_another_configuration_is_refused(config):
+    prepare(config)
+    (Path(config.out) / "manifest.json").unlink()
+    with pytest.raises(DataError, match="unfinished data set with resolution=128; wanted resolution=64"):
+        prepare(replace(config, resolution=64))
+
+
+def test_a_folder_of_something_else_is_refused(config):
+    Path(config.out).mkdir()
+    (Path(config.out) / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match="not empty, and not written by hires prepare"):
+        prepare(config)
+    assert os.listdir(config.out) == ["thesis.tex"]
+
+
+def test_lost_shards_are_made_again_and_only_they(config):
+    prepare(config)
+    out = Path(config.out)
+    before = hashes(out)
+    lost, cut, kept = (out / "64" / f"shard-0000{i}.tar" for i in (0, 1, 2))
+    then = kept.stat().st_mtime_ns
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    (out / "index" / "train-8.offsets").unlink()
+    assert prepare(config)["status"] == "prepared"
+    assert hashes(out) == before and kept.stat().st_mtime_ns == then
+
+
+def test_a_picture_changed_since_the_kill_is_made_again(config, tmp_path, photos):
+    config = replace(config, path=str(shutil.copytree(photos, tmp_path / "copy")), holdout=0)
+    prepare(config)
+    (Path(config.out) / "manifest.json").unlink()  # as if killed just before
+    Image.fromarray(draw(99)).save(Path(config.path) / "a" / "000.jpg", quality=92)
+    (Path(config.path) / "b" / "029.jpg").unlink()
+    prepare(config)
+    fresh = replace(config, out=config.out + "2")
+    prepare(fresh)
+    assert hashes(Path(config.out)) == hashes(Path(fresh.out))
+
+
+def test_two_preparations_do_not_write_into_one_folder(config, monkeypatch):
+    work = Path(config.out) / ".prepare"
+    work.mkdir(parents=True)
+    monkeypatch.setattr(sys.modules["pipelines.prepare"].time, "sleep", lambda seconds: None)
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another hires prepare is writing there"):
+            prepare(config)
+
+
+def test_a_full_disk_is_named(config, monkeypatch, one_line):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipelines.writing.Tar.add", full)
+    with pytest.raises(DataError) as caught:
+        prepare(config)
+    assert config.out in one_line(caught.value) and "No space left on device" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"out": ""}, "out=: empty"),
+        ({"source": "zip"}, "source=zip: unknown"),
+        ({"resolution": 0}, "resolution=0: wanted"),
+        ({"resolution": 100}, "resolution=100: wanted a power of two"),
+        ({"resolution": 64, "source": "digits"}, "digits are 8x8 pixels; wanted at most 32"),
+        ({"channels": 4}, "channels=4: wanted 1 or 3"),
+        ({"filter": "sinc"}, "filter=sinc: unknown"),
+        ({"codec": "jpeg"}, "codec=jpeg: unknown"),
+        ({"on_error": "ignore"}, "on_error=ignore: unknown"),
+        ({"images_per_shard": 0}, "images_per_shard=0: wanted"),
+        ({"workers": -1}, "workers=-1: wanted"),
+        ({"holdout": -1}, "holdout=-1: wanted"),
+        ({"holdout": 30}, "30 of 30 pictures would be held out"),
+        ({"holdout_prefix": "test/"}, "holdout_prefix=test/: no key starts with it"),
+        ({"path": "nowhere"}, "path=nowhere: no such folder"),
+    ],
+)
+def test_a_wrong_setting_is_named_before_anything_is_written(config, change, said, one_line):
+    with pytest.raises(DataError) as caught:
+        prepare(replace(config, **change))
+    assert said in one_line(caught.value)
+    assert not Path(config.out).exists()

@@ -1,0 +1,122 @@
+"""A prepared data set opens whole or says what is wrong."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from pipelines import DataError, PrepareConfig, Shards, prepare
+
+
+@pytest.fixture
+def copy(prepared, tmp_path):
+    """A data set to damage."""
+    return shutil.copytree(prepared.path, tmp_path / "copy")
+
+
+def test_counts_levels_and_sizes_are_told(prepared):
+    assert prepared.levels == [4, 8, 16, 32, 64, 128] and prepared.channels == 3
+    assert prepared.count("train") == 25 and prepared.shard_sizes("train") == [7, 7, 7, 4] and prepared.shard_sizes("holdout") == [5]
+
+
+def test_read_gives_the_bytes_in_the_order_asked_for(prepared):
+    for level, magic in ((64, b"\x89PNG"), (128, b"\xff\xd8\xff")):
+        every = prepared.read(level, "train", range(25))
+        assert all(data.startswith(magic) for data in every) and len(set(every)) == 25
+        assert prepared.read(level, "train", np.array([24, 0, 7, 7])) == [every[i] for i in (24, 0, 7, 7)]
+    assert prepared.read(64, "train", []) == []
+
+
+def test_a_forked_process_reads_the_same(prepared):
+    expected = prepared.read(64, "train", [3])  # the file is open now, and shared by the fork
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if all(prepared.read(64, "train", [3]) == expected for _ in range(200)) else 1)
+    assert all(prepared.read(64, "train", [3]) == expected for _ in range(200))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_few_files_are_kept_open(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.shards.OPEN_FILES", 4)
+    prepare(PrepareConfig(path=str(photos), out=str(tmp_path / "set"), resolution=4, images_per_shard=1, workers=1))
+    shards = Shards.open(tmp_path / "set")
+    before = len(os.listdir("/proc/self/fd"))
+    shards.read(4, "train", range(30))
+    assert len(os.listdir("/proc/self/fd")) - before <= 5  # four shards and the index
+
+
+@pytest.mark.parametrize("index", [-1, 25])
+def test_an_index_out_of_range_is_refused(prepared, index):
+    with pytest.raises(IndexError):
+        prepared.read(64, "train", [0, index])
+
+
+def test_a_missing_level_is_named_beside_those_that_exist(prepared, one_line):
+    with pytest.raises(DataError) as caught:
+        prepared.read(256, "train", [0])
+    assert "no level 256, it has 4, 8, 16, 32, 64, 128" in one_line(caught.value)
+
+
+def test_a_missing_folder_suggests_prepare(tmp_path, one_line):
+    with pytest.raises(DataError) as caught:
+        Shards.open(tmp_path / "nowhere")
+    assert "nowhere: no such folder" in one_line(caught.value) and "hires prepare" in str(caught.value)
+
+
+def test_a_folder_without_manifest_is_not_finished(copy, one_line):
+    (copy / "manifest.json").unlink()
+    with pytest.raises(DataError) as caught:
+        Shards.open(copy)
+    assert "not finished" in one_line(caught.value) and "run hires prepare again" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}'])
+def test_a_manifest_that_is_not_ours_is_named(copy, text, one_line):
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(DataError) as caught:
+        Shards.open(copy)
+    assert "manifest.json" in one_line(caught.value)
+
+
+def test_a_lost_or_shortened_shard_is_named(copy, one_line):
+    shard = copy / "64" / "shard-00001.tar"
+    size = shard.stat().st_size
+    shard.write_bytes(shard.read_bytes()[:-512])
+    with pytest.raises(DataError) as caught:
+        Shards.open(copy)
+    assert f"{shard}: {size - 512} bytes; wanted {size}" in one_line(caught.value)
+    shard.unlink()
+    with pytest.raises(DataError) as caught:
+        Shards.open(copy)
+    assert f"{shard}: missing" in one_line(caught.value)
+
+
+def test_a_shard_cut_short_while_in_use_is_named(copy, one_line):
+    shards = Shards.open(copy)
+    shard = copy / "64" / "shard-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(DataError) as caught:
+        shards.read(64, "train", [6])
+    assert f"{shard}: cut short at 2000 bytes" in one_line(caught.value)
+
+
+def test_an_index_cut_short_is_named(copy, one_line):
+    index = copy / "index" / "train-64.offsets"
+    index.write_bytes(index.read_bytes()[:160])
+    with pytest.raises(DataError) as caught:
+        Shards.open(copy)
+    assert f"{index}: 160 bytes; wanted 400" in one_line(caught.value)
+
+
+def test_the_manifest_says_how_it_was_made_and_holds_the_hashes(prepared):
+    import hashlib
+
+    manifest = json.loads((prepared.path / "manifest.json").read_text())
+    assert manifest["filter"] == "lanczos" and manifest["crop"] == "centre square" and manifest["codec"]["above"] == "jpeg:97:444"
+    assert manifest["settings"]["holdout"] == 5 and manifest["counts"] == {"train": 25, "holdout": 5}
+    for shard in manifest["shards"]["train"]:
+        for level, found in shard["levels"].items():
+            data = (prepared.path / level / f"{shard['name']}.tar").read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (found["bytes"], found["sha256"])
