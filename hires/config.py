@@ -158,7 +158,7 @@ def _one_line(error: Exception) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    aside = r"(full_key|object_type|reference_type|Set the environment|To append to your|Check available)"
+    aside = r"(full_key|Config search path|provider=|object_type|reference_type|Set the environment|To append to your|Check available)"
     keep = [line for line in lines if not re.match(aside, line)]
     full = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     text = " ".join(" ".join(keep).split())

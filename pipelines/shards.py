@@ -73,9 +73,10 @@ class Shards:
         out = []
         for number, (offset, size) in zip(self._shard_numbers(split, wanted), index[wanted].tolist(), strict=True):
             file = self._file(resolution, split, number)
-            data = os.pread(self._open(file).descriptor, size, offset)
+            opened = self._open(file)  # held by name: another thread may drop it from the cache while we read
+            data = os.pread(opened.descriptor, size, offset)
             if len(data) != size:
-                found = os.fstat(self._open(file).descriptor).st_size
+                found = os.fstat(opened.descriptor).st_size
                 raise DataError(f"{file}: cut short at {found} bytes while in use; wanted {offset + size}, run hires prepare again")
             out.append(data)
         return out

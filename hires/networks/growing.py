@@ -76,7 +76,7 @@ class EqualizedLinear(nn.Module):
 
 def activate(x: Tensor) -> Tensor:
     """Leaky ReLU."""
-    return F.leaky_relu(x, LEAK)
+    return F.leaky_relu(x, LEAK, inplace=True)  # in place: a convolution does not need its output again
 
 
 def pixel_norm(x: Tensor) -> Tensor:

@@ -112,8 +112,8 @@ class Monitor:
         m = measures
         self.say(
             f"{phase.resolution:>4}px α {phase.alpha:.2f} kimg {images / 1000:8.1f}/{end / 1000:.1f}  {speed:6.1f} s/kimg  "
-            f"ETA {duration(eta):>8}  {memory:5.2f} GB  E(real) {m['energy_real']:+.2f}  E(fake) {m['energy_fake']:+.2f}  ρ {m['rho']:.3f}  "
-            f"R {m['R']:.4f}  K {m['K']:.2f}  N {m['N']:.2f}  div {m.get('diversity', math.nan):.2f}"
+            f"ETA {duration(eta):>8}  {memory:5.2f} GB  E(real) {m['energy_real']:+.2f}  E(fake) {m['energy_fake']:+.2f}  "
+            f"ρ {m['rho']:.3f}  R {m['R']:.4f}  K {m['K']:.2f}  N {m['N']:.2f}  div {m.get('diversity', math.nan):.2f}"
         )
         self.restart_clock(images)
 

@@ -21,9 +21,10 @@ from hires.sampling.images import save_grid
 from hires.training import game, noise, state
 from hires.training.distributed import World
 from hires.training.game import Game, Shape, rank_rows
+from hires.training.health import Health
 from hires.training.monitor import Monitor, due, memory_gb
 from hires.training.preemption import StopRequest
-from hires.training.schedule import Schedule, parse_images
+from hires.training.schedule import Phase, Schedule, parse_images
 from pipelines import Loader, Order, Shards
 
 DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, run the same command again
@@ -57,7 +58,8 @@ class Trainer:
         self.game: Game | None = None
         self._loader: Loader | None = None
         self._stream: Iterator[Tensor] | None = None
-        self._health: tuple[Tensor, dict[str, Tensor]] | None = None
+        self._health = Health(world)
+        self.phase: Phase = self.schedule.at(0)  # of the last step
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -70,12 +72,12 @@ class Trainer:
             saved = before = self.images
             while True:
                 done = self.images >= self.end
-                stopping = self._agree(stop)
+                stopping = self._may_go_on()
                 if due(before, self.images, self.every["status"]) or done:
                     self._status()
-                if due(before, self.images, self.every["snapshot"]) or done:
-                    self._snapshot()
                 grows = not done and Shape.of(self.schedule.at(self.images)) != self.game.shape
+                if due(before, self.images, self.every["snapshot"]) or done or grows:
+                    self._snapshot()
                 if (due(before, self.images, self.every["checkpoint"]) or done or stopping or grows) and saved != self.images:
                     self._save()
                     saved = self.images
@@ -86,40 +88,34 @@ class Trainer:
                 if grows:
                     self._build()
                 before = self.images
-                self._step()
+                self._step(stop)
 
-    def _step(self) -> None:
-        phase = self.schedule.at(self.images)
-        measures = self.game.round(phase, next(self._stream))
-        self.images += phase.batch
-        # a finite sum means finite terms; looked at after the next step has been handed to the device, so nothing waits
-        self._health = (torch.stack([m for name, m in measures.items() if name != "diversity"]).sum(), measures)
+    def _step(self, stop: StopRequest) -> None:
+        self.phase = self.schedule.at(self.images)
+        measures = self.game.round(self.phase, next(self._stream))
+        self.images += self.phase.batch
+        self._health.record(measures, stop.received is not None)
         for name, value in measures.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def _agree(self, stop: StopRequest) -> bool:
-        """All ranks learn at one step whether one was asked to stop or met a number that is none; raises HiresError for the latter."""
-        bad = bool(self._health and not torch.isfinite(self._health[0]))
-        flags = torch.tensor([float(stop.received is not None), float(bad)])
-        if self.world.size > 1:
-            flags = flags.to(self.world.device)
-            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        asked, broken = flags.tolist()
+    def _may_go_on(self, newest: bool = False) -> bool:
+        """Whether a stop was asked for, agreed by all ranks; raises HiresError where a measure is not finite."""
+        asked, broken = self._health.look(newest)
         if broken:
-            names = [n for n, v in self._health[1].items() if not torch.isfinite(v)] or ["a term on another rank"]
             last = state.complete(self.checkpoints)
             raise HiresError(
-                f"not a number at {self.images} images, level {self.game.shape.resolution}: {', '.join(names)}; "
+                f"not a number at {self.images} images, level {self.game.shape.resolution}: {', '.join(broken)}; "
                 f"last good checkpoint: {last[-1] if last else 'none'}; see docs/stability.md"
             )
-        return bool(asked)
+        return asked
 
     # ------------------------------------------------------------------------------------------------ beginning and growing
 
     def _begin(self) -> None:
         checkpoint = state.from_first_rank(self.checkpoints, self.monitor.say)
         self.images = checkpoint.images if checkpoint else 0
+        self.phase = self.schedule.at(max(0, min(self.images, self.schedule.total) - 1))
         if checkpoint:
             _check_same_network(self.config, checkpoint)
         if self.images >= self.end:
@@ -134,8 +130,6 @@ class Trainer:
         self.monitor.table(self._overview())
         if checkpoint:
             self.monitor.say(f"resuming from {checkpoint.path}")
-        elif self.images == 0:
-            self._save()  # so a growth at once, or a kill, has something to start from
         self.monitor.resume(self.images)
 
     def _build(self, checkpoint: state.Checkpoint | None = None) -> None:
@@ -166,12 +160,11 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------ saving and showing
 
     def _save(self) -> None:
-        self._agree(StopRequest())  # never save what is not finite
-        phase = self.schedule.at(max(0, min(self.images, self.schedule.total) - 1))
+        self._may_go_on(newest=True)  # never save what is not finite
         info = {
             "resolution": self.game.shape.resolution,
             "fading": self.game.shape.fading,
-            "alpha": phase.alpha,
+            "alpha": self.phase.alpha,
             "zero_stage": self.config.zero.stage,
             "time": time.time(),
             "config": to_dict(self.config),
@@ -190,21 +183,16 @@ class Trainer:
         if self.world.size > 1:
             dist.all_reduce(means)
             means /= self.world.size
-        phase = self.schedule.at(max(0, self.images - self.game_batch()))
         values = dict(zip(names, means.tolist(), strict=True))
-        self.monitor.status(phase, self.images, self.end, values, memory_gb(self.world.device))
+        self.monitor.status(self.phase, self.images, self.end, values, memory_gb(self.world.device))
         self._sums, self._counts = {}, {}
-
-    def game_batch(self) -> int:
-        """Global batch of the step just made."""
-        return self.schedule.at(max(0, min(self.images, self.schedule.total) - 1)).batch
 
     @torch.no_grad()
     def _snapshot(self) -> None:
         """Grids of fixed latents, of held-out pictures with their reconstructions, and of real images, by the moving averages."""
         networks = self.game.averaged()
         if self.world.first:
-            alpha = self.schedule.at(max(0, self.images - 1)).alpha if self.game.shape.fading else 1.0
+            alpha = self.phase.alpha if self.game.shape.fading else 1.0
             count, size, device = self.config.monitor.samples, self.game.shape.resolution, self.world.device
             z = noise.normal(self.config.train.seed, "grid", 0, count, self.config.network.latent, slice(None)).to(device)
             fakes = torch.cat([networks["generator"](part, alpha).cpu() for part in z.split(16)])

@@ -3,7 +3,6 @@
 from fractions import Fraction
 import io
 
-from drawing import draw
 import numpy as np
 from PIL import Image
 import pytest
@@ -19,7 +18,7 @@ def reopened(image: Image.Image, suffix: str, **options: object) -> Image.Image:
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
-def test_exif_rotation_is_applied():
+def test_exif_rotation_is_applied(draw):
     upright = Image.fromarray(draw(0, 64, 48))
     stored = upright.transpose(Image.Transpose.ROTATE_90)  # as a camera held sideways stores it
     exif = Image.Exif()
@@ -47,7 +46,7 @@ def test_a_transparent_palette_lies_on_white():
     assert (seen[:, :4] == 255).all() and (seen[:, 4:] == (10, 120, 30)).all()
 
 
-def test_cmyk_and_grey_and_bits_become_rgb():
+def test_cmyk_and_grey_and_bits_become_rgb(draw):
     colours = Image.fromarray(draw(1))
     cmyk = as_seen(reopened(colours.convert("CMYK"), "JPEG", quality=98), 3)
     assert cmyk.mode == "RGB" and np.abs(np.asarray(cmyk, int) - np.asarray(colours, int)).mean() < 6
@@ -77,23 +76,23 @@ def test_the_crop_is_the_centre_square():
     assert (square(Image.fromarray(wide.transpose(1, 0, 2)), 8, 3, "lanczos", False) == 255).all()
 
 
-def test_a_picture_of_the_right_size_is_not_touched():
+def test_a_picture_of_the_right_size_is_not_touched(draw):
     pixels = draw(3, 64, 64)
     assert (square(Image.fromarray(pixels), 64, 3, "lanczos", False) == pixels).all()
 
 
 @pytest.mark.parametrize("width, height, upscale, wanted", [(3, 1, True, "4x4"), (3, 1, False, "64x64"), (80, 63, False, "allow_upscale")])
-def test_small_pictures_are_refused_with_both_sizes(width, height, upscale, wanted):
+def test_small_pictures_are_refused_with_both_sizes(width, height, upscale, wanted, draw):
     with pytest.raises(ValueError, match=f"{width}x{height} pixels; wanted .*{wanted}"):
         square(Image.fromarray(draw(0, width, height)), 64, 3, "lanczos", upscale)
 
 
-def test_small_pictures_are_enlarged_when_asked():
+def test_small_pictures_are_enlarged_when_asked(draw):
     assert square(Image.fromarray(draw(0, 80, 63)), 64, 3, "lanczos", True).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_pyramid_is_exact_box_averages_rounded_half_up(channels):
+def test_the_pyramid_is_exact_box_averages_rounded_half_up(channels, draw):
     top = draw(4, 32, 32, channels)
     levels = list(pyramid(top))
     assert [level.shape for level in levels] == [(r, r, channels) for r in (32, 16, 8, 4)]
@@ -114,7 +113,7 @@ def test_halves_are_rounded_up_and_large_sums_do_not_overflow():
     assert all((level == 255).all() for level in pyramid(np.full((4096, 4096, 1), 255, np.uint8)))
 
 
-def test_the_histogram_counts_every_channel():
+def test_the_histogram_counts_every_channel(draw):
     pixels = draw(5, 16, 16)
     assert (histogram(pixels) == [np.bincount(pixels[:, :, c].ravel(), minlength=256) for c in range(3)]).all()
 
@@ -127,7 +126,7 @@ def test_a_resolution_is_a_power_of_two(resolution):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["png", "jpeg:97:444"])
-def test_codecs_give_back_the_picture(name, channels):
+def test_codecs_give_back_the_picture(name, channels, draw):
     pixels = draw(6, 128, 128, channels)
     data = Codec(name).encode(pixels)
     found = decode(data, 128, channels).transpose(1, 2, 0)
@@ -145,7 +144,7 @@ def test_an_unknown_codec_is_refused(name):
         Codec(name)
 
 
-def test_stored_pictures_of_another_kind_are_refused():
+def test_stored_pictures_of_another_kind_are_refused(draw):
     data = Codec("png").encode(draw(0, 64, 64))
     for resolution, channels in ((32, 3), (64, 1)):
         with pytest.raises(ValueError, match="found 64x64 RGB"):

@@ -1,5 +1,6 @@
 """`prepare`: the same bytes whoever makes them and however often they are killed, bad pictures named, nothing overwritten."""
 
+from collections.abc import Callable
 from dataclasses import replace
 import fcntl
 import json
@@ -11,7 +12,6 @@ import signal
 import sys
 import time
 
-from drawing import draw, fill, hashes
 import numpy as np
 from PIL import Image
 import pytest
@@ -28,7 +28,7 @@ def config(photos, tmp_path) -> PrepareConfig:
     return PrepareConfig(path=str(photos), out=str(tmp_path / "set"), resolution=128, images_per_shard=7, holdout=5, workers=2)
 
 
-def add_bad_pictures(folder: Path) -> list[str]:
+def add_bad_pictures(folder: Path, draw: Callable) -> list[str]:
     """One of each kind of what users have in their folders; the names."""
     whole = (folder / "a" / "000.jpg").read_bytes()
     (folder / "a" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -38,7 +38,7 @@ def add_bad_pictures(folder: Path) -> list[str]:
     return ["a/cut.jpg", "a/empty.png", "b/page.jpg", "b/tiny.png"]
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_workers(config, prepared):
+def test_the_bytes_do_not_depend_on_the_number_of_workers(config, prepared, hashes):
     prepare(config)
     assert hashes(Path(config.out)) == hashes(prepared.path)
 
@@ -110,7 +110,7 @@ def test_progress_reaches_the_total(config):
     assert calls[-1] == (30, 30) and calls == sorted(calls)
 
 
-def test_a_killed_preparation_continues_to_the_same_bytes(tmp_path, config):
+def test_a_killed_preparation_continues_to_the_same_bytes(tmp_path, config, fill, hashes):
     """SIGKILL in the middle: refused as unfinished, finished shards are kept, and the end is the one of an undisturbed run."""
     large = fill(tmp_path / "large", 24, width=900, height=900)
     config = replace(config, path=str(large), resolution=512, images_per_shard=2)
@@ -145,9 +145,9 @@ def test_a_killed_worker_ends_the_run_in_words(config, one_line):
 
 
 @pytest.mark.parametrize("name", ["a/cut.jpg", "a/empty.png", "b/page.jpg", "b/tiny.png"])
-def test_one_bad_picture_stops_and_is_named(tmp_path, config, name, one_line):
+def test_one_bad_picture_stops_and_is_named(tmp_path, config, name, one_line, fill, draw):
     folder = fill(tmp_path / "pictures", 6)
-    for bad in add_bad_pictures(folder):
+    for bad in add_bad_pictures(folder, draw):
         if bad != name:
             (folder / bad).unlink()
     with pytest.raises(DataError) as caught:
@@ -155,9 +155,9 @@ def test_one_bad_picture_stops_and_is_named(tmp_path, config, name, one_line):
     assert str(folder / name) in one_line(caught.value) and "wanted" in str(caught.value)
 
 
-def test_bad_pictures_are_skipped_and_reported_when_asked(tmp_path, config):
+def test_bad_pictures_are_skipped_and_reported_when_asked(tmp_path, config, fill, draw):
     folder = fill(tmp_path / "pictures", 12)
-    bad = add_bad_pictures(folder)
+    bad = add_bad_pictures(folder, draw)
     config = replace(config, path=str(folder), holdout=0, images_per_shard=4)
     with pytest.raises(DataError):
         prepare(config)
@@ -169,9 +169,9 @@ def test_bad_pictures_are_skipped_and_reported_when_asked(tmp_path, config):
     assert sum(shards.shard_sizes("train")) == 12 and len(shards.keys("train")) == 12
 
 
-def test_shards_of_nothing_but_bad_pictures_are_left_out(tmp_path, config):
+def test_shards_of_nothing_but_bad_pictures_are_left_out(tmp_path, config, fill, draw):
     folder = fill(tmp_path / "pictures", 6)
-    add_bad_pictures(folder)
+    add_bad_pictures(folder, draw)
     config = replace(config, path=str(folder), holdout=0, images_per_shard=1, on_error="skip")
     prepare(config)
     assert Shards.open(config.out).shard_sizes("train") == [1] * 6
@@ -191,7 +191,7 @@ def test_the_same_again_says_so_and_touches_nothing(config, tmp_path, photos):
     assert times == {file: file.stat().st_mtime_ns for file in Path(config.out).rglob("*")}
 
 
-def test_another_configuration_or_source_overwrites_nothing(config, tmp_path, one_line):
+def test_another_configuration_or_source_overwrites_nothing(config, tmp_path, one_line, fill, hashes):
     prepare(config)
     before = hashes(Path(config.out))
     other = fill(tmp_path / "other", 4)
@@ -217,7 +217,7 @@ def test_a_folder_of_something_else_is_refused(config):
     assert os.listdir(config.out) == ["thesis.tex"]
 
 
-def test_lost_shards_are_made_again_and_only_they(config):
+def test_lost_shards_are_made_again_and_only_they(config, hashes):
     prepare(config)
     out = Path(config.out)
     before = hashes(out)
@@ -230,7 +230,7 @@ def test_lost_shards_are_made_again_and_only_they(config):
     assert hashes(out) == before and kept.stat().st_mtime_ns == then
 
 
-def test_a_picture_changed_since_the_kill_is_made_again(config, tmp_path, photos):
+def test_a_picture_changed_since_the_kill_is_made_again(config, tmp_path, photos, draw, hashes):
     config = replace(config, path=str(shutil.copytree(photos, tmp_path / "copy")), holdout=0)
     prepare(config)
     (Path(config.out) / "manifest.json").unlink()  # as if killed just before

@@ -1,5 +1,6 @@
 """A prepared data set opens whole or says what is wrong."""
 
+from concurrent.futures import ThreadPoolExecutor
 import json
 import os
 import shutil
@@ -36,6 +37,16 @@ def test_a_forked_process_reads_the_same(prepared):
         os._exit(0 if all(prepared.read(64, "train", [3]) == expected for _ in range(200)) else 1)
     assert all(prepared.read(64, "train", [3]) == expected for _ in range(200))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_threads_read_while_others_drop_files(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.shards.OPEN_FILES", 1)
+    prepare(PrepareConfig(path=str(photos), out=str(tmp_path / "set"), resolution=4, images_per_shard=1, workers=1))
+    shards = Shards.open(tmp_path / "set")
+    expected = shards.read(4, "train", range(30))
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(shards.read, 4, "train", np.roll(np.arange(30), shift)) for shift in range(200)]
+    assert all(job.result() == [expected[(i - shift) % 30] for i in range(30)] for shift, job in enumerate(jobs))
 
 
 def test_few_files_are_kept_open(photos, tmp_path, monkeypatch):
