@@ -112,7 +112,7 @@ class Schedule:
                 raise HiresError(f"schedule.levels.{level.resolution}.batch={batch}: not divisible by the world size {world_size}")
             if micro and (batch // world_size) % micro:
                 raise HiresError(
-                    f"schedule.levels.{level.resolution}.micro_batch={micro}: does not divide a rank's share of {batch // world_size} images"
+                    f"schedule.levels.{level.resolution}.micro_batch={micro}: does not divide a rank's {batch // world_size} images"
                 )
 
 

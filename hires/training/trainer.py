@@ -214,12 +214,12 @@ class Trainer:
         table = Table(title=f"{self.run}: {self.world.size} process{'es' if self.world.size > 1 else ''}, ZeRO {self.config.zero.stage}")
         for column in ("level", "images", "fade", "batch", "lr", "kappa", "gamma"):
             table.add_column(column, justify="right")
+        objective = self.config.objective
         for level in self.schedule.levels:
-            row, objective = level.config, self.config.objective
-            table.add_row(
-                f"{level.resolution}x{level.resolution}", f"{level.start:,}–{level.end:,}", f"{level.fade:,}", str(row.batch), f"{row.lr:g}",
-                f"{objective.kappa(level.resolution):g}", f"{objective.gamma(level.resolution):g}",
-            )  # fmt: skip
+            r, row = level.resolution, level.config
+            images = f"{level.start:,}–{level.end:,}"
+            weights = f"{objective.kappa(r):g}", f"{objective.gamma(r):g}"
+            table.add_row(f"{r}x{r}", images, f"{level.fade:,}", str(row.batch), f"{row.lr:g}", *weights)
         parts = []
         for name, p in self.game.players.items():
             size = sum(shape.numel() for shape in p.shapes.values())

@@ -1,5 +1,6 @@
 """Parameter counts, names and shapes of the presets, one and three channels, and the published 32x32 networks."""
 
+from itertools import pairwise
 import re
 
 import pytest
@@ -24,7 +25,7 @@ def count(config: NetworkConfig, player: str, resolution: int = 1024) -> int:
 def progan_generator(channels: list[int], latent: int = 512) -> int:
     """Weights and biases of ProGAN's generator (its table 2), written out: 4x4 dense and convolution, two convolutions a level, to RGB."""
     total = latent * channels[0] * 16 + channels[0] * 16 + 9 * channels[0] ** 2 + channels[0]
-    for below, here in zip(channels, channels[1:], strict=False):
+    for below, here in pairwise(channels):
         total += 9 * below * here + here + 9 * here**2 + here
     return total + 3 * channels[-1] + 3
 
