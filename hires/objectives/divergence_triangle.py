@@ -41,6 +41,8 @@ class TriangleConfig:
     energy: str = "identity"  # identity (bounded by lambda_u) | softplus (spectral normalisation)
     r1: float = 4.0  # gamma at 32x32; scales with (r / 32)^2, which keeps the energy's numbers equal at every resolution; 0 = off
     r1_every: int = 8  # the penalty is computed every so many steps and weighs as many times more
+    r1_on: str = "real"  # real | both: penalise the field at the samples too, which keeps G's steps on it steady
+    reconstruct_at: int = 0  # R compares box means of at most this resolution, finer detail is the energy's alone; 0 = every pixel
     energy_sees: str = "samples"  # the energy's fakes: samples | samples_and_reconstructions (a variant, see docs/stability.md)
 
     def kappa(self, resolution: int) -> float:
@@ -60,6 +62,10 @@ def check(config: TriangleConfig, zero_stage: int) -> None:
         raise HiresError(f"objective.energy={config.energy}: wanted identity or softplus")
     if config.energy_sees not in ("samples", "samples_and_reconstructions"):
         raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted samples or samples_and_reconstructions")
+    if config.r1_on not in ("real", "both"):
+        raise HiresError(f"objective.r1_on={config.r1_on}: wanted real or both")
+    if config.reconstruct_at and (config.reconstruct_at < 4 or config.reconstruct_at & (config.reconstruct_at - 1)):
+        raise HiresError(f"objective.reconstruct_at={config.reconstruct_at}: wanted 0 or a power of two, at least 4")
     if config.energy_sees != "samples" and config.updates == "published":
         raise HiresError("objective.energy_sees=samples_and_reconstructions: the published order has no reconstructions among the fakes")
     if config.generator_steps < 1 or config.r1_every < 1:
@@ -176,7 +182,7 @@ class DivergenceTriangle:
                 z_tilde = mu + (0.5 * logvar).exp() * part.eps
                 leaf = z_tilde.detach().requires_grad_()
                 x_hat = self.G(leaf, part.alpha)
-                (g_z,) = torch.autograd.grad(self.kappa * F.mse_loss(x_hat, part.x), leaf)
+                (g_z,) = torch.autograd.grad(self.kappa * self._residual(x_hat, part.x).square().mean(), leaf)
                 K, N = kl(mu, logvar), nll(part.z, mu_f, logvar_f)
                 self.I.backward(share * ((z_tilde * g_z).sum() + self.beta * K + self.config.lambda_z * N))
                 record.add(K=K, N=N, logvar=logvar.mean())
@@ -195,7 +201,7 @@ class DivergenceTriangle:
                     mu, logvar = self._clamped(self.I(part.x, part.alpha))
                     z_tilde = mu + (0.5 * logvar).exp() * part.eps
                 x_hat = self.G(z_tilde, part.alpha)
-                R = F.mse_loss(x_hat, part.x)
+                R = self._residual(x_hat, part.x).square().mean()
                 kept = synthesis is not None and synthesis[i].requires_grad
                 x_tilde = synthesis[i] if kept else self.G(part.z, part.alpha)
                 leaf = x_tilde.detach().requires_grad_()
@@ -238,9 +244,11 @@ class DivergenceTriangle:
         loss = u_x.mean() - u_f.mean() + config.lambda_u * (u_x.square().mean() + u_f.square().mean())
         self.U.backward(share * loss)
         if penalise and self.gamma:
-            x = part.x.detach().requires_grad_()
+            x = part.x if config.r1_on == "real" else torch.cat([part.x, fakes.detach()[:B]])
+            x = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.U(x, part.alpha).sum(), x, create_graph=True)
-            penalty = 0.5 * self.gamma * gradient.float().square().sum((1, 2, 3)).mean()
+            # a mean over reals plus, with both, a mean over samples
+            penalty = 0.5 * self.gamma * gradient.float().square().sum((1, 2, 3)).sum() / B
             self.U.backward(share * config.r1_every * penalty)
             record.last["r1"] = penalty.detach()
         record.add(
@@ -267,7 +275,7 @@ class DivergenceTriangle:
         z_tilde = mu + (0.5 * logvar).exp() * part.eps
         z_leaf = z_tilde.detach().requires_grad_()
         x_hat = self.G(z_leaf, part.alpha)
-        R = F.mse_loss(x_hat, part.x)
+        R = self._residual(x_hat, part.x).square().mean()
         with_reconstructions = self.config.energy_sees != "samples"
         if g_u is None:
             seen = x_tilde.detach() if not with_reconstructions else torch.cat([x_tilde.detach(), x_hat.detach()])
@@ -292,6 +300,11 @@ class DivergenceTriangle:
         B = len(part.x)
         return mu[:B], logvar[:B], mu[B:], logvar[B:]
 
+    def _residual(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """x_hat - x, at the resolution where R is measured."""
+        at = self.config.reconstruct_at
+        return F.avg_pool2d(x_hat - x, x.shape[-1] // at) if 0 < at < x.shape[-1] else x_hat - x
+
     def _clamped(self, posterior: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         mu, logvar = posterior
         return mu, soft_clamp(logvar, self.config.logvar_min, self.config.logvar_max)
@@ -300,7 +313,9 @@ class DivergenceTriangle:
         """R, |dU/dx_tilde| per sample, rho = |dU/dx_tilde| / |d kappa R/dx_hat| and the spread of the samples over that of the data."""
         B = len(part.x)
         force = g_u.flatten(1).norm(dim=1).mean() * B
-        pull = (x_hat.detach() - part.x).flatten(1).norm(dim=1).mean() * (2 * self.kappa / part.x[0].numel())
+        residual = self._residual(x_hat.detach(), part.x)
+        block = part.x.shape[-1] // residual.shape[-1]  # a box mean's gradient is spread over block^2 pixels
+        pull = residual.flatten(1).norm(dim=1).mean() * (2 * self.kappa / residual[0].numel() / block)
         record.add(R=R, energy_slope=force, rho=force / pull)
         if B > 1:
             record.add(diversity=(x_tilde.detach().var(0).mean() / part.x.var(0).mean()).sqrt())
