@@ -230,12 +230,23 @@ def test_lost_shards_are_made_again_and_only_they(config, hashes):
     assert hashes(out) == before and kept.stat().st_mtime_ns == then
 
 
+def test_mending_that_fails_leaves_an_unfinished_folder(config, monkeypatch):
+    prepare(config)
+    (Path(config.out) / "index" / "train-8.offsets").unlink()
+    monkeypatch.setattr("pipelines.finishing.Index.close", lambda self: os.stat("/no/such/disk"))
+    with pytest.raises(DataError, match="cannot be written"):
+        prepare(config)
+    with pytest.raises(DataError, match="not finished"):
+        Shards.open(config.out)
+
+
 def test_a_picture_changed_since_the_kill_is_made_again(config, tmp_path, photos, draw, hashes):
     config = replace(config, path=str(shutil.copytree(photos, tmp_path / "copy")), holdout=0)
     prepare(config)
     (Path(config.out) / "manifest.json").unlink()  # as if killed just before
     Image.fromarray(draw(99)).save(Path(config.path) / "a" / "000.jpg", quality=92)
-    (Path(config.path) / "b" / "029.jpg").unlink()
+    for name in ("027", "029"):  # one shard less
+        (Path(config.path) / "b" / f"{name}.jpg").unlink()
     prepare(config)
     fresh = replace(config, out=config.out + "2")
     prepare(fresh)

@@ -31,11 +31,11 @@ def test_read_gives_the_bytes_in_the_order_asked_for(prepared):
 
 
 def test_a_forked_process_reads_the_same(prepared):
-    expected = prepared.read(64, "train", [3])  # the file is open now, and shared by the fork
+    expected = prepared.read(64, "train", range(7))  # the file is open now, and shared by the fork
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if all(prepared.read(64, "train", [3]) == expected for _ in range(200)) else 1)
-    assert all(prepared.read(64, "train", [3]) == expected for _ in range(200))
+        os._exit(0 if all(prepared.read(64, "train", range(7)) == expected for _ in range(1000)) else 1)
+    assert all(prepared.read(64, "train", [6, 5])[::-1] == expected[5:] for _ in range(3000))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
