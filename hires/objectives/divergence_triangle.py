@@ -4,11 +4,11 @@ With x real (faded while growing), z ~ N(0, I), x_tilde = G(z), (mu, logvar) = I
 
     energy     L_alpha = E U(x) - E U(x_tilde) + lambda_U (E U(x)^2 + E U(x_tilde)^2) [+ gamma / 2 E |dU/dx|^2, every few steps]
     inference  L_phi   = kappa R + beta K + lambda_z N
-    generator  L_theta = kappa R + E U(x_tilde) + lambda_z N
+    generator  L_theta = kappa R + E U(x_tilde) + lambda_z N [+ range term]
 
-R = mse(x_hat, x), K = KL(q(z | x) || N(0, I)) per dimension, N = -log q(z | x_tilde) per dimension without its constant; all are means,
-never sums, so a weight means the same at every resolution. The players exchange tensors, among them gradients: g_U = dE U/dx_tilde,
-g_N = lambda_z dN/dx_tilde and g_z = kappa dR/dz_tilde, never graphs.
+R = mse(x_hat, x) of box means (`reconstruct_box`), K = KL(q(z | x) || N(0, I)) per dimension, N = -log q(z | x_tilde) per dimension
+without its constant: means, never sums, so a weight means the same at every resolution. The players exchange tensors, among them
+gradients: g_U = dE U/dx_tilde, g_N = lambda_z dN/dx_tilde and g_z = kappa dR/dz_tilde, never graphs.
 """
 
 from dataclasses import dataclass
@@ -32,17 +32,18 @@ class TriangleConfig:
     updates: str = "energy_first"  # published | energy_first | simultaneous
     generator_steps: int = 1  # theta steps a round
     kappa_pixel: float = 3.0  # kappa(r) = min(kappa_pixel r^2, kappa_max)
-    kappa_max: float = 768.0  # the published code's sum of squares is 3072 at 32x32; 768 keeps G listening to the energy
+    kappa_max: float = 256.0  # the published code's sum of squares is 3072 at 32x32, which starves G of the energy
     beta: float = 0.125  # weight of K per latent dimension: beta d K, so d=64 gives 8
     lambda_z: float = 1.0  # weight of the sleep term N
-    lambda_u: float = 0.01  # L2 on the energy
+    lambda_u: float = 0.1  # L2 on the energy
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
     energy: str = "identity"  # identity (bounded by lambda_u) | softplus (spectral normalisation)
-    r1: float = 4.0  # gamma at 32x32; scales with (r / 32)^2, which keeps the energy's numbers equal at every resolution; 0 = off
+    r1: float = 1.0  # gamma at 32x32; scales with (r / 32)^2, which keeps the energy's numbers equal at every resolution; 0 = off
     r1_every: int = 8  # the penalty is computed every so many steps and weighs as many times more
-    r1_on: str = "real"  # real | both: penalise the field at the samples too, which keeps G's steps on it steady
-    reconstruct_at: int = 0  # R compares box means of at most this resolution, finer detail is the energy's alone; 0 = every pixel
+    r1_on: str = "both"  # real | both: penalise the field at the samples too, which keeps G's steps on it steady
+    reconstruct_box: int = 4  # R compares means of boxes of so many pixels a side (never below 8x8): finer detail is the energy's alone
+    range: float = 768.0  # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
     energy_sees: str = "samples"  # the energy's fakes: samples | samples_and_reconstructions (a variant, see docs/stability.md)
 
     def kappa(self, resolution: int) -> float:
@@ -64,13 +65,13 @@ def check(config: TriangleConfig, zero_stage: int) -> None:
         raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted samples or samples_and_reconstructions")
     if config.r1_on not in ("real", "both"):
         raise HiresError(f"objective.r1_on={config.r1_on}: wanted real or both")
-    if config.reconstruct_at and (config.reconstruct_at < 4 or config.reconstruct_at & (config.reconstruct_at - 1)):
-        raise HiresError(f"objective.reconstruct_at={config.reconstruct_at}: wanted 0 or a power of two, at least 4")
+    if config.reconstruct_box < 1 or config.reconstruct_box & (config.reconstruct_box - 1):
+        raise HiresError(f"objective.reconstruct_box={config.reconstruct_box}: wanted a power of two, 1 for every pixel")
     if config.energy_sees != "samples" and config.updates == "published":
         raise HiresError("objective.energy_sees=samples_and_reconstructions: the published order has no reconstructions among the fakes")
     if config.generator_steps < 1 or config.r1_every < 1:
         raise HiresError(f"objective: generator_steps={config.generator_steps} r1_every={config.r1_every}: wanted at least 1")
-    for name in ("kappa_pixel", "kappa_max", "beta", "lambda_z", "lambda_u", "r1"):
+    for name in ("kappa_pixel", "kappa_max", "beta", "lambda_z", "lambda_u", "r1", "range"):
         if not getattr(config, name) >= 0:
             raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
     if zero_stage == 3 and config.r1:
@@ -93,6 +94,11 @@ def soft_clamp(logvar: Tensor, low: float, high: float) -> Tensor:
 def kl(mu: Tensor, logvar: Tensor) -> Tensor:
     """K = mean over batch and dimensions of KL(N(mu, exp(logvar)) || N(0, 1)), in nats per dimension."""
     return -0.5 * (1 + logvar - mu.square() - logvar.exp()).mean()
+
+
+def overshoot(x: Tensor) -> Tensor:
+    """Mean over all values of max(|x| - 1, 0)^2: how far images leave [-1, 1]."""
+    return F.relu(x.abs() - 1).square().mean()
 
 
 def nll(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
@@ -182,7 +188,8 @@ class DivergenceTriangle:
                 z_tilde = mu + (0.5 * logvar).exp() * part.eps
                 leaf = z_tilde.detach().requires_grad_()
                 x_hat = self.G(leaf, part.alpha)
-                (g_z,) = torch.autograd.grad(self.kappa * self._residual(x_hat, part.x).square().mean(), leaf)
+                R = self._residual(x_hat, part.x).square().mean()
+                (g_z,) = torch.autograd.grad(self.kappa * R + self.config.range * overshoot(x_hat), leaf)
                 K, N = kl(mu, logvar), nll(part.z, mu_f, logvar_f)
                 self.I.backward(share * ((z_tilde * g_z).sum() + self.beta * K + self.config.lambda_z * N))
                 record.add(K=K, N=N, logvar=logvar.mean())
@@ -209,7 +216,8 @@ class DivergenceTriangle:
                 N = nll(part.z, *self._clamped(self.I(leaf, part.alpha)))
                 (g_n,) = torch.autograd.grad(self.config.lambda_z * N, leaf)
                 # both terms lie in one graph here, so one backward does
-                self.G.backward(share * (self.kappa * R + (x_tilde * (g_u + g_n)).sum()))
+                out_of_range = self.config.range * (overshoot(x_hat) + overshoot(x_tilde))
+                self.G.backward(share * (self.kappa * R + out_of_range + (x_tilde * (g_u + g_n)).sum()))
                 if record is not None:
                     self._record_generator(record, part, x_tilde, x_hat, R, g_u)
         self.G.step(rates.lr, rates.ema_decay)
@@ -250,7 +258,7 @@ class DivergenceTriangle:
             # a mean over reals plus, with both, a mean over samples
             penalty = 0.5 * self.gamma * gradient.float().square().sum((1, 2, 3)).sum() / B
             self.U.backward(share * config.r1_every * penalty)
-            record.last["r1"] = penalty.detach()
+            record.add(r1=penalty)
         record.add(
             energy_real=u_x.mean(),
             energy_fake=u_f[:B].mean(),
@@ -281,7 +289,7 @@ class DivergenceTriangle:
             seen = x_tilde.detach() if not with_reconstructions else torch.cat([x_tilde.detach(), x_hat.detach()])
             seen = seen.requires_grad_()
             (g_u,) = torch.autograd.grad(self.U(seen, part.alpha).sum() / B, seen)
-        g_real = self.kappa * R
+        g_real = self.kappa * R + self.config.range * overshoot(x_hat)
         if with_reconstructions:
             # reconstructions are pulled to low energy too, with half the weight, and so are the samples
             g_real = g_real + 0.5 * (x_hat * g_u[B:]).sum()
@@ -290,7 +298,7 @@ class DivergenceTriangle:
         K, N = kl(mu, logvar), nll(part.z, mu_f, logvar_f)
         self.I.backward((z_tilde * z_leaf.grad).sum() + share * (self.beta * K + self.config.lambda_z * N))
         g_n = leaf.grad  # = share * lambda_z * dN/dx_tilde
-        self.G.backward((x_tilde * (share * g_u + g_n)).sum())
+        self.G.backward((x_tilde * (share * g_u + g_n)).sum() + share * self.config.range * overshoot(x_tilde))
         record.add(K=K, N=N, logvar=logvar.mean())
         self._record_generator(record, part, x_tilde, x_hat, R, g_u)
 
@@ -301,9 +309,9 @@ class DivergenceTriangle:
         return mu[:B], logvar[:B], mu[B:], logvar[B:]
 
     def _residual(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """x_hat - x, at the resolution where R is measured."""
-        at = self.config.reconstruct_at
-        return F.avg_pool2d(x_hat - x, x.shape[-1] // at) if 0 < at < x.shape[-1] else x_hat - x
+        """x_hat - x, in the box means that R compares."""
+        box = min(self.config.reconstruct_box, max(1, x.shape[-1] // 8))
+        return F.avg_pool2d(x_hat - x, box) if box > 1 else x_hat - x
 
     def _clamped(self, posterior: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         mu, logvar = posterior
@@ -325,7 +333,7 @@ class _Record:
     """Sums of the round's measures over its micro-batches, on the device: nothing waits for the host."""
 
     def __init__(self, share: float):
-        self.share, self.last = share, {}
+        self.share = share
         self._sums: dict[str, Tensor] = {}
 
     def add(self, **measures: Tensor) -> None:
@@ -335,7 +343,7 @@ class _Record:
 
     @property
     def means(self) -> dict[str, Tensor]:
-        return self._sums | self.last
+        return self._sums
 
 
 def _split(batch: Batch, micro_batch: int) -> list[Batch]:

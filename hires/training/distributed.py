@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 import json
 import os
+import re
 import socket
 
 import torch
@@ -54,8 +55,9 @@ def environment(env: dict[str, str]) -> dict[str, str]:
 def _first_host(nodes: str) -> str:
     if not nodes:
         raise HiresError("srun's variables name no host (SLURM_JOB_NODELIST is empty): set MASTER_ADDR to the first node")
-    head, bracket, rest = nodes.partition("[")
-    return head.split(",")[0] if not bracket or "," in head else head + rest.split("]")[0].split(",")[0].split("-")[0]
+    # 'n[03-07,9]-ib,m1': commas inside brackets belong to the first name; of each bracket its first number
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)[0]
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
 
 
 def start(threads: int = 0, timeout_minutes: float = 30) -> World:

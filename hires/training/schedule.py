@@ -33,7 +33,7 @@ class ScheduleConfig:
 
     levels: dict[str, LevelConfig] = field(default_factory=dict)  # keys are resolutions; text, so the command line can name them
     resolution: int = 0  # where the growth ends; 0 = the last level of the table
-    energy_lr: float = 0.5  # the energy's learning rate over the others' (docs/stability.md)
+    energy_lr: float = 2.0  # the energy's learning rate over the others' (docs/stability.md)
     decay: str = "0"  # learning rates fall linearly to zero over the last so many images of the run
     growth_moments: str = "reset"  # Adam's moments when a level is added: reset (ProGAN) | keep
     ema_halflife: str = "20k"  # of the weights' moving average, at most a tenth of the level's length
@@ -77,6 +77,10 @@ class Schedule:
         self._halflife = parse_images(config.ema_halflife, "schedule.ema_halflife")
         if config.growth_moments not in ("reset", "keep"):
             raise HiresError(f"schedule.growth_moments={config.growth_moments}: wanted reset or keep")
+        if not 0 <= config.energy_lr < math.inf:
+            raise HiresError(f"schedule.energy_lr={config.energy_lr}: wanted a number >= 0")
+        if not self._halflife:
+            raise HiresError(f"schedule.ema_halflife={config.ema_halflife}: wanted at least 1 image")
         if self.decay > self.total:
             raise HiresError(f"schedule.decay={config.decay}: the whole run has only {self.total} images")
 
@@ -140,7 +144,7 @@ def _resolve(config: ScheduleConfig) -> list[Level]:
         fade, stable = parse_images(row.fade, f"{where}.fade"), parse_images(row.stable, f"{where}.stable")
         if row.batch < 1 or row.micro_batch < 0:
             raise HiresError(f"{where}: batch={row.batch} micro_batch={row.micro_batch}: wanted batch >= 1 and micro_batch >= 0")
-        if not row.lr > 0:
+        if not 0 < row.lr < math.inf:
             raise HiresError(f"{where}.lr={row.lr}: wanted a positive learning rate")
         if fade and r == first:
             raise HiresError(f"{where}.fade={row.fade}: the first level has nothing to fade in from; wanted 0")
