@@ -39,7 +39,7 @@ class TriangleConfig:
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
     energy: str = "identity"  # identity (bounded by lambda_u) | softplus (spectral normalisation)
-    r1: float = 1.0  # gamma at 32x32; scales with (r / 32)^2, which keeps the energy's numbers equal at every resolution; 0 = off
+    r1: float = 1.0  # gamma at 32x32; scales with (r / 32)^2 from 16x16 up, which keeps the energy's numbers equal; 0 = off
     r1_every: int = 8  # the penalty is computed every so many steps and weighs as many times more
     r1_on: str = "both"  # real | both: penalise the field at the samples too, which keeps G's steps on it steady
     reconstruct_box: int = 4  # R compares means of boxes of so many pixels a side (never below 8x8): finer detail is the energy's alone
@@ -52,7 +52,7 @@ class TriangleConfig:
 
     def gamma(self, resolution: int) -> float:
         """Weight of the gradient penalty at `resolution`."""
-        return self.r1 * (resolution / 32) ** 2
+        return self.r1 * max(0.25, (resolution / 32) ** 2)
 
 
 def check(config: TriangleConfig, zero_stage: int) -> None:
