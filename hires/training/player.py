@@ -173,6 +173,11 @@ class Player:
 
     def destroy(self) -> None:
         """Free the engine and its memory; the player cannot be used afterwards."""
+        if self.stage == 3:  # DeepSpeed puts the module on a global stack and forgets it there, and the optimizer state with it
+            from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
+            mine = set(self.engine.module.modules())
+            FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module not in mine]
         self.engine.destroy()
         self.engine = self.optimizer = self._adam = None
         self.fragments = []
