@@ -339,11 +339,7 @@ class _Record:
     def add(self, **measures: Tensor) -> None:
         for name, value in measures.items():
             value = value.detach().float() * self.share
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-    @property
-    def means(self) -> dict[str, Tensor]:
-        return self._sums
+            self.means[name] = self.means[name] + value if name in self.means else value
 
 
 def _split(batch: Batch, micro_batch: int) -> list[Batch]:
