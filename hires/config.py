@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -137,15 +138,28 @@ def load(verb: str, overrides: list[str]) -> Any:
         store.store(name=f"{name}_schema", node=schema)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            composed = compose(verb, overrides)
-        # a second merge into the schema: catches `+extra=1`, which compose lets pass, and reads every value once
-        merged = OmegaConf.merge(OmegaConf.structured(SCHEMAS[verb]), composed)
+            composed = compose(verb, [_quoted(override) for override in overrides])
+        # a second merge into the schema, of plain values: catches `+extra=1`, which compose lets pass, and reads every value once
+        merged = OmegaConf.merge(OmegaConf.structured(SCHEMAS[verb]), OmegaConf.to_container(composed))
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise HiresError(f"hires {verb}: {', '.join(f'{key}=…' for key in missing)} not given")
         return OmegaConf.to_object(merged)
     except (HydraException, OmegaConfBaseException) as error:
         raise HiresError(f"hires {verb}: {_one_line(error)}") from error
+
+
+def _quoted(override: str) -> str:
+    """`seeds=1,5,9`, `path=/my pictures` or `out=a=b` as Hydra takes them: a value that is no single value in its grammar is quoted."""
+    key, equals, value = override.partition("=")
+    if not equals or not value:
+        return override
+    try:
+        if not OverridesParser.create().parse_override(override).is_sweep_override():
+            return override
+    except HydraException:
+        pass  # not in Hydra's grammar: text
+    return key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def to_dict(config: Any) -> dict:

@@ -334,7 +334,7 @@ class _Record:
 
     def __init__(self, share: float):
         self.share = share
-        self._sums: dict[str, Tensor] = {}
+        self.means: dict[str, Tensor] = {}
 
     def add(self, **measures: Tensor) -> None:
         for name, value in measures.items():

@@ -19,11 +19,14 @@ from hires.training.schedule import Phase, Schedule
 def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
     """Raise HiresError for the first thing in a configuration that cannot train in a world of `world_size`."""
     schedule.check_world(world_size)
-    player.check(config.zero, config.train.precision)
+    player.check(config.zero, config.train.precision, config.optimizer)
     divergence_triangle.check(config.objective, config.zero.stage)
     kind = config.network.kind
     if kind not in ("growing", "dcgan32"):
         raise HiresError(f"network.kind={kind}: wanted growing or dcgan32")
+    for name in ("latent", "channels_base", "channels_max", "convs"):
+        if getattr(config.network, name) < 1:
+            raise HiresError(f"network.{name}={getattr(config.network, name)}: wanted at least 1")
     if config.network.image_channels not in (1, 3):
         raise HiresError(f"network.image_channels={config.network.image_channels}: wanted 1 or 3")
     if kind == "dcgan32":

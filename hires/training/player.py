@@ -56,8 +56,14 @@ class Fragment:
         return self.weight.numel()
 
 
-def check(zero: ZeroConfig, precision: str) -> None:
-    """Raise HiresError for a stage or precision that does not train correctly."""
+def check(zero: ZeroConfig, precision: str, optimizer: OptimizerConfig) -> None:
+    """Raise HiresError for a stage, a precision or Adam's settings that do not train correctly."""
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(optimizer, name) < 1:
+            raise HiresError(f"optimizer.{name}={getattr(optimizer, name)}: wanted a number from 0 up and below 1")
+    for name in ("eps", "clip"):
+        if not getattr(optimizer, name) > 0:
+            raise HiresError(f"optimizer.{name}={getattr(optimizer, name)}: wanted a number above 0")
     if zero.stage not in (0, 1, 2, 3):
         raise HiresError(f"zero.stage={zero.stage}: wanted 0, 1, 2 or 3")
     if precision not in ("fp32", "bf16"):

@@ -45,6 +45,8 @@ class Trainer:
             "snapshot": parse_images(config.monitor.snapshot_every, "monitor.snapshot_every"),
             "checkpoint": parse_images(config.train.checkpoint_every, "train.checkpoint_every"),
         }
+        if config.train.keep < 1:
+            raise HiresError(f"train.keep={config.train.keep}: wanted at least 1 checkpoint")
         self.shards = Shards.open(config.data.path)
         for level in self.schedule.levels:
             self.shards.require_level(level.resolution)

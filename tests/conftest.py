@@ -1,0 +1,90 @@
+"""What several test folders need: one thread, a process group of one for DeepSpeed, and a clean environment for processes."""
+
+from collections.abc import Callable, Iterator
+import os
+from pathlib import Path
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run side by side with others' work; sums in one order also make them repeatable."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator:
+    """The process group of this one process, as `hires train` starts it."""
+    from hires.training import distributed
+
+    before = {name: os.environ.get(name) for name in LAUNCH}
+    world = distributed.start(threads=1)
+    for name, value in before.items():  # processes started by other tests must not think that they belong to this group
+        if value is None and name != "LOCAL_RANK":  # which DeepSpeed reads when it makes an engine
+            os.environ.pop(name, None)
+    yield world
+    distributed.stop()
+    if before["LOCAL_RANK"] is None:
+        os.environ.pop("LOCAL_RANK", None)
+
+
+@pytest.fixture(scope="session")
+def clean_env() -> dict[str, str]:
+    """Environment for processes of their own: one thread, no launcher's and no Slurm's variables."""
+    env = {k: v for k, v in os.environ.items() if k not in LAUNCH and not k.startswith(("SLURM_", "TORCHELASTIC_"))}
+    return env | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of scikit-learn's 1,797 digits at 4x4, 8x8 and 16x16; not to be changed."""
+    from pipelines import PrepareConfig, prepare
+
+    out = tmp_path_factory.mktemp("data") / "digits"
+    prepare(PrepareConfig(source="digits", out=str(out), resolution=16, workers=1))
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny(digits) -> list[str]:
+    """Overrides of a run of seconds on the digits: 64 images at 4x4, then 32 fading in and 64 stable at 8x8, in batches of 16, fp32."""
+    return [
+        *("network=slim", "network.latent=8", "network.channels_base=128", "network.channels_max=16", "network.convs=1"),
+        *("network.image_channels=1", f"data.path={digits}", "schedule.resolution=8", "schedule.levels.4.stable=64"),
+        *("schedule.levels.4.batch=16", "schedule.levels.8.batch=16", "schedule.levels.8.fade=32", "schedule.levels.8.stable=64"),
+        *("train.precision=fp32", "train.preflight=false", "train.threads=1", "train.checkpoint_every=32", "train.keep=99"),
+        *("monitor.status_every=16", "monitor.snapshot_every=1k", "monitor.samples=4"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def hires(clean_env) -> Callable[..., subprocess.CompletedProcess]:
+    """hires(*arguments) -> `python -m hires` in a process of its own, finished."""
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "hires", *map(str, arguments)]
+        return subprocess.run(command, env=clean_env | env, capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def torchrun(clean_env) -> Callable[..., None]:
+    """torchrun(world size, script, *arguments): runs it, and fails with its output where it fails."""
+
+    def run(size: int, script: Path, *arguments: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={size}", f"--master_port={port}", script, *arguments]
+        done = subprocess.run([str(part) for part in command], env=clean_env, capture_output=True, text=True, timeout=500, check=False)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    return run

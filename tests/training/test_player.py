@@ -1,0 +1,136 @@
+"""One player on one process: accumulation, Adam's state, the moving average, and its end."""
+
+import gc
+import resource
+
+import pytest
+import torch
+
+from hires.errors import HiresError
+from hires.training.player import OptimizerConfig, ZeroConfig, check, group_of
+
+STAGES = [0, 1, 2, 3]
+
+
+def images(seed: int) -> torch.Tensor:
+    return torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def losses(player) -> list[torch.Tensor]:
+    """Two losses that pull in different directions, each with a graph of its own."""
+    return [player(images(1)).mean() * 3, -player(images(2)).square().mean()]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_backwards_are_one_backward_of_the_sum(stage, make_player):
+    moments, weights = [], []
+    for together in (True, False):
+        player = make_player(stage=stage)
+        for _ in range(2):
+            with player.accumulate():
+                if together:
+                    player.backward(sum(losses(player)))
+                else:
+                    for loss in losses(player):
+                        player.backward(loss)
+            player.step(1e-2, 0.9)
+        moments.append(player.gather("exp_avg"))
+        weights.append(player.gather("weight"))
+        player.destroy()
+    for name in moments[0]:
+        assert (moments[0][name] - moments[1][name]).abs().max() < 1e-6 * (1 + moments[0][name].abs().max()), name
+        assert (weights[0][name] - weights[1][name]).abs().max() < 1e-5, name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_is_torchs_adam(stage, make_player, trained):
+    player = make_player(stage=stage)
+    before = player.gather("weight")
+    trained(player, 3)
+    network = type(player.network)(config=_config(), resolution=8, fading=False)
+    network.load_state_dict(before)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-2, betas=(0.5, 0.9), eps=1e-8)
+    for i in range(3):
+        adam.zero_grad()
+        (network(images(i)) - 1).square().mean().backward()
+        adam.step()
+    names = dict(network.named_parameters())
+    for field, reference in [
+        ("weight", {n: p.detach() for n, p in names.items()}),
+        ("exp_avg", {n: adam.state[p]["exp_avg"] for n, p in names.items()}),
+        ("exp_avg_sq", {n: adam.state[p]["exp_avg_sq"] for n, p in names.items()}),
+    ]:
+        found = player.gather(field)
+        for name, tensor in reference.items():
+            assert torch.allclose(found[name], tensor, rtol=1e-4, atol=2e-6), (field, name)
+    assert player.steps() == {"4x4": 3, "8x8": 3}
+    player.destroy()
+
+
+def _config():
+    from hires.networks import NetworkConfig
+
+    return NetworkConfig(latent=6, channels_base=64, channels_max=8, convs=1, image_channels=1)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_moving_average(stage, make_player, trained):
+    """ema <- d ema + (1 - d) weight after each step, from the starting weights on."""
+    player = make_player(stage=stage)
+    average = player.gather("weight")
+    for i, decay in enumerate((0.9, 0.5, 0.0, 0.75)):
+        trained(player, 1, decay=decay)
+        weight = player.gather("weight")
+        average = {n: decay * average[n] + (1 - decay) * weight[n] for n in average}
+        found = player.gather("ema")
+        for name in average:
+            assert torch.allclose(found[name], average[name], atol=1e-6), (i, name)
+    assert any((found[n] - weight[n]).abs().max() > 1e-4 for n in found)
+    player.destroy()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_owned_fragments_cover_every_element_once(stage, make_player):
+    player = make_player("generator", 16, fading=True, stage=stage)
+    covered = {name: torch.zeros(shape.numel(), dtype=torch.int) for name, shape in player.shapes.items()}
+    for fragment in player.owned():
+        covered[fragment.name][fragment.start : fragment.start + fragment.numel] += 1
+    assert all((count == 1).all() for count in covered.values())
+    whole = sum(shape.numel() for shape in player.shapes.values())
+    assert 0 <= player.optimizer_bytes() - 2 * 4 * whole <= 2 * 4 * 16 * 3  # fp32, two moments, and DeepSpeed's padding a group
+    player.destroy()
+
+
+@pytest.mark.parametrize("name,group", [("levels.64x64.conv0.weight", "64x64"), ("levels.4x4.to_rgb.bias", "4x4"), ("conv0.weight", "all")])
+def test_parameters_are_grouped_by_level(name, group):
+    assert group_of(name) == group
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_destroyed_players_leave_nothing_behind(stage, make_player, trained):
+    """A run of nine levels builds every player some eighteen times."""
+    counts, sizes = [], []
+    for _ in range(5):
+        player = make_player("energy", 16, stage=stage)
+        trained(player, 1, resolution=16)
+        player.destroy()
+        del player
+        gc.collect()
+        counts.append(sum(isinstance(o, torch.Tensor) for o in gc.get_objects()))
+        sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert max(counts[2:]) <= counts[1], counts
+    assert sizes[-1] - sizes[2] < 20_000, sizes  # kB
+
+
+@pytest.mark.parametrize("stage,precision", [(4, "fp32"), (-1, "fp32"), (1, "fp16"), (1, ""), (0, "bf16")])
+def test_what_does_not_train_is_refused(stage, precision):
+    with pytest.raises(HiresError) as refusal:
+        check(ZeroConfig(stage), precision, OptimizerConfig())
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_trains_is_let_pass():
+    for stage in STAGES:
+        check(ZeroConfig(stage), "fp32", OptimizerConfig())
+    for stage in STAGES[1:]:
+        check(ZeroConfig(stage), "bf16", OptimizerConfig())

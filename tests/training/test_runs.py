@@ -1,0 +1,213 @@
+"""A run is a function of (configuration, images seen): worlds, ZeRO stages, kills and stops change nothing but the order of sums.
+
+Runs are tiny, cross a growth and are trained by real processes; see `tiny` for their schedule: growth at 64 images, the end at 160.
+"""
+
+from itertools import islice
+import json
+from pathlib import Path
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from hires import config as configuration
+from hires.training import state
+from hires.training.distributed import World
+from hires.training.game import Shape
+from hires.training.trainer import Trainer
+
+pytestmark = pytest.mark.slow
+SCRIPT = Path(__file__).with_name("several_runs.py")
+GROWN, END = 64, 160
+CALM = "optimizer.eps=1e-3"  # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
+STAGE = [CALM, "objective.r1=0"]  # stage 3 refuses the penalty
+RUNS = {
+    1: {"calm": [CALM], "usual": [], "order4": ["schedule.levels.4.micro_batch=4", "schedule.levels.8.micro_batch=4"],
+        "order8": ["schedule.levels.4.micro_batch=8", "schedule.levels.8.micro_batch=8"],
+        "keep": ["schedule.growth_moments=keep"], "reset": ["schedule.growth_moments=reset"]},
+    2: {"calm": [CALM], **{f"stage{s}": [*STAGE, f"zero.stage={s}"] for s in range(4)}},
+    4: {"calm": [CALM], "usual": []},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(torchrun, tiny, tmp_path_factory) -> Path:
+    """A folder with a finished run `NAME-W` for each of RUNS."""
+    out = tmp_path_factory.mktemp("runs")
+    for size, runs in RUNS.items():
+        overrides = [[*tiny, f"run={out}/{name}-{size}", *extra] for name, extra in runs.items()]
+        (out / f"{size}.json").write_text(json.dumps(overrides))
+        torchrun(size, SCRIPT, out / f"{size}.json")
+    return out
+
+
+def tensors(run: Path, images: int = END, fields: tuple[str, ...] = ("weight", "ema")) -> dict[str, torch.Tensor]:
+    """Every parameter of the three networks in a checkpoint of a run."""
+    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(images))
+    keys = [(p, n, f) for p in ("generator", "energy", "inference") for f in fields for n in sorted(checkpoint.names(p))]
+    return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in keys}
+
+
+def distance(a: Path, b: Path, images: int = END) -> float:
+    left, right = tensors(a, images), tensors(b, images)
+    assert left.keys() == right.keys()
+    return max((left[key] - right[key]).abs().max().item() for key in left)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_worlds_agree_through_a_growth(finished, world):
+    for images in (GROWN, END):
+        assert distance(finished / "calm-1", finished / f"calm-{world}", images) < 1e-5
+    moved = tensors(finished / "calm-1", END), tensors(finished / "calm-1", GROWN)
+    assert max((moved[0][key] - moved[1][key]).abs().max().item() for key in moved[1] if key in moved[0]) > 1e-3
+
+
+def test_worlds_differ_by_no_more_than_the_order_of_sums_does(finished):
+    """With Adam's usual eps, after a growth (moments reset) an element's first step is the learning rate times the sign of its gradient,
+    and where that gradient is rounding, so is the sign. How far that carries is measured on the single process itself, with its sums in
+    another order (micro-batches): the worlds' difference may be twice that, before and after."""
+    for images in (GROWN, END):
+        itself = max(distance(finished / "usual-1", finished / f"order{m}-1", images) for m in (4, 8))
+        between = distance(finished / "usual-1", finished / "usual-4", images)
+        assert between <= max(2 * itself, 1e-5), (images, between, itself)
+    assert distance(finished / "usual-1", finished / "usual-4", GROWN) < 1e-5
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zero_stages_agree_with_stage_0(finished, stage):
+    assert distance(finished / "stage0-2", finished / f"stage{stage}-2") < 1e-5
+
+
+def steps(run: Path, images: int) -> dict[str, int]:
+    return state.Checkpoint(run / "checkpoints" / state.folder_name(images)).manifest["steps"]["generator"]
+
+
+def test_growth_resets_or_keeps_adams_moments(finished):
+    before, after = GROWN // 16, (END - GROWN) // 16
+    for name in ("keep", "reset"):
+        assert steps(finished / f"{name}-1", GROWN) == {"4x4": before}
+    assert steps(finished / "keep-1", END) == {"4x4": before + after, "8x8": after}
+    assert steps(finished / "reset-1", END) == {"4x4": after, "8x8": after}  # and the end of the fade-in resets nothing
+    assert distance(finished / "keep-1", finished / "reset-1", GROWN) == 0
+    assert distance(finished / "keep-1", finished / "reset-1", END) > 1e-4
+    assert distance(finished / "usual-1", finished / "reset-1", END) == 0  # the default; and one run again is the same run
+
+
+# ---------------------------------------------------------------------------------------------- killed and stopped
+
+
+class Run:
+    """`python -m hires train` with its output read line by line."""
+
+    def __init__(self, overrides: list[str], env: dict):
+        command = [sys.executable, "-u", "-m", "hires", "train", *overrides]
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def read_until(self, *words: str) -> str:
+        """The first line with one of the words; fails where the run ends before."""
+        for line in self.process.stdout:
+            if any(word in line for word in words):
+                return line
+        return pytest.fail(f"the run ended without {words}: {self.process.stderr.read()}")
+
+    def finish(self) -> int:
+        self.process.communicate(timeout=300)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, clean_env, tmp_path_factory) -> tuple[Path, float]:
+    """An uninterrupted run by the command, and the seconds from its first step to its end."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run = Run([*tiny, f"run={folder}"], clean_env)
+    run.read_until("kimg")
+    began = time.monotonic()
+    assert run.finish() == 0
+    return folder, time.monotonic() - began
+
+
+def same_bits(a: Path, b: Path) -> None:
+    left, right = (tensors(run, END, state.FIELDS) for run in (a, b))
+    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+    assert steps(a, END) == steps(b, END)
+    images = [json.loads(line)["images"] for line in (b / "metrics.jsonl").read_text().splitlines()]
+    assert images == sorted(set(images)) and images[-1] == END  # a log without a hole's double
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_random_moments_it_ends_where_the_uninterrupted_run_ends(seed, whole, tiny, clean_env, tmp_path):
+    uninterrupted, seconds = whole
+    command, dice, killed = [*tiny, f"run={tmp_path / 'run'}"], random.Random(seed), 0
+    for _ in range(3):
+        run = Run(command, clean_env)
+        run.read_until("saved", "resuming", "already")
+        try:
+            run.process.wait(dice.uniform(0, seconds))
+            break  # done before its end came
+        except subprocess.TimeoutExpired:
+            run.process.send_signal(signal.SIGKILL)
+            killed += run.finish() == -signal.SIGKILL
+    assert killed
+    assert Run(command, clean_env).finish() == 0
+    same_bits(uninterrupted, tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_asked_to_stop_it_saves_and_goes_on_from_there(number, whole, tiny, clean_env, tmp_path):
+    command = [*tiny, f"run={tmp_path / 'run'}", "train.checkpoint_every=10k"]
+    run = Run(command, clean_env)
+    run.read_until("kimg")
+    run.process.send_signal(number)
+    out, err = run.process.communicate(timeout=300)
+    assert run.process.returncode == 85, err
+    assert "run the same command again" in out and "Traceback" not in err
+    newest = state.newest_valid(tmp_path / "run" / "checkpoints", pytest.fail)
+    assert 0 < state.Checkpoint(newest).images < END
+    assert Run(command, clean_env).finish() == 0
+    same_bits(whole[0], tmp_path / "run")
+
+
+def test_a_finished_run_started_again_does_nothing_and_succeeds(whole, tiny, hires):
+    run, _ = whole
+    before = {file: file.stat().st_mtime_ns for file in (run / "checkpoints").rglob("*")}
+    again = hires("train", *tiny, f"run={run}")
+    assert again.returncode == 0 and "already has 160 of 160 images" in again.stdout
+    assert {file: file.stat().st_mtime_ns for file in (run / "checkpoints").rglob("*")} == before
+
+
+# ---------------------------------------------------------------------------------------------- the order of images
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_each_image_is_seen_exactly_once_an_epoch(world, tiny, digits, tmp_path):
+    """The ranks' plans through growth, fade and three batch sizes, over more than two epochs of 1,797 images; then from a restart."""
+    sizes = ["schedule.levels.4.batch=24", "schedule.levels.4.stable=1000", "schedule.levels.8.batch=16", "schedule.levels.8.fade=333"]
+    sizes += ["schedule.levels.8.stable=1500", "schedule.levels.16.batch=8", "schedule.levels.16.fade=500", "schedule.levels.16.stable=1k"]
+    config = configuration.load("train", [*tiny, *sizes, "schedule.resolution=16", f"run={tmp_path / 'run'}"])
+
+    def seen(start: int) -> np.ndarray:
+        trainers = [Trainer(config, World(rank, world, rank, torch.device("cpu"))) for rank in range(world)]
+        images, order = start, []
+        while images < trainers[0].end:
+            shape = Shape.of(trainers[0].schedule.at(images))
+            for parts in zip(*(trainer._plan(images, shape) for trainer in trainers), strict=True):
+                assert len({len(part) for part in parts}) == 1
+                order += parts
+                images += sum(map(len, parts))
+        assert images == trainers[0].end
+        return np.concatenate(order)
+
+    order, total = seen(0), 1797
+    assert len(order) > 2 * total
+    for epoch in range(len(order) // total):
+        assert np.array_equal(np.sort(order[epoch * total : (epoch + 1) * total]), np.arange(total))
+    assert not np.array_equal(order[:total], order[total : 2 * total])
+    assert len(set(islice(order, 2 * total, None))) == len(order) - 2 * total
+    assert np.array_equal(seen(1008 + 160), order[1008 + 160 :])  # a restart in the middle of the second level
+    assert not (tmp_path / "run").exists()  # making a trainer writes nothing
