@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hires import networks
 from hires.config import TrainConfig
-from hires.errors import HiresError
+from hires.errors import HiresError, NotFinite
 from hires.objectives import divergence_triangle
 from hires.objectives.divergence_triangle import PLAYERS, Batch, DivergenceTriangle, Rates
 from hires.training import noise, player, state
@@ -139,6 +139,8 @@ def preflight(config: TrainConfig, world: World, schedule: Schedule, load, image
             bad = [name for name, value in measures.items() if not torch.isfinite(value)]  # also waits for the device
             seconds[level.resolution] = (time.perf_counter() - started) / phase.batch * 1000
             game.destroy()
+        except NotFinite as error:
+            bad = [str(error)]
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise HiresError(too_large) from error
         except RuntimeError as error:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 import torch.distributed as dist
 
-from hires.errors import HiresError
+from hires.errors import HiresError, NotFinite
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -87,9 +87,7 @@ class Player:
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.name, self.stage, self.device = name, zero.stage, device
-        self.names = [n for n, _ in network.named_parameters()]
         self.shapes = {n: p.shape for n, p in network.named_parameters()}
-        self.buffers_named = dict(network.named_buffers())
         groups: dict[str, list[nn.Parameter]] = {}
         for n, p in network.named_parameters():
             groups.setdefault(group_of(n), []).append(p)
@@ -132,10 +130,15 @@ class Player:
         self.engine.backward(loss)
 
     def step(self, lr: float, ema_decay: float) -> None:
-        """One Adam step at learning rate `lr`, then the moving average: ema <- ema_decay * ema + (1 - ema_decay) * weight."""
+        """One Adam step at learning rate `lr`, then the moving average: ema <- ema_decay * ema + (1 - ema_decay) * weight.
+
+        Raises NotFinite, on all ranks alike, where DeepSpeed refused the step for a gradient that is not finite.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.engine.step()
+        if not self.engine.was_step_applied():  # a line in its log is all that DeepSpeed makes of it, and the run would end well
+            raise NotFinite(f"the {self.name}'s gradient")
         torch._foreach_lerp_([f.ema for f in self.fragments], [f.weight for f in self.fragments], 1 - ema_decay)
 
     def steps(self) -> dict[str, int]:

@@ -210,10 +210,21 @@ class Checkpoint:
 
 
 def from_first_rank(folder: Path, warn=print) -> Checkpoint | None:
-    """The newest valid checkpoint, chosen by rank 0 for all ranks; None where there is none."""
-    path = newest_valid(folder, warn) if dist.get_rank() == 0 else None
-    path = distributed.from_first(str(path) if path else None)
-    return Checkpoint(Path(path)) if path else None
+    """The newest valid checkpoint, chosen by rank 0 for all ranks; None where there are none at all.
+
+    Damaged ones that are newer are renamed damaged-…, so that `retain` does not keep them in place of good ones. Raises HiresError where
+    all are damaged: beginning again among them would lose what may be rescued.
+    """
+    choice = None
+    if dist.get_rank() == 0:
+        found, path = complete(folder), newest_valid(folder, warn)
+        choice = str(path) if path else "" if found else None
+        for bad in found[found.index(path) + 1 :] if path else []:
+            bad.rename(folder / f"damaged-{bad.name}")
+    choice = distributed.from_first(choice)
+    if choice == "":
+        raise HiresError(f"{folder}: none of its checkpoints is whole; mend them, or move the folder away to begin again")
+    return Checkpoint(Path(choice)) if choice else None
 
 
 def _sha256(path: Path) -> str:

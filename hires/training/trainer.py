@@ -15,7 +15,7 @@ from torch import Tensor
 import torch.distributed as dist
 
 from hires.config import TrainConfig, to_dict
-from hires.errors import HiresError
+from hires.errors import HiresError, NotFinite
 from hires.networks.growing import fade_images
 from hires.sampling.images import save_grid
 from hires.training import game, noise, state
@@ -94,7 +94,10 @@ class Trainer:
 
     def _step(self, stop: StopRequest) -> None:
         self.phase = self.schedule.at(self.images)
-        measures = self.game.round(self.phase, next(self._stream))
+        try:
+            measures = self.game.round(self.phase, next(self._stream))
+        except NotFinite as error:
+            raise self._not_finite(str(error)) from error
         self.images += self.phase.batch
         self._health.record(measures, stop.received is not None)
         for name, value in measures.items():
@@ -105,12 +108,15 @@ class Trainer:
         """Whether a stop was asked for, agreed by all ranks; raises HiresError where a measure is not finite."""
         asked, broken = self._health.look(newest)
         if broken:
-            last = state.complete(self.checkpoints)
-            raise HiresError(
-                f"not a number at {self.images} images, level {self.game.shape.resolution}: {', '.join(broken)}; "
-                f"last good checkpoint: {last[-1] if last else 'none'}; see docs/stability.md"
-            )
+            raise self._not_finite(", ".join(broken))
         return asked
+
+    def _not_finite(self, names: str) -> HiresError:
+        last = state.complete(self.checkpoints)
+        return HiresError(
+            f"not a number at {self.images} images, level {self.game.shape.resolution}: {names}; "
+            f"last good checkpoint: {last[-1] if last else 'none'}; see docs/stability.md"
+        )
 
     # ------------------------------------------------------------------------------------------------ beginning and growing
 

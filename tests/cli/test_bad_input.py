@@ -49,11 +49,10 @@ CONFIGURATION = {
     "an added key": (["+extra=1"], ["extra"]),
     "an added key inside": (["+train.extra=1"], ["extra"]),
     "no value": (["train.seed"], ["train.seed"]),
-    "an open bracket": (["schedule.levels={4:"], ["{4:"]),
+    "an open bracket": (["schedule.levels={4:"], ["schedule.levels"]),
     "a level written as a number": (["schedule.levels={4:{stable:64}}"], ["schedule.levels.4"]),
     "an experiment that is not": (["experiment=nonesuch"], ["nonesuch"]),
     "a hole in the schedule": (["~schedule.levels.8", "schedule.resolution=16"], ["schedule.levels", "hole", "8"]),
-    "a level that is no power of two": (["+schedule.levels.12.stable=64", "schedule.resolution=0"], ["schedule.levels.12", "power of two"]),
     "images that are none": (["schedule.levels.4.stable=12q"], ["schedule.levels.4.stable=12q"]),
     "a length that is none": (["train.checkpoint_every=often"], ["train.checkpoint_every=often"]),
     "max_images that is none": (["train.max_images=-5"], ["train.max_images=-5"]),
@@ -151,14 +150,7 @@ OTHERS = {"network.latent": "9", "network.channels_max": "12", "network.convs": 
 def test_a_checkpoint_of_another_network(key, value, begun, fails, tiny):
     before = contents(begun)
     text = fails("train", *tiny, f"run={begun}", f"{key}={value}")
-    assert f"{key}={value}" in text and "checkpoints/images-" in text
-    assert contents(begun) == before
-
-
-def test_a_checkpoint_of_other_colours_or_size(begun, fails, tiny, tmp_path):
-    """A folder that has another network's checkpoint under this run's name."""
-    before = contents(begun)
-    assert "latent" in fails("train", *tiny, f"run={begun}", "network.latent=4")
+    assert key in text and value in text and "checkpoints/images-" in text
     assert contents(begun) == before
 
 
@@ -175,10 +167,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
     assert all(torch.isfinite(checkpoint.read("generator", n, "weight", 0, 1)).all() for n in checkpoint.names("generator"))
 
 
-def test_the_preflight_finds_it_before_anything_is_written(fails, tiny, tmp_path):
-    huge = ["objective.beta=1e39", "objective.lambda_z=1e39"]
-    text = fails("train", *tiny, f"run={tmp_path / 'run'}", "train.preflight=true", "optimizer.clip=1e38", *huge)
-    assert "4x4" in text and not (tmp_path / "run").exists()
+def test_gradients_that_are_no_numbers_are_not_skipped_in_silence(fails, tiny, tmp_path):
+    """DeepSpeed skips such a step and goes on; with finite losses the run would end well having learned nothing."""
+    text = fails("train", *tiny, f"run={tmp_path / 'run'}", "train.preflight=true", "optimizer.clip=1e38", "objective.beta=1e39")
+    assert "inference's gradient" in text and "4x4" in text and not (tmp_path / "run").exists()
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_again_over_them(begun, fails, tiny):

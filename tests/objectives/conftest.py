@@ -25,6 +25,9 @@ class Settings:
     lambda_u: float = 0.0
     gamma: float = 0.0  # of the gradient penalty at this resolution
     penalty_weight: float = 1.0  # lazy: how many times more the penalty weighs when it is computed
+    penalise_samples: bool = False  # the gradient penalty's mean over samples is added to that over real images
+    range: float = 0.0  # of the mean squared excess over [-1, 1]
+    box: int = 1  # R compares means of boxes of so many pixels a side
     clamp: tuple[float, float] | None = None
     generator_steps: int = 1
     reconstructions: bool = False  # the energy sees reconstructions as well
@@ -55,8 +58,14 @@ class Reference:
         return mu, logvar, z
 
     def R(self, x_hat, x):
-        """The published sum of squares per image, over the number of pixel values."""
-        return ((x_hat - x) ** 2).sum() / len(x) / x[0].numel()
+        """The published sum of squares per image, over the number of pixel values; of box means where so set."""
+        B, C, H, W = x.shape
+        boxes = [t.reshape(B, C, H // self.s.box, self.s.box, W // self.s.box, self.s.box).mean((3, 5)) for t in (x_hat, x)]
+        return ((boxes[0] - boxes[1]) ** 2).sum() / B / boxes[1][0].numel()
+
+    def excess(self, x):
+        """What keeps images in [-1, 1], with its weight."""
+        return self.s.range * (torch.clamp(x.abs(), min=1) - 1).pow(2).mean()
 
     def K(self, mu, logvar):
         return (-0.5 * (1 + logvar - mu**2 - logvar.exp())).mean()
@@ -83,9 +92,10 @@ class Reference:
         loss = u_x.mean() - u_f.mean() + self.s.lambda_u * ((u_x**2).mean() + (u_f**2).mean())
         seen |= {"energy_real": u_x.mean(), "energy_fake": u_f[: len(x)].mean(), "loss_energy": loss}
         if penalise and self.s.gamma:
-            leaf = x.clone().requires_grad_()
+            leaf = torch.cat([x, fakes[: len(x)].detach()] if self.s.penalise_samples else [x]).requires_grad_()
             (g,) = torch.autograd.grad(self.U(leaf, alpha).sum(), leaf, create_graph=True)
-            loss = loss + self.s.penalty_weight * self.s.gamma / 2 * (g**2).sum((1, 2, 3)).mean()
+            penalty = sum((part**2).sum((1, 2, 3)).mean() for part in g.split(len(x)))
+            loss = loss + self.s.penalty_weight * self.s.gamma / 2 * penalty
         return loss, u_f
 
     def pull(self, u, B):
@@ -95,9 +105,11 @@ class Reference:
     def generator_step(self, x, z, eps, alpha, lr, x_tilde=None, seen=None):
         """theta alone: fresh posterior, everything seen as it stands."""
         _, _, z_tilde = self.reconstruct(x, eps, alpha)
-        R = self.R(self.G(z_tilde, alpha), x)
+        x_hat = self.G(z_tilde, alpha)
+        R = self.R(x_hat, x)
         x_tilde = self.G(z, alpha) if x_tilde is None else x_tilde
-        loss = self.s.kappa * R + self.U(x_tilde, alpha).mean() + self.s.lambda_z * self.N(z, *self.posterior(x_tilde, alpha))
+        loss = self.excess(x_hat) + self.excess(x_tilde)
+        loss = loss + self.s.kappa * R + self.U(x_tilde, alpha).mean() + self.s.lambda_z * self.N(z, *self.posterior(x_tilde, alpha))
         if seen is not None:
             seen |= {"R": R}
         self.step("generator", self.gradients("generator", loss), lr)
@@ -119,7 +131,8 @@ class Reference:
         self.step("energy", self.gradients("energy", loss), energy_lr)
         mu, logvar, z_tilde = self.reconstruct(x, eps, alpha)
         K, N = self.K(mu, logvar), self.N(z, *self.posterior(x_tilde.detach(), alpha))
-        loss = self.s.kappa * self.R(self.G(z_tilde, alpha), x) + self.s.beta * K + self.s.lambda_z * N
+        x_hat = self.G(z_tilde, alpha)
+        loss = self.s.kappa * self.R(x_hat, x) + self.excess(x_hat) + self.s.beta * K + self.s.lambda_z * N
         seen |= {"K": K, "N": N}
         self.step("inference", self.gradients("inference", loss), lr)
         self.generator_step(x, z, eps, alpha, lr, x_tilde, seen)
@@ -141,12 +154,11 @@ class Reference:
         seen |= {"R": R, "K": K, "N": N}
         if self.s.updates == "energy_first":
             u_f = self.U(torch.cat([x_tilde, x_hat]) if self.s.reconstructions else x_tilde, alpha)
-        shared = self.s.kappa * R + self.pull(u_f, len(x))
-        # each player's loss, all differentiated before anyone steps; x_tilde does not depend on phi
-        phi = self.gradients("inference", shared + self.s.beta * K + self.s.lambda_z * N) if self.s.reconstructions else self.gradients(
-            "inference", self.s.kappa * R + self.s.beta * K + self.s.lambda_z * N
-        )  # fmt: skip
-        theta = self.gradients("generator", shared + self.s.lambda_z * N)
+        # each player's loss, all differentiated before anyone steps; phi reaches the energy through x_hat alone
+        shared = self.s.kappa * R + self.excess(x_hat) + self.s.lambda_z * N
+        pull = self.pull(u_f, len(x))
+        phi = self.gradients("inference", shared + self.s.beta * K + (pull if self.s.reconstructions else 0))
+        theta = self.gradients("generator", shared + pull + self.excess(x_tilde))
         if self.s.updates == "simultaneous":
             self.step("energy", energy, energy_lr)
         self.step("inference", phi, lr)
@@ -157,14 +169,15 @@ def stream(name: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(name.encode()))
 
 
-def draw(rounds: int, batch: int, latent: int, channels: int, resolution: int, generator_steps: int = 1) -> list[dict]:
+def draw(rounds: int, batch: int, latent: int, channels: int, resolution: int, generator_steps: int = 1, dtype=torch.float32) -> list[dict]:
     """Images and noise of each round; images are smooth and bounded, as images are."""
     out = []
     for i in range(rounds):
         size = (batch, channels, resolution, resolution)
         x = F.interpolate(torch.randn(batch, channels, 4, 4, generator=stream(f"x{i}")), resolution, mode="bilinear").tanh()
         x = (x + 0.05 * torch.randn(size, generator=stream(f"pixels{i}"))).clamp(-1, 1)
-        z, eps, *more = torch.randn(2 * generator_steps, batch, latent, generator=stream(f"z{i}"))
+        z, eps, *more = torch.randn(2 * generator_steps, batch, latent, generator=stream(f"z{i}")).to(dtype)
+        x = x.to(dtype)
         out.append({"x": x, "z": z, "eps": eps, "extra": list(zip(more[::2], more[1::2], strict=True))})
     return out
 
@@ -189,3 +202,13 @@ def plain():
     Plain.Settings, Plain.Reference = Settings, Reference
     Plain.stream, Plain.draw, Plain.worst = staticmethod(stream), staticmethod(draw), staticmethod(worst)
     return Plain
+
+
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the networks' fp32 outputs and DeepSpeed's reduction be fp64."""
+    from deepspeed.accelerator import get_accelerator
+
+    single = torch.Tensor.float
+    monkeypatch.setattr(torch.Tensor, "float", lambda t: t if t.dtype == torch.float64 else single(t))
+    monkeypatch.setattr(type(get_accelerator()), "supported_dtypes", lambda self: [torch.float64])

@@ -21,9 +21,8 @@ LR, ENERGY_LR = 3e-4, 1e-4
 
 def published_weights(updates: str) -> TriangleConfig:
     """kappa 3072, one of the KL's mean over dimensions (ours multiplies beta by d), 10 of the NLL's mean, nothing else."""
-    return TriangleConfig(
-        updates=updates, kappa_pixel=3.0, kappa_max=3072.0, beta=1 / D, lambda_z=10.0, lambda_u=0.0, r1=0.0, logvar_min=0.0, logvar_max=0.0
-    )
+    weights = {"kappa_pixel": 3.0, "kappa_max": 3072.0, "beta": 1 / D, "lambda_z": 10.0, "lambda_u": 0.0}
+    return TriangleConfig(updates=updates, **weights, r1=0.0, range=0.0, reconstruct_box=1, logvar_min=0.0, logvar_max=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +37,6 @@ def start(plain) -> dict[str, torch.nn.Module]:
                     p.mul_(math.sqrt(2 / p[0].numel()) / 0.02)
         net.double()
     return nets
-
-
-@pytest.fixture
-def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the networks' fp32 outputs and DeepSpeed's reduction be fp64."""
-    from deepspeed.accelerator import get_accelerator
-
-    single = torch.Tensor.float
-    monkeypatch.setattr(torch.Tensor, "float", lambda t: t if t.dtype == torch.float64 else single(t))
-    monkeypatch.setattr(type(get_accelerator()), "supported_dtypes", lambda self: [torch.float64])
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from hires.errors import HiresError
-from hires.objectives.divergence_triangle import TriangleConfig, check, kl, nll, soft_clamp
+from hires.objectives.divergence_triangle import TriangleConfig, check, kl, nll, overshoot, soft_clamp
 
 
 @pytest.fixture
@@ -48,7 +48,11 @@ def test_soft_clamp_is_off_when_its_bounds_cross():
 def test_kappa_grows_with_the_pixels_and_is_held_and_gamma_goes_on():
     config = TriangleConfig(kappa_pixel=3.0, kappa_max=3072.0, r1=2.0)
     assert [config.kappa(r) for r in (4, 8, 16, 32, 64, 1024)] == [48, 192, 768, 3072, 3072, 3072]
-    assert [config.gamma(r) for r in (16, 32, 64, 128)] == [0.5, 2.0, 8.0, 32.0]
+    assert [config.gamma(r) for r in (4, 16, 32, 64, 128)] == [0.5, 0.5, 2.0, 8.0, 32.0]
+
+
+def test_overshoot_is_the_mean_square_beyond_one():
+    assert overshoot(torch.tensor([-3.0, -1.0, 0.5, 1.0, 2.0])).item() == pytest.approx((4 + 1) / 5)
 
 
 BAD = [
@@ -60,6 +64,9 @@ BAD = [
     {"kappa_max": math.nan},
     {"lambda_u": -0.1},
     {"r1": -1.0},
+    {"r1_on": "fake"},
+    {"reconstruct_box": 3},
+    {"range": -1.0},
 ]
 
 

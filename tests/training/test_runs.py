@@ -1,6 +1,6 @@
 """A run is a function of (configuration, images seen): worlds, ZeRO stages, kills and stops change nothing but the order of sums.
 
-Runs are tiny, cross a growth and are trained by real processes; see `tiny` for their schedule: growth at 64 images, the end at 160.
+Runs are tiny, cross a growth and are trained by real processes; see `tiny` for their schedule: growth at 48 images, the end at 112.
 """
 
 from itertools import islice
@@ -24,13 +24,12 @@ from hires.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("several_runs.py")
-GROWN, END = 64, 160
+GROWN, END = 48, 112
 CALM = "optimizer.eps=1e-3"  # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
 STAGE = [CALM, "objective.r1=0"]  # stage 3 refuses the penalty
 RUNS = {
-    1: {"calm": [CALM], "usual": [], "order4": ["schedule.levels.4.micro_batch=4", "schedule.levels.8.micro_batch=4"],
-        "order8": ["schedule.levels.4.micro_batch=8", "schedule.levels.8.micro_batch=8"],
-        "keep": ["schedule.growth_moments=keep"], "reset": ["schedule.growth_moments=reset"]},
+    1: {"calm": [CALM], "usual": [], "order": ["schedule.levels.4.micro_batch=8", "schedule.levels.8.micro_batch=8"],
+        "keep": ["schedule.growth_moments=keep"]},
     2: {"calm": [CALM], **{f"stage{s}": [*STAGE, f"zero.stage={s}"] for s in range(4)}},
     4: {"calm": [CALM], "usual": []},
 }  # fmt: skip
@@ -73,7 +72,7 @@ def test_worlds_differ_by_no_more_than_the_order_of_sums_does(finished):
     and where that gradient is rounding, so is the sign. How far that carries is measured on the single process itself, with its sums in
     another order (micro-batches): the worlds' difference may be twice that, before and after."""
     for images in (GROWN, END):
-        itself = max(distance(finished / "usual-1", finished / f"order{m}-1", images) for m in (4, 8))
+        itself = distance(finished / "usual-1", finished / "order-1", images)
         between = distance(finished / "usual-1", finished / "usual-4", images)
         assert between <= max(2 * itself, 1e-5), (images, between, itself)
     assert distance(finished / "usual-1", finished / "usual-4", GROWN) < 1e-5
@@ -90,13 +89,12 @@ def steps(run: Path, images: int) -> dict[str, int]:
 
 def test_growth_resets_or_keeps_adams_moments(finished):
     before, after = GROWN // 16, (END - GROWN) // 16
-    for name in ("keep", "reset"):
+    for name in ("keep", "usual"):
         assert steps(finished / f"{name}-1", GROWN) == {"4x4": before}
     assert steps(finished / "keep-1", END) == {"4x4": before + after, "8x8": after}
-    assert steps(finished / "reset-1", END) == {"4x4": after, "8x8": after}  # and the end of the fade-in resets nothing
-    assert distance(finished / "keep-1", finished / "reset-1", GROWN) == 0
-    assert distance(finished / "keep-1", finished / "reset-1", END) > 1e-4
-    assert distance(finished / "usual-1", finished / "reset-1", END) == 0  # the default; and one run again is the same run
+    assert steps(finished / "usual-1", END) == {"4x4": after, "8x8": after}  # and the end of the fade-in resets nothing
+    assert distance(finished / "keep-1", finished / "usual-1", GROWN) == 0
+    assert distance(finished / "keep-1", finished / "usual-1", END) > 1e-4
 
 
 # ---------------------------------------------------------------------------------------------- killed and stopped
@@ -148,7 +146,7 @@ def test_killed_at_random_moments_it_ends_where_the_uninterrupted_run_ends(seed,
         run = Run(command, clean_env)
         run.read_until("saved", "resuming", "already")
         try:
-            run.process.wait(dice.uniform(0, seconds))
+            run.process.wait(dice.uniform(0, 0.8 * seconds))
             break  # done before its end came
         except subprocess.TimeoutExpired:
             run.process.send_signal(signal.SIGKILL)
@@ -158,7 +156,7 @@ def test_killed_at_random_moments_it_ends_where_the_uninterrupted_run_ends(seed,
     same_bits(uninterrupted, tmp_path / "run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_asked_to_stop_it_saves_and_goes_on_from_there(number, whole, tiny, clean_env, tmp_path):
     command = [*tiny, f"run={tmp_path / 'run'}", "train.checkpoint_every=10k"]
     run = Run(command, clean_env)
@@ -177,7 +175,7 @@ def test_a_finished_run_started_again_does_nothing_and_succeeds(whole, tiny, hir
     run, _ = whole
     before = {file: file.stat().st_mtime_ns for file in (run / "checkpoints").rglob("*")}
     again = hires("train", *tiny, f"run={run}")
-    assert again.returncode == 0 and "already has 160 of 160 images" in again.stdout
+    assert again.returncode == 0 and "already has 112 of 112 images" in again.stdout
     assert {file: file.stat().st_mtime_ns for file in (run / "checkpoints").rglob("*")} == before
 
 

@@ -201,6 +201,24 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(damage, two):
     assert state.newest_valid(two, told.append) is None
 
 
+def test_a_damaged_newer_checkpoint_is_not_kept_in_place_of_good_ones(two):
+    """With train.keep=1, what was saved after resuming from 32 would go, and the damaged 64 would stay."""
+    flip(two / state.folder_name(64))
+    assert state.from_first_rank(two, lambda text: None).images == 32
+    shutil.copytree(two / state.folder_name(32), two / state.folder_name(48))
+    state.retain(two, 1)
+    assert state.complete(two) == [two / state.folder_name(48)]
+    assert (two / f"damaged-{state.folder_name(64)}").is_dir()  # and is not lost
+
+
+def test_nothing_begins_again_where_all_are_damaged(two):
+    for path in state.complete(two):
+        flip(path)
+    with pytest.raises(HiresError, match="none of its checkpoints is whole"):
+        state.from_first_rank(two, lambda text: None)
+    assert state.from_first_rank(two / "nothing") is None
+
+
 def test_what_was_never_committed_is_no_checkpoint(two):
     whole = two / state.folder_name(64)
     half = two / state.folder_name(96)
