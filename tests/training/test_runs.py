@@ -1,6 +1,6 @@
 """A run is a function of (configuration, images seen): worlds, ZeRO stages, kills and stops change nothing but the order of sums.
 
-Runs are tiny, cross a growth and are trained by real processes; see `tiny` for their schedule: growth at 48 images, the end at 112.
+Runs are tiny, cross a growth and are trained by real processes; see `tiny`: growth at 48 images, stable from 80, the end at 112.
 """
 
 from itertools import islice
@@ -24,7 +24,7 @@ from hires.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("several_runs.py")
-GROWN, END = 48, 112
+GROWN, STABLE, END = 48, 80, 112
 CALM = "optimizer.eps=1e-3"  # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
 STAGE = [CALM, "objective.r1=0"]  # stage 3 refuses the penalty
 RUNS = {
@@ -140,20 +140,27 @@ def same_bits(a: Path, b: Path) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_at_random_moments_it_ends_where_the_uninterrupted_run_ends(seed, whole, tiny, clean_env, tmp_path):
+    """Each time after a random number of checkpoints and a random while more: short, to hit steps and saves, or long, to hit a growth.
+
+    Goes on until one kill left a checkpoint inside a phase, where resuming is more than beginning a level.
+    """
     uninterrupted, seconds = whole
-    command, dice, killed = [*tiny, f"run={tmp_path / 'run'}"], random.Random(seed), 0
-    for _ in range(3):
-        run = Run(command, clean_env)
-        run.read_until("saved", "resuming", "already")
-        try:
-            run.process.wait(dice.uniform(0, 0.8 * seconds))
-            break  # done before its end came
-        except subprocess.TimeoutExpired:
-            run.process.send_signal(signal.SIGKILL)
-            killed += run.finish() == -signal.SIGKILL
-    assert killed
+    run_folder, dice, inside = tmp_path / "run", random.Random(seed), 0
+    command = [*tiny, f"run={run_folder}", "train.checkpoint_every=16"]
+    for _ in range(6):
+        run, saves = Run(command, clean_env), dice.randint(1, 2)
+        if len(list(islice((line for line in run.process.stdout if "saved" in line), saves))) < saves:
+            break  # the end came first
+        time.sleep(dice.uniform(0, dice.choice([0.03, 0.03, seconds / 7])))
+        run.process.send_signal(signal.SIGKILL)
+        assert run.finish() in (0, -signal.SIGKILL)
+        left = int(state.complete(run_folder / "checkpoints")[-1].name.removeprefix("images-"))
+        inside += left not in (GROWN, STABLE, END)
+        if inside and left > GROWN:
+            break
+    assert inside
     assert Run(command, clean_env).finish() == 0
-    same_bits(uninterrupted, tmp_path / "run")
+    same_bits(uninterrupted, run_folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM])
