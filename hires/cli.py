@@ -1,11 +1,13 @@
 """`hires VERB key=value …`: each verb reads its configuration, checks it and calls the library."""
 
+import errno
 import importlib
 import os
 import sys
 
 from hires.errors import HiresError
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a person can mend: full, over quota, read-only, not allowed
 VERBS = {
     "prepare": "a folder of pictures (or the built-in digits) -> a pyramid of shards",
     "plan": "print a training schedule as a table, without training",
@@ -36,10 +38,18 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         return importlib.import_module(f"hires.verbs.{verb}").run(configuration.load(verb, overrides)) or 0
     except (HiresError, DataError) as error:
-        print(f"hires {verb}: error: {error}".replace(f"error: hires {verb}:", "error:"), file=sys.stderr, flush=True)
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            os._exit(1)  # the other ranks may wait in a collective; torchrun and srun end them when this one fails
-        return 1
+        return _fail(verb, str(error))
+    except OSError as error:
+        if error.errno not in DISK:
+            raise  # not the disk's fault: a traceback helps more
+        return _fail(verb, f"{error.filename or 'a file'}: {error.strerror}")
+
+
+def _fail(verb: str, text: str) -> int:
+    print(f"hires {verb}: error: {text}".replace(f"error: hires {verb}:", "error:"), file=sys.stderr, flush=True)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        os._exit(1)  # the other ranks may wait in a collective; torchrun and srun end them when this one fails
+    return 1
 
 
 if __name__ == "__main__":

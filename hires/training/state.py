@@ -56,7 +56,10 @@ def save(folder: Path, players: dict[str, Player], images: int, info: dict) -> P
         if rank == 0:
             for buffer, value in player.network.named_buffers():
                 tensors[f"{player.name}/{buffer}/buffer@0"] = value.detach().cpu().clone().reshape(-1)
-    save_file(tensors, temporary / name)
+    try:
+        save_file(tensors, temporary / name)
+    except SafetensorError as error:  # a full disk comes as this, not as an OSError
+        raise HiresError(f"{final}: checkpoint not written: {error}; the ones before it are untouched") from error
     os.chmod(temporary / name, 0o644)  # safetensors makes files that nobody else on a cluster could read
     _fsync(temporary / name)
     entry = {"name": name, "bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
