@@ -32,7 +32,7 @@ def main() -> None:
 
     r = args.resolution
     overrides = [f"schedule.levels.{r}.batch=1", f"network={args.network}", f"train.precision={args.precision}"]
-    config = configuration.load("train", ["experiment=celebahq_1024", "run=none", "data.path=none", *overrides])
+    config = configuration.load("train", ["experiment=celebahq_1024", "run=none", "data.root=none", *overrides])
     world = distributed.start(args.threads)
     schedule = Schedule(config.schedule)
     level = next(level for level in schedule.levels if level.resolution == r)

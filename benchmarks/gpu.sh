@@ -102,7 +102,7 @@ if [ -e "$DATA/manifest.json" ]; then
   RUN=$(mktemp -d)/run
   # stopped by SIGTERM the run saves and leaves with status 85; the last seconds are for that and for the copies
   # shellcheck disable=SC2086  # TRAIN holds several words
-  TAIL=12 part train $(($(left) - 20)) "$PYTHON" -m hires train ${TRAIN:-experiment=pictures} data.path="$DATA" run="$RUN" \
+  TAIL=12 part train $(($(left) - 20)) "$PYTHON" -m hires train ${TRAIN:-experiment=pictures} data.root="$DATA" run="$RUN" \
     train.precision="$PRECISION"
   cp "$RUN/metrics.jsonl" "$OUT/metrics.jsonl" 2> /dev/null || say "train: no metrics came of it"
   # the newest grid of each kind, since $OUT may hold few files

@@ -189,7 +189,7 @@ class Contender:
 
 def settings(args: argparse.Namespace):
     """The training configuration that the arguments ask for, in its structured form."""
-    overrides = [f"network={args.network}", f"train.precision={args.precision}", f"zero.stage={args.stage}", "run=none", "data.path=none"]
+    overrides = [f"network={args.network}", f"train.precision={args.precision}", f"zero.stage={args.stage}", "run=none", "data.root=none"]
     return configuration.load("train", overrides)
 
 

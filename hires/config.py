@@ -26,10 +26,13 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 class DataConfig:
     """Where the shards are and how they are fed."""
 
-    path: str = MISSING  # a folder that `hires prepare` made
+    root: str = MISSING  # what `hires prepare` made: a folder, or an address (https://…, s3://…)
+    loader: str = "webdataset"  # webdataset (Pillow decodes) | dali (on the GPU where there is one)
     mirror: bool = True  # flip half of the images left to right
     cache_gb: float = 4.0  # levels of at most this size are decoded once and held in memory
     workers: int = 2  # decoding threads for the others
+    remote_cache: str = ""  # where shards of an address are kept; empty: in the user's cache folder
+    remote_gb: float = 50.0  # at most so many of them (10^9 bytes)
 
 
 @dataclass

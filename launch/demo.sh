@@ -9,7 +9,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
 
 if [[ -z $folder ]]; then
   experiment=digits resolution=${resolution:-16} out=demo/digits-$resolution
-  source=(source=digits holdout=197)
+  source=(source=digits split.holdout=197)
 else
   [[ -d $folder ]] || { echo "DATA=$folder: no such folder; wanted a folder of pictures" >&2; exit 1; }
   name=$(basename "$(realpath "$folder")")
@@ -18,7 +18,7 @@ else
 fi
 
 hires prepare "${source[@]}" "resolution=$resolution" "out=$out/data"
-hires train "experiment=$experiment" "data.path=$out/data" "run=$out/run" "schedule.resolution=$resolution"
+hires train "experiment=$experiment" "data.root=$out/data" "run=$out/run" "schedule.resolution=$resolution"
 rm -rf "$out/bundle" # made anew from the run's end
 hires export "run=$out/run" "out=$out/bundle"
 hires sample "sampler=$out/bundle" "out=$out/samples.png"

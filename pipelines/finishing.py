@@ -1,6 +1,6 @@
 """What makes a folder of shards a data set: index, report and, last of all, the manifest."""
 
-from collections.abc import Sequence
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -8,22 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from .codecs import LOSSLESS_UP_TO
+from .codecs import codec_of
 from .errors import DataError
-from .shards import FORMAT, MANIFEST, SPLITS
-from .sources import source_fingerprint
-from .writing import Job, Shard, finished_shard, write_whole
+from .listing import SPLITS
+from .shards import ENTRY, FORMAT, INDEX, MANIFEST
+from .writing import Job, finished_shard, write_whole
 
 
-def finish(job: Job, plan: Sequence[Shard], path: str, seconds: float) -> dict[str, Any]:
+def finish(job: Job, path: str, licence: str, seconds: float) -> dict[str, Any]:
     """Writes index, report.json and manifest.json from the shards' ledgers, and returns the report.
 
-    Raises DataError if no training picture is left, or a shard vanished meanwhile.
+    Memory grows with the number of shards and of bad pictures alone. Raises DataError if no training picture is left, or a shard vanished
+    meanwhile.
     """
     (job.out / MANIFEST).unlink(missing_ok=True)  # of a data set being mended: until all is well it is not finished
-    index, shards, bad = Index(job.out / "index", job.levels), {split: [] for split in SPLITS}, []
+    index, shards, bad = Index(job.out / "index", job.levels), {split: [] for split in SPLITS}, list(job.listing.repeated)
     histogram = np.zeros((job.identity["channels"], 256), np.int64)
-    for shard in plan:
+    for shard in job.listing.shards:
         ledger = finished_shard(job, shard)
         if ledger is None:
             raise DataError(f"{job.out}: {shard.name} vanished, or its pictures changed, while preparing; run hires prepare again")
@@ -38,7 +39,8 @@ def finish(job: Job, plan: Sequence[Shard], path: str, seconds: float) -> dict[s
     counts = {split: sum(shard["images"] for shard in shards[split]) for split in SPLITS}
     if not counts["train"]:
         raise DataError(f"{job.out}: none of the {len(bad)} pictures to train on can be used, the first: {bad[0]['reason']}")
-    index_files = index.close()
+    text = json.dumps({"format": FORMAT, "entry": ENTRY.descr, "counts": counts, "files": index.close()}, indent=1)
+    write_whole(job.out / INDEX, text)
     _remove_strangers(job, {shard["name"] for split in SPLITS for shard in shards[split]})
     report = {"status": "prepared", "out": str(job.out), **counts, "skipped": len(bad), "seconds": round(seconds, 1), "bad": bad}
     write_whole(job.out / "report.json", json.dumps(report, indent=1))
@@ -46,20 +48,26 @@ def finish(job: Job, plan: Sequence[Shard], path: str, seconds: float) -> dict[s
     identity = job.identity
     manifest = {
         "format": FORMAT,
-        "source": {"path": path, "images": len(job.source.items), "fingerprint": source_fingerprint(job.source)},
+        "source": {
+            "kind": identity["source"],
+            "path": path,
+            "images": job.listing.images + len(job.listing.repeated),
+            "fingerprint": job.listing.fingerprint,
+        },
+        "licence": licence,
         "settings": identity,
         "counts": counts,
         "skipped": len(bad),
         "channels": identity["channels"],
         "levels": job.levels,
-        "codec": {f"up to {LOSSLESS_UP_TO}": "png", "above": identity["codec"]},
+        "codecs": {str(level): codec_of(level, identity["codec"]).name for level in job.levels},
         "filter": identity["filter"],
         "crop": "centre square",
-        "pyramid": "each pixel is the mean of the top level's pixels it covers, rounded half up",
-        "split": "held out: keys that start with holdout_prefix, then those with the smallest sha256 of holdout_seed:key",
+        "pyramid": _pyramid(job),
+        "split": "held out: keys that start with split.prefix, then those with the smallest sha256 of split.seed:key",
         "mean": mean,
         "std": std,
-        "index": index_files,
+        "index": {"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()},
         "shards": shards,
     }
     write_whole(job.out / MANIFEST, json.dumps(manifest, indent=1))
@@ -67,7 +75,7 @@ def finish(job: Job, plan: Sequence[Shard], path: str, seconds: float) -> dict[s
 
 
 class Index:
-    """index/: per split and level a file of little-endian int64 pairs (offset, size), and per split its keys, one a line.
+    """index/: per split and level a file of one ENTRY (offset, size, CRC-32) a picture, and per split its keys, one a line.
 
     Written shard by shard, so memory does not grow with the data set; read by Shards, which maps it.
     """
@@ -75,24 +83,33 @@ class Index:
     def __init__(self, folder: Path, levels: list[int]):
         folder.mkdir(exist_ok=True)
         self.levels = levels
-        self._places = {(split, level): (folder / f"{split}-{level}.offsets").open("wb") for split in SPLITS for level in levels}
+        self._places = {(split, level): (folder / f"{split}-{level}.entries").open("wb") for split in SPLITS for level in levels}
         self._keys = {split: (folder / f"{split}.keys").open("w", encoding="utf-8") for split in SPLITS}
 
     def add(self, split: str, ledger: dict) -> None:
         """Appends the pictures of one shard."""
         self._keys[split].writelines(key + "\n" for key in ledger["keys"])
         for level in self.levels:
-            self._places[split, level].write(np.asarray(ledger["levels"][str(level)]["samples"], "<i8").tobytes())
+            rows = [tuple(row) for row in ledger["levels"][str(level)]["entries"]]
+            self._places[split, level].write(np.array(rows, ENTRY).tobytes())
 
-    def close(self) -> dict[str, int]:
-        """Brings the files to disk; their names and sizes in bytes."""
-        sizes = {}
+    def close(self) -> dict[str, dict]:
+        """Brings the files to disk; name -> size in bytes and sha256."""
+        found = {}
         for file in [*self._places.values(), *self._keys.values()]:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-            sizes[Path(file.name).name] = os.path.getsize(file.name)
-        return sizes
+            with open(file.name, "rb") as whole:
+                digest = hashlib.file_digest(whole, "sha256").hexdigest()
+            found[f"index/{Path(file.name).name}"] = {"bytes": os.path.getsize(file.name), "sha256": digest}
+        return found
+
+
+def _pyramid(job: Job) -> str:
+    mean = "each pixel is the mean of the top level's pixels it covers, rounded half up"
+    stored = [level for level in job.source.levels if level <= job.levels[-1]]
+    return f"levels {', '.join(map(str, stored))} as the source stores them; below: {mean}" if stored else mean
 
 
 def _remove_strangers(job: Job, names: set[str]) -> None:

@@ -33,7 +33,7 @@ class Loader:
         self.shape = (shards.channels, resolution, resolution)
         count = shards.count(split)
         if not count:
-            raise DataError(f"{shards.path}: no picture in the split {split}; prepare it with holdout= or holdout_prefix=")
+            raise DataError(f"{shards.root}: no picture in the split {split}; prepare it with split.holdout= or split.prefix=")
         self.cached = count * math.prod(self.shape) <= cache_gb * 1e9
         # Memory of an empty tensor is taken only where it is written.
         self._cache = torch.empty((count, *self.shape), dtype=torch.uint8) if self.cached else None
@@ -86,11 +86,11 @@ class Loader:
         pixels = target.numpy()
         for index, slot, blob in zip(indices.tolist(), slots.tolist(), blobs, strict=True):
             try:
-                pixels[slot] = decode(blob, self.resolution, self.shards.channels)
+                pixels[slot] = decode(blob, self.resolution, self.shards.channels).transpose(2, 0, 1)
             except ValueError as error:
-                shard, key = self.shards.shard_of(self.resolution, self.split, index), self.shards.keys(self.split)[index]
+                place = self.shards.place(self.resolution, self.split, index)
                 wanted = f"a picture of {self.resolution}x{self.resolution}, {self.shards.channels} channel(s)"
-                raise DataError(f"{shard}: {key}: {error}; wanted {wanted}: delete the shard and run hires prepare again") from error
+                raise DataError(f"{place}: {error}; wanted {wanted}: delete the shard and run hires prepare again") from error
             if self.cached:
                 self._known[slot] = True
 

@@ -1,46 +1,64 @@
-"""A prepared data set on disk, opened and checked."""
+"""A prepared data set, opened and checked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import functools
+import hashlib
 import json
 import os
 from pathlib import Path
+import zlib
 
 import numpy as np
 
+from .codecs import Codec
 from .errors import DataError
+from .files import Files, LocalFiles
+from .listing import SPLITS
 
-FORMAT = 1
-SPLITS = ("train", "holdout")
-MANIFEST = "manifest.json"
-OPEN_FILES = 64  # an epoch touches Order.window shards at a time; ulimits start at 256
+FORMAT = 2
+MANIFEST, INDEX = "manifest.json", "index.json"
+ENTRY = np.dtype([("offset", "<i8"), ("size", "<u4"), ("crc32", "<u4")])  # of one picture's bytes in its shard: a row of index/
 
 
 class Shards:
-    """A folder that `hires prepare` wrote: levels of webdataset shards, each with the same pictures in the same order."""
+    """What `hires prepare` wrote: levels of webdataset shards, each with the same pictures in the same order."""
 
-    def __init__(self, path: Path, manifest: dict):
-        self.path, self.manifest = path, manifest
+    def __init__(self, files: Files, manifest: dict):
+        self.files, self.manifest, self.root = files, manifest, files.root
         self.levels: list[int] = manifest["levels"]
         self.channels: int = manifest["channels"]
         self._starts = {split: np.cumsum([0, *self.shard_sizes(split)]) for split in SPLITS}
-        self._open = functools.lru_cache(maxsize=OPEN_FILES)(_File)
+        self._open = functools.lru_cache(maxsize=files.open_at_once)(lambda name: _File(files.open(name)))
         self._index = functools.cache(self._load_index)
 
     @classmethod
-    def open(cls, path: str | Path) -> "Shards":
-        """The data set at `path`; raises DataError if it is missing, unfinished, of another format, or a file is missing or cut short."""
-        path = Path(path)
-        if not path.is_dir():
-            raise DataError(f"{path}: no such folder; wanted a data set, make it with hires prepare out={path}")
-        shards = cls(path, read_manifest(path))
-        for split in SPLITS:
-            for shard in shards.manifest["shards"][split]:
-                for level, found in shard["levels"].items():
-                    _check_size(path / level / f"{shard['name']}.tar", found["bytes"])
-        for name, size in shards.manifest["index"].items():
-            _check_size(path / "index" / name, size)
+    def open(cls, root: str | Path, cache: str = "", cache_gb: float = 50.0) -> "Shards":
+        """The data set at `root`, a folder or an address (http://, https://, or any scheme that fsspec knows, such as s3://).
+
+        Of an address, files are fetched when needed into the folder `cache`, which keeps at most `cache_gb` (10^9 bytes) of shards. Raises
+        DataError if the data set is missing, unfinished, of another format, or a file is missing or cut short.
+        """
+        if "://" in str(root):
+            from .remote import RemoteFiles  # fsspec, which a local folder does not need
+
+            files = RemoteFiles(str(root), cache, cache_gb)
+        else:
+            files = LocalFiles(root)
+        shards = cls(files, read_manifest(files))
+        for name, size, digest in shards.contents():
+            files.check(name, size, digest)
         return shards
+
+    def contents(self) -> Iterable[tuple[str, int, str]]:
+        """Name, bytes and sha256 of each file of the data set but the manifest, the index first."""
+        found = self.manifest["index"]
+        yield INDEX, found["bytes"], found["sha256"]
+        for name, found in self._index_files.items():
+            yield name, found["bytes"], found["sha256"]
+        for split in SPLITS:
+            for shard in self.manifest["shards"][split]:
+                for level, found in shard["levels"].items():
+                    yield f"{level}/{shard['name']}.tar", found["bytes"], found["sha256"]
 
     def count(self, split: str) -> int:
         """Number of pictures in `split` (train | holdout)."""
@@ -52,84 +70,100 @@ class Shards:
 
     def keys(self, split: str) -> list[str]:
         """The keys of all pictures of `split`, in order."""
-        return (self.path / "index" / f"{split}.keys").read_text(encoding="utf-8").splitlines()
+        return self.files.path(f"index/{split}.keys").read_text(encoding="utf-8").splitlines()
+
+    def codec(self, resolution: int) -> Codec:
+        """How a level is stored."""
+        return Codec(self.manifest["codecs"][str(resolution)])
 
     def require_level(self, resolution: int) -> None:
         """Raises DataError unless the level `resolution` was prepared."""
         if resolution not in self.levels:
             there = ", ".join(map(str, self.levels))
-            raise DataError(f"{self.path}: no level {resolution}, it has {there}; prepare one that has it in another out=")
+            raise DataError(f"{self.root}: no level {resolution}, it has {there}; prepare one that has it in another out=")
+
+    def entries(self, resolution: int, split: str) -> np.ndarray:
+        """Offset, size and CRC-32 of each picture's bytes in its shard, an array (N,) of ENTRY mapped from the index."""
+        self.require_level(resolution)
+        return self._index(resolution, split)
 
     def read(self, resolution: int, split: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
         """The stored bytes of pictures `indices` (each in 0..count-1) of a level, in that order, from any thread or forked process.
 
-        Raises DataError if there is no such level or a shard ends too early, IndexError for an index out of range.
+        Raises DataError if there is no such level, or naming shard and key where bytes are missing or are not those that were written;
+        IndexError for an index out of range.
         """
-        self.require_level(resolution)
-        wanted = np.asarray(indices, dtype=np.int64)
-        index = self._index(resolution, split)
+        wanted, index = np.asarray(indices, dtype=np.int64), self.entries(resolution, split)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(index)):
             raise IndexError(f"pictures {wanted.min()}..{wanted.max()} of {len(index)} in {split}")
         out = []
-        for number, (offset, size) in zip(self._shard_numbers(split, wanted), index[wanted].tolist(), strict=True):
-            file = self._file(resolution, split, number)
-            opened = self._open(file)  # held by name: another thread may drop it from the cache while we read
+        for i, number, (offset, size, crc) in zip(wanted.tolist(), self.shard_numbers(split, wanted), index[wanted].tolist(), strict=True):
+            opened = self._open(self.shard_file(resolution, split, number))  # held by name: another thread may drop it from the cache
             data = os.pread(opened.descriptor, size, offset)
             if len(data) != size:
                 found = os.fstat(opened.descriptor).st_size
-                raise DataError(f"{file}: cut short at {found} bytes while in use; wanted {offset + size}, run hires prepare again")
+                raise DataError(f"{self.place(resolution, split, i)}: the shard was cut short to {found} bytes; wanted {offset + size}")
+            if zlib.crc32(data) != crc:
+                raise DataError(f"{self.place(resolution, split, i)}: {size} bytes that are not those written (CRC-32); {MEND}")
             out.append(data)
         return out
 
-    def shard_of(self, resolution: int, split: str, index: int) -> Path:
-        """The file that holds picture `index` of `split` on a level."""
-        return self._file(resolution, split, self._shard_numbers(split, index)[0])
+    def place(self, resolution: int, split: str, index: int) -> str:
+        """Where picture `index` of `split` lies on a level, for a person: 'data/faces/256/shard-00001.tar: key'."""
+        number = self.shard_numbers(split, np.array([index]))[0]
+        return f"{self.root}/{self.shard_file(resolution, split, number)}: {self.keys(split)[index]}"
 
-    def _shard_numbers(self, split: str, indices: np.ndarray | int) -> list[int]:
-        return (np.searchsorted(self._starts[split], np.atleast_1d(indices), side="right") - 1).tolist()
+    def shard_file(self, resolution: int, split: str, number: int) -> str:
+        """The name of a shard's file, relative to the root."""
+        return f"{resolution}/{self.manifest['shards'][split][number]['name']}.tar"
 
-    def _file(self, resolution: int, split: str, number: int) -> Path:
-        return self.path / str(resolution) / f"{self.manifest['shards'][split][number]['name']}.tar"
+    def shard_numbers(self, split: str, indices: np.ndarray) -> list[int]:
+        """The number of the shard that each picture lies in."""
+        return (np.searchsorted(self._starts[split], indices, side="right") - 1).tolist()
+
+    def prefetch(self, resolution: int, numbers: Iterable[int]) -> None:
+        """Tells in which order the training shards of a level will be needed; only remote ones care."""
+        self.files.prefetch(self.shard_file(resolution, "train", number) for number in numbers)
+
+    @functools.cached_property
+    def _index_files(self) -> dict:
+        found = self.manifest["index"]
+        self.files.check(INDEX, found["bytes"], found["sha256"])
+        path = self.files.path(INDEX)
+        try:
+            text = path.read_bytes()
+            if hashlib.sha256(text).hexdigest() == found["sha256"]:
+                return json.loads(text)["files"]
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: not the one that was written with {MANIFEST} (sha256); {MEND}")
 
     def _load_index(self, resolution: int, split: str) -> np.ndarray:
         if not self.count(split):
-            return np.empty((0, 2), np.int64)  # an empty file cannot be mapped
-        return np.memmap(self.path / "index" / f"{split}-{resolution}.offsets", "<i8", "r", shape=(self.count(split), 2))
+            return np.empty(0, ENTRY)  # an empty file cannot be mapped
+        return np.memmap(self.files.path(f"index/{split}-{resolution}.entries"), ENTRY, "r", shape=(self.count(split),))
 
 
-def read_manifest(path: Path) -> dict:
-    """The manifest in folder `path`; raises DataError if there is none, which means unfinished, or one of another format."""
+MEND = "delete the file and run hires prepare again"
+
+
+def read_manifest(files: Files) -> dict:
+    """The manifest; raises DataError if there is none, which means unfinished, or one of another format."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: not finished (no {MANIFEST}): run hires prepare again") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path / MANIFEST}: cannot be read ({error})") from error
+        manifest = json.loads(files.manifest())
+    except ValueError as error:
+        raise DataError(f"{files.root}/{MANIFEST}: cannot be read ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else "none"
-        raise DataError(f"{path / MANIFEST}: format {found}; wanted format {FORMAT}")
+        raise DataError(f"{files.root}/{MANIFEST}: format {found}; wanted format {FORMAT}: prepare it again in another out=")
     return manifest
 
 
 class _File:
     """A file descriptor that lives as long as someone reads from it: dropped from the cache while a thread is inside, it closes later."""
 
-    def __init__(self, path: Path):
-        self.descriptor = -1
-        try:
-            self.descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
+    def __init__(self, descriptor: int):
+        self.descriptor = descriptor
 
     def __del__(self):
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-
-
-def _check_size(file: Path, wanted: int) -> None:
-    try:
-        found = file.stat().st_size
-    except FileNotFoundError:
-        raise DataError(f"{file}: missing; wanted {wanted} bytes, run hires prepare again") from None
-    if found != wanted:
-        raise DataError(f"{file}: {found} bytes; wanted {wanted}, run hires prepare again")
+        os.close(self.descriptor)

@@ -9,13 +9,15 @@ import os
 from pathlib import Path
 import tarfile
 from typing import Any
+import zlib
 
 import numpy as np
 
 from .codecs import codec_of
 from .errors import DataError
+from .listing import Listing, Shard
 from .pictures import histogram, pyramid, square
-from .sources import Source
+from .sources import Item, Source
 
 WORK = ".prepare"  # the folder of ledgers and half-written files
 BLOCK = 512  # bytes; tar pads members to it
@@ -26,24 +28,11 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Shard:
-    """What a shard is made of: numbers of pictures in the source."""
-
-    split: str  # train | holdout
-    number: int
-    items: list[int]
-
-    @property
-    def name(self) -> str:
-        """File name without suffix, the same on every level."""
-        return f"{'shard' if self.split == 'train' else 'holdout'}-{self.number:05d}"
-
-
-@dataclass(frozen=True)
 class Job:
     """What all workers share; it reaches them by fork, so nothing of it is copied or pickled."""
 
     source: Source
+    listing: Listing
     out: Path
     levels: list[int]
     identity: dict[str, Any]  # the settings that the bytes depend on
@@ -53,8 +42,8 @@ class Job:
 
     def fingerprint(self, shard: Shard) -> str:
         """Changes when the settings or any picture of the shard change."""
-        items = [self.source.items[i] for i in shard.items]
-        text = json.dumps([self.identity, [[item.key, item.size, item.mtime_ns] for item in items]], sort_keys=True)
+        items = [[item.key, item.size, item.stamp] for item in self.listing.items(shard)]
+        text = json.dumps([self.identity, items], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def ledger(self, shard: Shard) -> Path:
@@ -93,24 +82,19 @@ def _write(job: Job, shard: Shard) -> None:
     with ExitStack() as stack:
         codecs = {level: codec_of(level, identity["codec"]) for level in job.levels}
         tars = {level: stack.enter_context(Tar(job.out / WORK / f"{shard.name}-{level}.tar")) for level in job.levels}
-        for i in shard.items:
+        for item in job.listing.items(shard):
             if job.stop.is_set():
                 raise Stopped
-            item = job.source.items[i]
             try:
-                image = job.source.load(i)
-                try:
-                    top = square(image, job.levels[-1], channels, identity["filter"], identity["allow_upscale"] or job.source.upscales)
-                except Exception as error:  # broken EXIF, a colour profile or mode that Pillow cannot convert, a size that is wrong
-                    raise DataError(f"{item.file}: {error}") from error
+                levels = _levels(job, item)
             except DataError as error:
                 if job.on_error == "fail":
                     raise DataError(f"{error} (on_error=skip leaves such pictures out)") from error
-                bad.append({"key": item.key, "file": item.file, "reason": str(error)})
+                bad.append({"key": item.key, "file": item.name, "reason": str(error)})
             else:
                 keys.append(item.key)
-                values += histogram(top)
-                for pixels in pyramid(top):
+                values += histogram(levels[0])
+                for pixels in levels:
                     level = pixels.shape[0]
                     tars[level].add(f"{item.key}.{codecs[level].suffix}", codecs[level].encode(pixels))
             with job.done.get_lock():
@@ -118,7 +102,7 @@ def _write(job: Job, shard: Shard) -> None:
     levels = {}
     for level, tar in tars.items():
         if keys:
-            levels[str(level)] = {"bytes": tar.path.stat().st_size, "sha256": tar.sha256(), "samples": tar.samples}
+            levels[str(level)] = {"bytes": tar.path.stat().st_size, "sha256": tar.sha256(), "entries": tar.entries}
             os.replace(tar.path, job.place(shard, level))
             sync_folder(job.place(shard, level).parent)
         else:
@@ -127,12 +111,29 @@ def _write(job: Job, shard: Shard) -> None:
     write_whole(job.ledger(shard), json.dumps({**ledger, "histogram": values.tolist(), "levels": levels}))
 
 
+def _levels(job: Job, item: Item) -> list[np.ndarray]:
+    """The picture at all levels, from the top down; raises DataError naming it."""
+    identity, top = job.identity, job.levels[-1]
+    if job.source.levels:
+        stored = [pixels for pixels in job.source.load_levels(item) if pixels.shape[0] <= top]
+        if not stored or stored[0].shape != (top, top, identity["channels"]):
+            found = "x".join(map(str, stored[0].shape)) if stored else f"levels {job.source.levels}"
+            raise DataError(f"{item.name}: found {found}; wanted {top}x{top}x{identity['channels']}")
+        return [*stored, *list(pyramid(stored[-1]))[1:]]
+    image = job.source.load(item)
+    try:
+        pixels = square(image, top, identity["channels"], identity["filter"], identity["allow_upscale"] or job.source.upscales)
+    except Exception as error:  # broken EXIF, a colour profile or mode that Pillow cannot convert, a size that is wrong
+        raise DataError(f"{item.name}: {error}") from error
+    return list(pyramid(pixels))
+
+
 class Tar:
     """A tar file being written, the same bytes for the same members: no times, no users, GNU format for long names."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.samples: list[tuple[int, int]] = []  # offset and size of each member's bytes
+        self.entries: list[tuple[int, int, int]] = []  # offset, size and CRC-32 of each member's bytes
         self._file = path.open("wb")
         self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)
 
@@ -142,7 +143,7 @@ class Tar:
         member.size, member.mode = len(data), 0o444
         self._tar.addfile(member, io.BytesIO(data))
         padded = -(-len(data) // BLOCK) * BLOCK
-        self.samples.append((self._tar.offset - padded, len(data)))
+        self.entries.append((self._tar.offset - padded, len(data), zlib.crc32(data)))
 
     def sha256(self) -> str:
         """Of the closed file, as hex."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hires.errors import HiresError
 from hires.sampling.atomic import whole_file
-from hires.torchvision_cpu import torchvision
+from pipelines.torchvision_cpu import torchvision
 
 READABLE = 64  # smallest side of a grid's cell in pixels
 

@@ -47,11 +47,11 @@ class Trainer:
         }
         if config.train.keep < 1:
             raise HiresError(f"train.keep={config.train.keep}: wanted at least 1 checkpoint")
-        self.shards = Shards.open(config.data.path)
+        self.shards = Shards.open(config.data.root)
         for level in self.schedule.levels:
             self.shards.require_level(level.resolution)
         if self.shards.channels != config.network.image_channels:
-            raise HiresError(f"network.image_channels={config.network.image_channels}: {config.data.path} has {self.shards.channels}")
+            raise HiresError(f"network.image_channels={config.network.image_channels}: {config.data.root} has {self.shards.channels}")
         self.order = Order(self.shards.shard_sizes("train"), config.train.seed)
         self.run = Path(config.run)
         self.checkpoints = self.run / "checkpoints"
@@ -233,7 +233,7 @@ class Trainer:
             size = sum(shape.numel() for shape in p.shapes.values())
             parts.append(f"{name}: {size / 1e6:.2f} M parameters, {p.optimizer_bytes() / 1e6:.1f} MB of moments a rank")
         counts = ", ".join(f"{self.shards.count(s):,} {s}" for s in ("train", "holdout"))
-        table.caption = "\n".join([*parts, f"{self.config.data.path}: {counts}, {len(self.shards.shard_sizes('train'))} shards a level"])
+        table.caption = "\n".join([*parts, f"{self.config.data.root}: {counts}, {len(self.shards.shard_sizes('train'))} shards a level"])
         return table
 
     def _finish(self, code: int, text: str) -> int:

@@ -34,7 +34,7 @@ def run(config: EvaluateConfig) -> int:
     shards = Shards.open(config.data)
     shards.require_level(resolution)
     if shards.count("holdout") < 2:
-        raise HiresError(f"data={config.data}: no held-out pictures; prepare it with holdout=… or holdout_prefix=…")
+        raise HiresError(f"data={config.data}: no held-out pictures; prepare it with split.holdout=… or split.prefix=…")
     count = min(config.images, shards.count("holdout"))
     real = _pictures(shards, resolution, "holdout", count, alpha)
     result: dict = {"of": name, "data": config.data, "resolution": resolution, "images": count}

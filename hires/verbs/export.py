@@ -17,7 +17,7 @@ def run(config: ExportConfig) -> int:
             "choose a stable moment with at=…, or train on"
         )
     out = Path(config.out) if config.out else Path(config.run) / f"bundle-{loaded.images:012d}"
-    info = {"data": loaded.config.data.path, "images_seen": loaded.images, "run": Path(config.run).name, "seed": loaded.config.train.seed}
+    info = {"data": loaded.config.data.root, "images_seen": loaded.images, "run": Path(config.run).name, "seed": loaded.config.train.seed}
     path = write_bundle(out, loaded.config.network, loaded.resolution, loaded.networks, info)
     print(f"{path}: generator, inference model and energy at {loaded.resolution}x{loaded.resolution}, {loaded.images:,} images seen")
     return 0

@@ -17,8 +17,8 @@ def run(config: PlanConfig) -> int:
         raise HiresError(f"world_size={config.world_size}: wanted at least 1")
     schedule = Schedule(config.schedule)
     game.check(config, schedule, config.world_size)
-    if config.data.path:
-        shards = Shards.open(config.data.path)
+    if config.data.root:
+        shards = Shards.open(config.data.root)
         for level in schedule.levels:
             shards.require_level(level.resolution)
     plans = level_plans(config, schedule, config.world_size)

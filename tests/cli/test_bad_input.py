@@ -86,8 +86,8 @@ def test_bad_configurations(overrides, words, fails, tiny, tmp_path):
 
 
 def test_what_was_not_given_is_named(fails, tmp_path):
-    assert "run" in fails("train", "data.path=nowhere")
-    assert "data.path" in fails("train", f"run={tmp_path / 'run'}")
+    assert "run" in fails("train", "data.root=nowhere")
+    assert "data.root" in fails("train", f"run={tmp_path / 'run'}")
     assert "run=" in fails("export")
     assert "sampler=" in fails("sample", "out=x.png")
 
@@ -110,7 +110,7 @@ def test_help_is_no_failure(arguments, capsys):
 
 
 def test_a_missing_data_folder(fails, tiny, tmp_path):
-    text = fails("train", *tiny, f"run={tmp_path / 'run'}", f"data.path={tmp_path / 'none'}")
+    text = fails("train", *tiny, f"run={tmp_path / 'run'}", f"data.root={tmp_path / 'none'}")
     assert str(tmp_path / "none") in text and not (tmp_path / "run").exists()
 
 
@@ -184,7 +184,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_again_over_them(be
 
 # ---------------------------------------------------------------------------------------------- as a person sees it
 
-REAL = {"a wrong key": ["train.sead=1"], "no data": ["data.path=/nonexistent"], "not a number": ["schedule.levels.4.lr=1e30"]}
+REAL = {"a wrong key": ["train.sead=1"], "no data": ["data.root=/nonexistent"], "not a number": ["schedule.levels.4.lr=1e30"]}
 
 
 @pytest.mark.slow

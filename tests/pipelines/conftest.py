@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from pipelines import PrepareConfig, Shards, prepare
+from pipelines import PrepareConfig, Shards, SplitConfig, prepare
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -64,7 +64,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Shards:
     """`photos` at 4..128 with 5 held out, 7 a shard; not to be changed."""
     out = tmp_path_factory.mktemp("prepared") / "set"
-    prepare(PrepareConfig(path=str(photos), out=str(out), resolution=128, images_per_shard=7, holdout=5, workers=1))
+    prepare(PrepareConfig(path=str(photos), out=str(out), resolution=128, images_per_shard=7, split=SplitConfig(holdout=5), workers=1))
     return Shards.open(out)
 
 

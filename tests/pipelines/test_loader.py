@@ -15,7 +15,7 @@ from pipelines.codecs import decode
 
 def directly(shards: Shards, resolution: int, indices: np.ndarray, split: str = "train") -> torch.Tensor:
     """What the loader must give, the plain way."""
-    return torch.stack([torch.tensor(decode(data, resolution, 3)) for data in shards.read(resolution, split, indices)])
+    return torch.stack([torch.tensor(decode(data, resolution, 3)).permute(2, 0, 1) for data in shards.read(resolution, split, indices)])
 
 
 @pytest.mark.parametrize("cache_gb", [0.0, 4.0])
@@ -106,7 +106,7 @@ def test_a_stream_left_early_leaves_no_threads(prepared):
 @pytest.mark.parametrize("resolution", [64, 128])
 @pytest.mark.parametrize("cache_gb", [0.0, 4.0])
 def test_a_picture_that_cannot_be_decoded_is_named_by_shard_and_key(prepared, tmp_path, resolution, cache_gb, one_line):
-    copy = shutil.copytree(prepared.path, tmp_path / "copy")
+    copy = shutil.copytree(prepared.root, tmp_path / "copy")
     shard = copy / str(resolution) / "shard-00001.tar"
     data = bytearray(shard.read_bytes())
     start = data.find(prepared.read(resolution, "train", [9])[0])
@@ -123,6 +123,6 @@ def test_a_picture_that_cannot_be_decoded_is_named_by_shard_and_key(prepared, tm
 def test_a_missing_level_or_split_is_refused_at_once(prepared, tmp_path):
     with pytest.raises(DataError, match="no level 256"):
         Loader(prepared, 256)
-    prepared_without = Shards(prepared.path, {**prepared.manifest, "counts": {"train": 25, "holdout": 0}})
+    prepared_without = Shards(prepared.files, {**prepared.manifest, "counts": {"train": 25, "holdout": 0}})
     with pytest.raises(DataError, match="no picture in the split holdout"):
         Loader(prepared_without, 64, "holdout")

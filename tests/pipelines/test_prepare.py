@@ -17,15 +17,17 @@ from PIL import Image
 import pytest
 import webdataset
 
-from pipelines import DataError, PrepareConfig, Shards, prepare
+from pipelines import DataError, PrepareConfig, Shards, SplitConfig, prepare
 from pipelines.codecs import decode
 from pipelines.pictures import pyramid, square
+
+SET = {"resolution": 128, "images_per_shard": 7, "split": SplitConfig(holdout=5)}
 
 
 @pytest.fixture
 def config(photos, tmp_path) -> PrepareConfig:
     """30 pictures to 4..128, 7 a shard."""
-    return PrepareConfig(path=str(photos), out=str(tmp_path / "set"), resolution=128, images_per_shard=7, holdout=5, workers=2)
+    return PrepareConfig(**SET, path=str(photos), out=str(tmp_path / "set"), workers=2)
 
 
 def add_bad_pictures(folder: Path, draw: Callable) -> list[str]:
@@ -40,13 +42,13 @@ def add_bad_pictures(folder: Path, draw: Callable) -> list[str]:
 
 def test_the_bytes_do_not_depend_on_the_number_of_workers(config, prepared, hashes):
     prepare(config)
-    assert hashes(Path(config.out)) == hashes(prepared.path)
+    assert hashes(Path(config.out)) == hashes(Path(prepared.root))
 
 
 def test_all_levels_hold_the_same_keys_in_the_same_order_and_webdataset_reads_them(prepared):
     for split, name in (("train", "shard"), ("holdout", "holdout")):
         for level in prepared.levels:
-            files = sorted(map(str, (prepared.path / str(level)).glob(f"{name}-*.tar")))
+            files = sorted(map(str, (Path(prepared.root) / str(level)).glob(f"{name}-*.tar")))
             read = list(webdataset.WebDataset(files, shardshuffle=False, empty_check=False).decode("rgb8"))
             assert [sample["__key__"] for sample in read] == prepared.keys(split)
             assert {sample["jpg" if level > 64 else "png"].shape for sample in read} == {(level, level, 3)}
@@ -57,7 +59,7 @@ def test_every_level_is_the_exact_pyramid_of_the_picture(photos, prepared):
         top = square(Image.open(photos / f"{key}.jpg"), 128, 3, "lanczos", False)
         for pixels in pyramid(top):
             level = len(pixels)
-            stored = decode(prepared.read(level, "train", [number])[0], level, 3).transpose(1, 2, 0)
+            stored = decode(prepared.read(level, "train", [number])[0], level, 3)
             assert np.abs(stored.astype(int) - pixels).mean() <= (2 if level == 128 else 0)
 
 
@@ -70,30 +72,30 @@ def test_real_faces_become_a_pyramid_up_to_1024(faces, tmp_path):
     shards = Shards.open(tmp_path / "set")
     assert shards.levels == [4, 8, 16, 32, 64, 128, 256, 512, 1024]
     top = decode(shards.read(1024, "train", [0])[0], 1024, 3)
-    source = np.asarray(Image.open(some / f"{shards.keys('train')[0]}.jpg")).transpose(2, 0, 1)
+    source = np.asarray(Image.open(some / f"{shards.keys('train')[0]}.jpg"))
     assert np.abs(top.astype(int) - source).mean() < 2  # jpeg:97:444 of a picture that needed no resizing
     small = decode(shards.read(64, "train", [0])[0], 64, 3)
-    assert (small == (source.reshape(3, 64, 16, 64, 16).mean((2, 4)) + 0.5).astype(np.uint8)).all()
+    assert (small == (source.reshape(64, 16, 64, 16, 3).mean((1, 3)) + 0.5).astype(np.uint8)).all()
 
 
 def test_digits_need_no_files(tmp_path):
-    report = prepare(PrepareConfig(source="digits", out=str(tmp_path / "set"), resolution=8, holdout=97))
+    report = prepare(PrepareConfig(source="digits", out=str(tmp_path / "set"), resolution=8, split=SplitConfig(holdout=97)))
     shards = Shards.open(tmp_path / "set")
     assert (report["train"], report["holdout"], shards.levels, shards.channels) == (1700, 97, [4, 8], 1)
     from sklearn.datasets import load_digits
 
     number = int(shards.keys("train")[10].split("_")[0])
-    stored = decode(shards.read(8, "train", [10])[0], 8, 1)[0]
+    stored = decode(shards.read(8, "train", [10])[0], 8, 1)[:, :, 0]
     assert np.abs(stored - load_digits().images[number] * 255 / 16).max() <= 0.5
 
 
 def test_the_split_follows_seed_and_prefix(config, prepared):
     held = set(prepared.keys("holdout"))
     assert len(held) == 5 and not held & set(prepared.keys("train")) and len(prepared.keys("train")) == 25
-    prepare(replace(config, holdout_seed=1, resolution=4))
+    prepare(replace(config, split=SplitConfig(holdout=5, seed=1), resolution=4))
     assert set(Shards.open(config.out).keys("holdout")) != held
     other = config.out + "2"
-    prepare(replace(config, out=other, holdout=2, holdout_prefix="b/", resolution=4))
+    prepare(replace(config, out=other, split=SplitConfig(holdout=2, prefix="b/"), resolution=4))
     keys = Shards.open(other).keys("holdout")
     assert sum(key.startswith("b/") for key in keys) == 15 and len(keys) == 17
 
@@ -107,7 +109,9 @@ def test_mean_and_deviation_are_those_of_the_training_images(photos, prepared):
 def test_progress_reaches_the_total(config):
     calls = []
     prepare(config, lambda done, total: calls.append((done, total)))
-    assert calls[-1] == (30, 30) and calls == sorted(calls)
+    listed, made = [call for call in calls if call[1] is None], [call for call in calls if call[1] is not None]
+    assert listed == [(30, None)] and calls[: len(listed)] == listed
+    assert made[-1] == (30, 30) and made == sorted(made)
 
 
 def test_a_killed_preparation_continues_to_the_same_bytes(tmp_path, config, fill, hashes):
@@ -151,14 +155,14 @@ def test_one_bad_picture_stops_and_is_named(tmp_path, config, name, one_line, fi
         if bad != name:
             (folder / bad).unlink()
     with pytest.raises(DataError) as caught:
-        prepare(replace(config, path=str(folder), holdout=0))
+        prepare(replace(config, path=str(folder), split=SplitConfig()))
     assert str(folder / name) in one_line(caught.value) and "wanted" in str(caught.value)
 
 
 def test_bad_pictures_are_skipped_and_reported_when_asked(tmp_path, config, fill, draw):
     folder = fill(tmp_path / "pictures", 12)
     bad = add_bad_pictures(folder, draw)
-    config = replace(config, path=str(folder), holdout=0, images_per_shard=4)
+    config = replace(config, path=str(folder), split=SplitConfig(), images_per_shard=4)
     with pytest.raises(DataError):
         prepare(config)
     report = prepare(replace(config, on_error="skip"))  # after a failure the same folder is continued
@@ -172,7 +176,7 @@ def test_bad_pictures_are_skipped_and_reported_when_asked(tmp_path, config, fill
 def test_shards_of_nothing_but_bad_pictures_are_left_out(tmp_path, config, fill, draw):
     folder = fill(tmp_path / "pictures", 6)
     add_bad_pictures(folder, draw)
-    config = replace(config, path=str(folder), holdout=0, images_per_shard=1, on_error="skip")
+    config = replace(config, path=str(folder), split=SplitConfig(), images_per_shard=1, on_error="skip")
     prepare(config)
     assert Shards.open(config.out).shard_sizes("train") == [1] * 6
     for file in folder.glob("?/0*.jpg"):
@@ -225,14 +229,14 @@ def test_lost_shards_are_made_again_and_only_they(config, hashes):
     then = kept.stat().st_mtime_ns
     lost.unlink()
     cut.write_bytes(cut.read_bytes()[:-1000])
-    (out / "index" / "train-8.offsets").unlink()
+    (out / "index" / "train-8.entries").unlink()
     assert prepare(config)["status"] == "prepared"
     assert hashes(out) == before and kept.stat().st_mtime_ns == then
 
 
 def test_mending_that_fails_leaves_an_unfinished_folder(config, monkeypatch):
     prepare(config)
-    (Path(config.out) / "index" / "train-8.offsets").unlink()
+    (Path(config.out) / "index" / "train-8.entries").unlink()
     monkeypatch.setattr("pipelines.finishing.Index.close", lambda self: os.stat("/no/such/disk"))
     with pytest.raises(DataError, match="cannot be written"):
         prepare(config)
@@ -241,7 +245,7 @@ def test_mending_that_fails_leaves_an_unfinished_folder(config, monkeypatch):
 
 
 def test_a_picture_changed_since_the_kill_is_made_again(config, tmp_path, photos, draw, hashes):
-    config = replace(config, path=str(shutil.copytree(photos, tmp_path / "copy")), holdout=0)
+    config = replace(config, path=str(shutil.copytree(photos, tmp_path / "copy")), split=SplitConfig())
     prepare(config)
     (Path(config.out) / "manifest.json").unlink()  # as if killed just before
     Image.fromarray(draw(99)).save(Path(config.path) / "a" / "000.jpg", quality=92)
@@ -287,9 +291,9 @@ def test_a_full_disk_is_named(config, monkeypatch, one_line):
         ({"on_error": "ignore"}, "on_error=ignore: unknown"),
         ({"images_per_shard": 0}, "images_per_shard=0: wanted"),
         ({"workers": -1}, "workers=-1: wanted"),
-        ({"holdout": -1}, "holdout=-1: wanted"),
-        ({"holdout": 30}, "30 of 30 pictures would be held out"),
-        ({"holdout_prefix": "test/"}, "holdout_prefix=test/: no key starts with it"),
+        ({"split": SplitConfig(-1)}, "split.holdout=-1: wanted"),
+        ({"split": SplitConfig(30)}, "30 of 30 pictures would be held out"),
+        ({"split": SplitConfig(prefix="test/")}, "split.prefix=test/: no key starts with it"),
         ({"path": "nowhere"}, "path=nowhere: no such folder"),
     ],
 )

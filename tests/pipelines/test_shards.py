@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 import json
 import os
+from pathlib import Path
 import shutil
 
 import numpy as np
@@ -14,7 +15,7 @@ from pipelines import DataError, PrepareConfig, Shards, prepare
 @pytest.fixture
 def copy(prepared, tmp_path):
     """A data set to damage."""
-    return shutil.copytree(prepared.path, tmp_path / "copy")
+    return shutil.copytree(Path(prepared.root), tmp_path / "copy")
 
 
 def test_counts_levels_and_sizes_are_told(prepared):
@@ -40,7 +41,7 @@ def test_a_forked_process_reads_the_same(prepared):
 
 
 def test_threads_read_while_others_drop_files(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.shards.OPEN_FILES", 1)
+    monkeypatch.setattr("pipelines.files.LocalFiles.open_at_once", 1)
     prepare(PrepareConfig(path=str(photos), out=str(tmp_path / "set"), resolution=4, images_per_shard=1, workers=1))
     shards = Shards.open(tmp_path / "set")
     expected = shards.read(4, "train", range(30))
@@ -50,7 +51,7 @@ def test_threads_read_while_others_drop_files(photos, tmp_path, monkeypatch):
 
 
 def test_few_files_are_kept_open(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.shards.OPEN_FILES", 4)
+    monkeypatch.setattr("pipelines.files.LocalFiles.open_at_once", 4)
     prepare(PrepareConfig(path=str(photos), out=str(tmp_path / "set"), resolution=4, images_per_shard=1, workers=1))
     shards = Shards.open(tmp_path / "set")
     before = len(os.listdir("/proc/self/fd"))
@@ -110,11 +111,11 @@ def test_a_shard_cut_short_while_in_use_is_named(copy, one_line):
     shard.write_bytes(shard.read_bytes()[:2000])
     with pytest.raises(DataError) as caught:
         shards.read(64, "train", [6])
-    assert f"{shard}: cut short at 2000 bytes" in one_line(caught.value)
+    assert f"{shard}: {shards.keys('train')[6]}: the shard was cut short to 2000 bytes" in one_line(caught.value)
 
 
 def test_an_index_cut_short_is_named(copy, one_line):
-    index = copy / "index" / "train-64.offsets"
+    index = copy / "index" / "train-64.entries"
     index.write_bytes(index.read_bytes()[:160])
     with pytest.raises(DataError) as caught:
         Shards.open(copy)
@@ -124,10 +125,11 @@ def test_an_index_cut_short_is_named(copy, one_line):
 def test_the_manifest_says_how_it_was_made_and_holds_the_hashes(prepared):
     import hashlib
 
-    manifest = json.loads((prepared.path / "manifest.json").read_text())
-    assert manifest["filter"] == "lanczos" and manifest["crop"] == "centre square" and manifest["codec"]["above"] == "jpeg:97:444"
-    assert manifest["settings"]["holdout"] == 5 and manifest["counts"] == {"train": 25, "holdout": 5}
+    manifest = json.loads((Path(prepared.root) / "manifest.json").read_text())
+    assert manifest["filter"] == "lanczos" and manifest["crop"] == "centre square"
+    assert manifest["codecs"]["64"] == "png" and manifest["codecs"]["128"] == "jpeg:97:444"
+    assert manifest["settings"]["split"]["holdout"] == 5 and manifest["counts"] == {"train": 25, "holdout": 5}
     for shard in manifest["shards"]["train"]:
         for level, found in shard["levels"].items():
-            data = (prepared.path / level / f"{shard['name']}.tar").read_bytes()
+            data = (Path(prepared.root) / level / f"{shard['name']}.tar").read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (found["bytes"], found["sha256"])

@@ -1,4 +1,4 @@
-"""torchvision, also beside a CPU build of torch: `from hires.torchvision_cpu import torchvision`.
+"""torchvision, also beside a CPU build of torch: `from pipelines.torchvision_cpu import torchvision`.
 
 torchvision from the registry registers fake kernels for two operators of its compiled part, which does not load without CUDA; the plain
 import then ends with "operator torchvision::nms does not exist". Declaring the two schemas is enough for transforms, datasets, utils and
