@@ -47,11 +47,12 @@ class Trainer:
         }
         if config.train.keep < 1:
             raise HiresError(f"train.keep={config.train.keep}: wanted at least 1 checkpoint")
-        self.shards = Shards.open(config.data.root)
+        self.shards = Shards.open(config.data.root, config.data.remote_cache, config.data.remote_gb)
         for level in self.schedule.levels:
             self.shards.require_level(level.resolution)
         if self.shards.channels != config.network.image_channels:
             raise HiresError(f"network.image_channels={config.network.image_channels}: {config.data.root} has {self.shards.channels}")
+        self._open_loader(self.schedule.levels[0].resolution, keep=False)  # whether the loader asked for works here
         self.order = Order(self.shards.shard_sizes("train"), config.train.seed)
         self.run = Path(config.run)
         self.checkpoints = self.run / "checkpoints"
@@ -150,7 +151,8 @@ class Trainer:
             self.game.destroy()
         self.game = Game(self.config, self.world, shape, checkpoint)
         if self._loader is None or self._loader.resolution != shape.resolution:
-            self._loader = Loader(self.shards, shape.resolution, "train", self.config.data.cache_gb, self.config.data.workers)
+            self._loader = self._open_loader(shape.resolution)
+        self.shards.prefetch(shape.resolution, self.order.shards_from(self.images))
         self._stream = self._loader.stream(self._plan(self.images, shape))
         self.monitor.restart_clock(self.images)
 
@@ -161,9 +163,13 @@ class Trainer:
             yield self.order.indices(images, batch)[rank_rows(batch, self.world)]
             images += batch
 
+    def _open_loader(self, resolution: int, split: str = "train", keep: bool = True) -> Loader:
+        data = self.config.data
+        return Loader(self.shards, resolution, split, data.cache_gb if keep else 0.0, data.workers, data.loader)
+
     def _load_phase(self, phase) -> Tensor:
-        loader = Loader(self.shards, phase.resolution, "train", 0.0, self.config.data.workers)
-        return loader.read(self.order.indices(phase.images, phase.batch)[rank_rows(phase.batch, self.world)])
+        indices = self.order.indices(phase.images, phase.batch)[rank_rows(phase.batch, self.world)]
+        return self._open_loader(phase.resolution, keep=False).read(indices)
 
     # ------------------------------------------------------------------------------------------------ saving and showing
 
@@ -207,8 +213,7 @@ class Trainer:
             split = "holdout" if self.shards.count("holdout") else "train"
             n = min(count // 2, self.shards.count(split))
             pick = torch.randperm(self.shards.count(split), generator=noise.generator(self.config.train.seed, "grid pictures"))[:n]
-            loader = Loader(self.shards, size, split, 0.0, self.config.data.workers)
-            x = fade_images(loader.read(pick.numpy()).float() / 127.5 - 1, alpha)
+            x = fade_images(self._open_loader(size, split, keep=False).read(pick.numpy()).cpu().float() / 127.5 - 1, alpha)
             x_hat = torch.cat([networks["generator"](networks["inference"](p.to(device), alpha)[0], alpha).cpu() for p in x.split(16)])
             folder, stamp = self.run / "samples", f"{self.images:012d}-{size}x{size}"
             folder.mkdir(exist_ok=True)

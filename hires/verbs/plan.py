@@ -18,7 +18,7 @@ def run(config: PlanConfig) -> int:
     schedule = Schedule(config.schedule)
     game.check(config, schedule, config.world_size)
     if config.data.root:
-        shards = Shards.open(config.data.root)
+        shards = Shards.open(config.data.root, config.data.remote_cache, config.data.remote_gb)
         for level in schedule.levels:
             shards.require_level(level.resolution)
     plans = level_plans(config, schedule, config.world_size)

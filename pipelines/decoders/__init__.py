@@ -1,0 +1,83 @@
+"""Stored bytes to pixels, ahead of whoever uses them: by Pillow, or by DALI."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+import os
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..shards import MEND, Shards
+
+MOST_WORKERS = 16  # beyond that, Python's lock leaves threads little to gain
+
+
+class Decoder(Protocol):
+    """Pictures of one level and split, by their indices."""
+
+    def stream(self, requests: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        """For each index array (n,), n from 0 up, in that order, uint8 (n, r, r, C) in 0..255 that is the caller's.
+
+        `requests`, which may be endless, is read ahead by a bounded number, in the caller's thread. Closing the iterator ends all threads.
+        Raises DataError naming shard and key where a picture cannot be read or decoded, or naming what died in a thread.
+        """
+        ...
+
+
+def open_decoder(kind: str, shards: Shards, resolution: int, split: str, workers: int, keep: bool) -> Decoder:
+    """The decoder of `kind` (webdataset | dali) with `workers` threads (0: one a core of this process, at most 16).
+
+    `keep`: its pictures are to stay in the host's memory. Raises DataError for another kind, or where DALI is not installed.
+    """
+    workers = workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    if kind == "dali":
+        from .dali import DaliDecoder
+
+        return DaliDecoder(shards, resolution, split, workers, keep)
+    if kind != "webdataset":
+        raise DataError(f"loader={kind}: unknown; wanted webdataset or dali")
+    from .pillow import PillowDecoder
+
+    return PillowDecoder(shards, resolution, split, workers)
+
+
+def host_batch(count: int, resolution: int, channels: int) -> Tensor:
+    """Empty uint8 (count, r, r, C); beside a GPU in page-locked memory, which alone can be copied to it while both go on working."""
+    return torch.empty((count, resolution, resolution, channels), dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+
+
+def in_order(requests: Iterable[np.ndarray], workers: int, start: Callable[[np.ndarray], Callable[[], Tensor]]) -> Iterator[Tensor]:
+    """Starts requests ahead, two of them, or four pictures a worker where that is more, and waits for their results in order."""
+    pending: deque[tuple[int, Callable[[], Tensor]]] = deque()
+    for request in requests:
+        pending.append((max(1, len(request)), start(request)))
+        if len(pending) > 2 and sum(size for size, _ in pending) >= 4 * workers:
+            yield pending.popleft()[1]()
+    while pending:
+        yield pending.popleft()[1]()
+
+
+@contextmanager
+def telling(shards: Shards, resolution: int, split: str, indices: np.ndarray, doing: str) -> Iterator[None]:
+    """Around what a thread does with pictures `indices`: whatever ends it becomes a DataError, for the consumer to stop with.
+
+    SystemExit too, which would otherwise end the consumer without a word.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except BaseException as error:
+        first, last = shards.place(resolution, split, int(indices[0])), shards.keys(split)[indices[-1]]
+        died = f"the thread that was {doing} {len(indices)} pictures, {first} to {last}, died"
+        raise DataError(f"{died}: {type(error).__name__}: {error}") from error
+
+
+def undecodable(shards: Shards, resolution: int, split: str, index: int, found: object) -> DataError:
+    """What to say of a picture that is not what the manifest promises."""
+    wanted = f"a picture of {resolution}x{resolution}, {shards.channels} channel(s)"
+    return DataError(f"{shards.place(resolution, split, index)}: {found}; wanted {wanted}: {MEND}")
