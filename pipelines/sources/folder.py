@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import os
 from pathlib import Path
+import stat
 
 from PIL import Image
 
@@ -17,12 +18,14 @@ class FolderSource(Source):
         """Raises DataError if there is no such folder."""
         self.root = Path(path)
         if not path or not self.root.is_dir():
+            if path and self.root.is_file():
+                raise DataError(f"path={path}: a file; wanted a folder of pictures")
             raise DataError(f"path={path}: no such folder; wanted a folder of pictures")
 
     def __iter__(self) -> Iterator[Item]:
         entry = None
         for entry in _walk(str(self.root), ()):
-            yield _item(entry, self.root)
+            yield _item(entry, str(self.root))
         if entry is None:
             raise DataError(f"path={self.root}: no picture found; wanted files ending in {', '.join(SUFFIXES)}")
 
@@ -43,7 +46,10 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[os.DirEnt
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                leads_nowhere = entry.is_symlink() and not os.path.exists(entry.path)
+                if leads_nowhere and not os.path.splitext(entry.name)[1]:
+                    raise DataError(f"{entry.path}: a link that leads nowhere, maybe to a folder of pictures; wanted it mended or removed")
+                if not leads_nowhere and entry.is_dir():
                     yield from _walk(entry.path, (*above, (here.st_dev, here.st_ino)))
                 elif entry.name.lower().endswith(SUFFIXES):
                     yield entry
@@ -51,10 +57,12 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[os.DirEnt
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
 
 
-def _item(entry: os.DirEntry, root: Path) -> Item:
-    stem = os.path.splitext(os.path.relpath(entry.path, root))[0]
+def _item(entry: os.DirEntry, root: str) -> Item:
+    key = safe_key(os.path.splitext(entry.path[len(root) :])[0])  # os.path.relpath would take most of the listing's time
     try:
-        stat = entry.stat()
-    except OSError as error:
-        raise DataError(f"{entry.path}: cannot be read ({error.strerror})") from error
-    return Item(safe_key(stem), entry.path, stat.st_size, stat.st_mtime_ns)
+        found = entry.stat()
+    except OSError:
+        return Item(key, entry.path)  # one bad picture, which load tells, and no reason not to list the others
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{entry.path}: no plain file; wanted a picture")  # a pipe would be waited for
+    return Item(key, entry.path, found.st_size, found.st_mtime_ns)

@@ -27,7 +27,7 @@ class TFRecordsSource(Source):
 
     def __init__(self, path: str):
         """Raises DataError if there is no such file, a level between two others is missing, or the first record is no picture."""
-        self.files = _files(Path(path))  # resolution -> file, from the top down; one file: its first record tells the resolution
+        self.files = _files(Path(path))  # from the top down
         offset, length = next(_offsets(self.files[0]))
         with self.files[0].open("rb") as stream:
             top = _picture(self.files[0], stream.fileno(), offset, length, 0)
@@ -51,7 +51,10 @@ class TFRecordsSource(Source):
         return [self._level(item, i) for i in range(len(self.files))]
 
     def _level(self, item: Item, i: int) -> np.ndarray:
-        handle = per_process(os.open, str(self.files[i]), os.O_RDONLY)
+        try:
+            handle = per_process(os.open, str(self.files[i]), os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{self.files[i]}: cannot be read ({error.strerror})") from error
         pixels = _picture(self.files[i], handle, item.place[2 * i], item.place[2 * i + 1], int(item.key))
         wanted = (self.resolution >> i, self.resolution >> i, self.channels)
         if pixels.shape != wanted:

@@ -281,7 +281,7 @@ def test_a_full_disk_is_named(config, monkeypatch, one_line):
     "change, said",
     [
         ({"out": ""}, "out=: empty"),
-        ({"source": "zip"}, "source=zip: unknown"),
+        ({"source": "lmbd"}, "source=lmbd: unknown"),
         ({"resolution": 0}, "resolution=0: wanted"),
         ({"resolution": 100}, "resolution=100: wanted a power of two"),
         ({"resolution": 64, "source": "digits"}, "digits are 8x8 pixels; wanted at most 32"),

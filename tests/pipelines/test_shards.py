@@ -133,3 +133,33 @@ def test_the_manifest_says_how_it_was_made_and_holds_the_hashes(prepared):
         for level, found in shard["levels"].items():
             data = (Path(prepared.root) / level / f"{shard['name']}.tar").read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (found["bytes"], found["sha256"])
+
+
+def test_a_flipped_bit_is_found_when_the_picture_is_read_and_named(copy, one_line):
+    """Most flipped bits in a JPEG decode all the same: without the CRC they would be trained on."""
+    shards = Shards.open(copy)
+    shard, key = copy / "128" / "shard-00000.tar", shards.keys("train")[3]
+    data = bytearray(shard.read_bytes())
+    data[int(shards.entries(128, "train")["offset"][3]) + 2000] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        shards.read(128, "train", [2, 3])
+    assert one_line(caught.value).startswith(f"{shard}: {key}: ") and "CRC-32" in str(caught.value)
+    assert len(shards.read(128, "train", [0, 1, 2, 4, 5, 6])) == 6
+
+
+def test_an_index_of_another_set_is_refused(copy, one_line):
+    text = (copy / "index.json").read_text()
+    (copy / "index.json").write_text(text.replace('"format": 2', '"format": 3'))
+    with pytest.raises(DataError) as caught:
+        Shards.open(copy)
+    assert f"{copy / 'index.json'}: not the one that was written with manifest.json" in one_line(caught.value)
+
+
+def test_the_index_says_where_each_picture_lies_in_numpys_terms(prepared):
+    """Whoever reads the shards without this project: index.json names the files and the type of their rows."""
+    index = json.loads((Path(prepared.root) / "index.json").read_text())
+    rows = np.fromfile(Path(prepared.root) / "index" / "train-128.entries", np.dtype([tuple(column) for column in index["entry"]]))
+    whole = (Path(prepared.root) / "128" / "shard-00000.tar").read_bytes()
+    assert [whole[row["offset"] :][: row["size"]] for row in rows[:7]] == prepared.read(128, "train", range(7))
+    assert set(index["files"]) == {f"index/{path.name}" for path in (Path(prepared.root) / "index").iterdir()}

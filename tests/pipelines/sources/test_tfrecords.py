@@ -1,6 +1,7 @@
 """ProGAN's TFRecord files: what was written is read, at each level, and damage is told with file and record."""
 
 import multiprocessing
+import os
 from pathlib import Path
 import struct
 
@@ -9,6 +10,9 @@ import pytest
 
 from pipelines import DataError
 from pipelines.sources.tfrecords import TFRecordsSource
+
+pytest.importorskip("google_crc32c", reason="google-crc32c is not installed: pip install google-crc32c")
+pytest.importorskip("google.protobuf", reason="protobuf is not installed: pip install protobuf")
 
 
 def crc32c(data: bytes) -> int:
@@ -117,8 +121,6 @@ def test_what_another_library_writes_is_read(tmp_path, pictures):
 
 
 def test_listing_does_not_read_the_pictures(folder, monkeypatch):
-    import os
-
     source, read, pread = TFRecordsSource(str(folder)), [], os.pread
     monkeypatch.setattr(os, "pread", lambda handle, count, offset: read.append(count) or pread(handle, count, offset))
     assert len(list(source)) == 5
@@ -173,6 +175,15 @@ def test_a_missing_level_is_named_and_missing_lowest_ones_are_not_missed(folder,
     with pytest.raises(DataError) as caught:
         TFRecordsSource(str(folder))
     assert f"{folder / 'faces-r04.tfrecords'}: missing" in one_line(caught.value)
+
+
+def test_a_file_that_is_gone_since_it_was_listed_is_told(folder, one_line):
+    source = TFRecordsSource(str(folder))
+    item = next(iter(source))
+    (folder / "faces-r03.tfrecords").unlink()
+    with pytest.raises(DataError) as caught:
+        source.load_levels(item)
+    assert f"{folder / 'faces-r03.tfrecords'}: cannot be read (No such file" in one_line(caught.value)
 
 
 def test_different_counts_are_both_told(folder, pictures, one_line):

@@ -72,6 +72,25 @@ def test_a_bad_picture_is_named(tmp_path, one_line):
     assert f"DTD:{tmp_path}: train picture 1: cannot be decoded" in one_line(caught.value)
 
 
+def test_a_set_that_is_opened_but_not_decoded_by_its_class_is_decoded_here(tmp_path, monkeypatch):
+    base = tmp_path / "celeba"
+    (base / "img_align_celeba").mkdir(parents=True)
+    header = {"list_bbox_celeba": "2\nx y\n", "list_landmarks_align_celeba": "2\nx y\n", "list_attr_celeba": "2\nsmiling young\n"}
+    for name in ("list_eval_partition", "identity_CelebA", *header):
+        (base / f"{name}.txt").write_text(header.get(name, "") + "1.jpg 0\n2.jpg 0\n3.jpg 2\n4.jpg 2\n")
+    for i in (1, 2, 3, 4):
+        Image.new("RGB", (178, 218), (i, 100, 0)).save(base / "img_align_celeba" / f"{i}.jpg")
+    cut = base / "img_align_celeba" / "2.jpg"
+    cut.write_bytes(cut.read_bytes()[:700])
+    monkeypatch.setattr(torchvision.datasets.CelebA, "_check_integrity", lambda self: True)  # it wants the published files' md5
+    source = TorchvisionSource(f"CelebA:{tmp_path}:train+test")
+    items = list(source)
+    assert [item.key for item in items] == ["train/00000000", "train/00000001", "test/00000000", "test/00000001"]
+    assert [source.load(item).size for item in items[::2]] == [(178, 218)] * 2
+    with pytest.raises(DataError, match="train picture 1: cannot be decoded"):
+        source.load(items[1])
+
+
 def test_what_torchvision_would_unpickle_is_refused_before_it_can(tmp_path, monkeypatch):
     monkeypatch.setattr("pickle.load", None)
     monkeypatch.setattr("torch.load", None)

@@ -1,0 +1,38 @@
+"""What zip and tar files have in common: pictures at an offset of a file, under names that are not trusted."""
+
+import os
+
+from ..errors import DataError
+from .base import SUFFIXES, Item
+
+
+def is_shown(member: str) -> bool:
+    """Whether a member's name is a picture's, and neither hidden nor of the forks that macOS adds."""
+    parts = [part for part in member.split("/") if part not in ("", ".")]
+    hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
+    return not hidden and member.lower().endswith(SUFFIXES)
+
+
+def relative(member: str) -> str:
+    """A member's name without './' before it, as `tar cf x.tar .` writes."""
+    return "/".join(part for part in member.split("/") if part not in ("", "."))
+
+
+def read_at(handle: int, offset: int, size: int, item: Item) -> bytes:
+    """`size` bytes of a file at `offset`; raises DataError naming `item` if they cannot be had."""
+    try:
+        data = os.pread(handle, size, offset)
+    except (OSError, OverflowError, ValueError) as error:
+        raise DataError(f"{item.name}: cannot be read ({error})") from error
+    if len(data) < size:
+        found = f"the file ends after {len(data)} of its {size} bytes"
+        raise DataError(f"{item.name}: {found}; it is cut short, or has changed since it was listed")
+    return data
+
+
+def open_at(path: str) -> int:
+    """A handle to read `path` with; raises DataError if there is no such file, or it is not to be read."""
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
