@@ -39,7 +39,7 @@ from pipelines.codecs import decode, open_image
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_BYTES = 400e6  # of a level's stored bytes that the bare decoders go round in
-BATCH = {level: max(4, min(64, 65536 // level)) for level in (4, 8, 16, 32, 64, 128, 256, 512, 1024)}
+BATCH = {4: 64, 8: 64, 16: 64, 32: 64, 64: 64, 128: 32, 256: 16, 512: 8, 1024: 4}  # what a rank of a large run takes at once
 
 
 def main() -> None:
@@ -161,9 +161,7 @@ def loader(shards: Shards, level: int, workers: int, kind: str, seconds: float, 
     if cold:
         _drop(shards, level)
     one = Loader(shards, level, "train", 0.0, workers, kind)
-    rate = _rate(one.stream(_plan(shards, level)), BATCH[level], seconds, first_too=cold)
-    one.close()
-    return rate
+    return _rate(one.stream(_plan(shards, level)), BATCH[level], seconds, first_too=cold)
 
 
 def from_memory(one: Loader, shards: Shards, level: int, seconds: float) -> float:

@@ -66,14 +66,7 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> dict[str
     started, out = time.monotonic(), Path(config.out)
     _check(config)
     manifest = read_manifest(LocalFiles(out)) if (out / MANIFEST).exists() else None
-    kind = detect(config.path) if config.source == "auto" else config.source
-    try:
-        source = open_source(kind, config.path)
-    except DataError:
-        # A source that has been put away since is no reason to fail: the same path was prepared.
-        if manifest is None or (config.path, kind) != (manifest["source"]["path"], manifest["source"]["kind"]):
-            raise
-        source = None
+    kind, source = _open(config, manifest)
     identity = _identity(config, kind, source, manifest)
     levels = levels_up_to(identity["resolution"])
     report = _already_complete(config, out, identity, source, manifest)
@@ -92,7 +85,20 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> dict[str
         todo = [shard for shard in listing.shards if finished_shard(job, shard) is None]
         job.done.value = listing.images - sum(shard.images for shard in todo)
         _write_all(job, todo, config.workers or len(os.sched_getaffinity(0)), progress)
-        return finish(job, config.path, config.licence, time.monotonic() - started)
+        report = finish(job, config.path, config.licence, time.monotonic() - started)
+        listing.remove()
+        return report
+
+
+def _open(config: PrepareConfig, manifest: dict | None) -> tuple[str, Source | None]:
+    """The kind of source and the source, or None where it was put away after `out` was made of it, which is no reason to fail."""
+    done = manifest["source"] if manifest else {}
+    on_disk = config.path and config.source not in ("digits", "torchvision") and "{" not in config.path  # `path` is a file's or folder's
+    same = config.path == done.get("path") and config.source in ("auto", done["kind"])
+    if on_disk and same and not os.path.exists(config.path):
+        return done["kind"], None
+    kind = detect(config.path) if config.source == "auto" else config.source
+    return kind, open_source(kind, config.path)
 
 
 def _check(config: PrepareConfig) -> None:
