@@ -37,7 +37,7 @@ class Cache:
                 self._clean()
                 self._free(0, {}, urgent=True)
         except OSError as error:
-            raise DataError(f"{folder}: cannot keep fetched files there ({error.strerror or error}); set data.cache= to a folder that can") from error
+            raise self._unusable(error) from error
 
     def open(self, file: Path) -> int | None:
         """A descriptor of a file that was verified, or None if it must be brought."""
@@ -47,38 +47,50 @@ class Cache:
             descriptor = os.open(file, os.O_RDONLY)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._unusable(error) from error
         found, now = os.fstat(descriptor), time.time_ns()
         if now - found.st_atime_ns > 10**9:
             os.utime(descriptor, ns=(now, found.st_mtime_ns))
         return descriptor
 
-    def bring(self, file: Path, size: int, fill: Callable[[BinaryIO], None], worth: Callable[[], Mapping[Path, float]], wait: bool) -> bool:
+    def bring(self, file: Path, size: int, fill: Callable[[BinaryIO], None], worth: Callable[[], Mapping[Path, float]], wait: bool) -> str:
         """Makes `file` be there and verified, by calling `fill` with a file to write unless it is there already.
 
-        Shards that have no `worth` go first to make room, the least recently used before others; where not `wait`, they alone, and the
-        answer is False if there is no room or another process is bringing the file. Raises DataError if `size` cannot fit, or as `fill` does.
+        Shards that have no `worth` go first to make room, the least recently used before others. The answer is "there"; where not `wait`,
+        only those without worth go, and it may be "full", or "busy" where another is bringing the file. Raises DataError if `size` cannot
+        ever fit, or as `fill` does.
         """
-        counted = file.parent == self.shards
-        if counted and size > self.limit:
+        if file.parent == self.shards and size > self.limit:
             raise DataError(f"{self.folder}: may take {self.limit / 1e9:g} GB (data.remote_gb); one shard takes {size / 1e9:g} GB")
+        try:
+            return self._bring(file, size, fill, worth, wait)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _bring(self, file: Path, size: int, fill: Callable, worth: Callable, wait: bool) -> str:
         place = self._partial / file.name
         with locked(place, wait) as partial:
             if partial is None:
-                return False
+                return "busy"
             moved = False
             try:
                 if not self._is_whole(file, size):
-                    if counted and not self._reserve(partial, size, worth, wait):
-                        return False
+                    if file.parent == self.shards and not self._reserve(partial, size, worth, wait):
+                        return "full"
                     fill(partial)
                     os.utime(partial.fileno())
                     os.replace(place, file)
                     moved = True
                 self._verified.add(file)
-                return True
+                return "there"
             finally:
                 if not moved:
                     place.unlink()
+
+    def _unusable(self, error: OSError) -> DataError:
+        reason = f"{self.folder}: cannot be used for fetched files ({error.strerror or error})"
+        return DataError(f"{reason}; set data.remote_cache= to a folder that can be written")
 
     def _is_whole(self, file: Path, size: int) -> bool:
         """Whether the file is there and right: its hash is computed, unless some process did since this one began."""

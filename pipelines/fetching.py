@@ -1,5 +1,7 @@
 """Files of an address, fetched whole, checked, and asked for again where the network or the server fails."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import hashlib
 import logging
 import os
@@ -12,7 +14,8 @@ from .errors import DataError
 
 log = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes held in memory at a time
-URL = re.compile(r"(\w+://)(?:[^\s/@'\"]*@)?([^\s?#'\"]*)(?:[?#][^\s'\")]*)?")
+USER = re.compile(r"//[^\s/'\"]*@")
+QUERY = re.compile(r"(\w://[^\s?#'\"]*)[?#][^\s'\")]*")
 AGAIN = (408, 425, 429)  # the client's errors that pass; the server's do, 500 and up
 
 
@@ -37,7 +40,7 @@ class Origin:
         self._http = parts.scheme in ("http", "https")
         secrets = {text for text in (parts.query, parts.username, parts.password) if text}
         self._secrets = sorted(secrets | {unquote(text) for text in secrets}, key=len, reverse=True)
-        self.shown = URL.sub(r"\1\2", root).rstrip("/")  # the address without what must not be told
+        self.shown = _shown(root).rstrip("/")  # the address without what must not be told
         self._system: tuple[int, Any, str, str] = (0, None, "", "")
 
     def fetch(self, name: str, target: BinaryIO, size: int | None = None, sha256: str = "") -> None:
@@ -53,9 +56,10 @@ class Origin:
             if last or attempt == self.attempts:
                 break
             wait = self.pause * 2 ** (attempt - 1)
-            log.warning("%s/%s: %s; trying again in %g s (%d of %d attempts failed)", self.shown, name, problem, wait, attempt, self.attempts)
+            text = "%s/%s: %s; trying again in %g s (%d of %d attempts failed)"
+            log.warning(text, self.shown, name, problem, wait, attempt, self.attempts)
             time.sleep(wait)
-        raise DataError(f"{self.shown}/{name}: {problem}; given up after {attempt} attempt(s)") from None
+        raise DataError(f"{self.shown}/{name}: {problem}; given up after {attempt} attempt(s)")
 
     def _try(self, name: str, target: BinaryIO, size: int | None, sha256: str) -> tuple[str, bool]:
         """What was wrong ("" if nothing), and whether that will not pass."""
@@ -63,7 +67,9 @@ class Origin:
         found, digest = 0, hashlib.sha256()
         # Over http, block_size=0 streams one answer rather than asking for ranges, and size only spares a question before it.
         how = {"block_size": 0, "size": 1} if self._http else {}
-        _write(target, b"", size or 0)
+        with _writing(target):
+            target.seek(0)
+            target.truncate(size or 0)
         try:
             with system.open(f"{base}/{name}{query}", "rb", **how) as source:
                 while chunk := source.read(CHUNK):
@@ -71,20 +77,24 @@ class Origin:
                     if size is not None and found > size:
                         return f"more bytes than the {size} that the manifest says", False
                     digest.update(chunk)
-                    _write(target, chunk)
+                    with _writing(target):
+                        target.write(chunk)
         except (FileNotFoundError, IsADirectoryError):
             raise Missing(f"{self.shown}/{name}: there is no such file") from None
         except (DataError, MemoryError):
             raise
         except Exception as error:  # each scheme's library has its own
+            if isinstance(error, RuntimeError) and "shutdown" in str(error):
+                raise SystemExit from None  # the interpreter ends, and with it, in silence, the thread that fetches ahead
             status = getattr(error, "status", None)
             lasting = isinstance(status, int) and 400 <= status < 500 and status not in AGAIN
             return self._describe(error, status, found, size), lasting or isinstance(error, PermissionError)
-        _write(target, b"")
+        with _writing(target):
+            target.flush()
         if size is not None and found != size:
             return f"{found} bytes; the manifest says {size}", False
         if sha256 and digest.hexdigest() != sha256:
-            return f"sha256 {digest.hexdigest()[:12]}...; the manifest says {sha256[:12]}... (was the data set made again? then start again)", False
+            return f"sha256 {digest.hexdigest()[:12]}...; the manifest says {sha256[:12]}... (start again if the set was remade)", False
         return "", False
 
     def _describe(self, error: Exception, status: object, found: int, size: int | None) -> str:
@@ -94,7 +104,7 @@ class Origin:
             text = f"not a byte for {self.timeout:g} s" if self._http else "timed out"
         else:
             text = f"{getattr(error, 'strerror', None) or error or type(error).__name__}"
-        text = URL.sub(r"\1\2", " ".join(text.split()))
+        text = _shown(" ".join(text.split()))
         for secret in self._secrets:
             text = text.replace(secret, "...")
         return f"{text} (after {found} of {size} bytes)" if found and size is not None else text
@@ -110,7 +120,7 @@ class Origin:
                     import aiohttp
 
                     limit = aiohttp.ClientTimeout(total=None, sock_connect=self.timeout, sock_read=self.timeout)
-                    options = {"client_kwargs": {"timeout": limit, "trust_env": True}}
+                    options = {"client_kwargs": {"timeout": limit, "trust_env": True, "read_bufsize": CHUNK}}
                     address, mark, query = address.partition("?")
                     query = mark + query
                 system, base = fsspec.url_to_fs(address, skip_instance_cache=True, **options)
@@ -123,15 +133,15 @@ class Origin:
         return self._system[1:]
 
 
-def _write(target: BinaryIO, data: bytes, start_with: int | None = None) -> None:
-    """Appends; `start_with` goes back to the beginning of a file that has so many bytes; no data flushes. Raises DataError if the disk is full."""
+@contextmanager
+def _writing(target: BinaryIO) -> Iterator[None]:
+    """Tells a full disk from a failure of the network."""
     try:
-        if start_with is not None:
-            target.seek(0)
-            target.truncate(start_with)
-        elif data:
-            target.write(data)
-        else:
-            target.flush()
+        yield
     except OSError as error:
         raise DataError(f"{getattr(target, 'name', 'memory')}: cannot be written ({error.strerror or error})") from error
+
+
+def _shown(text: str) -> str:
+    """The text without user, password and query of the addresses in it."""
+    return QUERY.sub(r"\1", USER.sub("//", text))

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
+import functools
 import hashlib
 import io
 from itertools import chain
@@ -40,9 +41,10 @@ class RemoteFiles:
         self.root = self._origin.shown
         self._cache = Cache(Path(cache).expanduser() if cache else _default(self.root), int(cache_gb * 1e9))
         self._wanted: dict[str, tuple[int, str]] = {}
+        self._place = functools.cache(self._find_place)  # asked for with each picture
         self._ahead = Ahead(())
         self._lock, self._pid = threading.Lock(), os.getpid()
-        self._threads: list[threading.Thread] = []
+        self._threads: set[threading.Thread] = set()
         self._looked = 0.0  # when a thread last found nothing that it could fetch
 
     def manifest(self) -> str:
@@ -52,7 +54,7 @@ class RemoteFiles:
             self._origin.fetch("manifest.json", target)
             return target.getvalue().decode()
         except Missing:
-            raise DataError(f"{self.root}: no manifest.json there; wanted the address of a finished data set (copy manifest.json last)") from None
+            raise DataError(f"{self.root}: not finished (no manifest.json there); wanted a data set to which it was copied last") from None
         except ValueError as error:
             raise DataError(f"{self.root}/manifest.json: cannot be read ({error})") from None
 
@@ -60,7 +62,7 @@ class RemoteFiles:
         """Notes what a file must be; raises DataError if no data set of ours has such a name, size or hash."""
         if not (SHARD.fullmatch(name) or INDEX.fullmatch(name)):
             raise DataError(f"{self.root}/manifest.json: names a file {name[:100]!r}; wanted LEVEL/NAME.tar or index/NAME")
-        if type(size) is not int or size < 0 or not SHA256.fullmatch(sha256):
+        if type(size) is not int or size < 0 or not SHA256.fullmatch(str(sha256)):
             raise DataError(f"{self.root}/manifest.json: {name}: bytes and sha256 that cannot be; wanted a count and 64 hex digits")
         self._wanted[name] = (size, sha256)
 
@@ -90,12 +92,12 @@ class RemoteFiles:
             self._ahead = Ahead(chain([first], names))
             self._start()
 
-    def _place(self, name: str) -> Path:
+    def _find_place(self, name: str) -> Path:
         if name not in self._wanted:
             raise DataError(f"{self.root}: {name[:100]!r} is not a file of this data set")
         return (self._cache.shards if SHARD.fullmatch(name) else self._cache.index) / self._wanted[name][1]
 
-    def _bring(self, name: str, wait: bool) -> bool:
+    def _bring(self, name: str, wait: bool) -> str:
         size, sha256 = self._wanted[name]
         return self._cache.bring(self._place(name), size, lambda target: self._origin.fetch(name, target, size, sha256), self._worth, wait)
 
@@ -107,13 +109,14 @@ class RemoteFiles:
         sizes = sorted((size for name, (size, _) in self._wanted.items() if name.startswith(f"{level}/")), reverse=True)
         window, limit = sum(sizes[:WINDOW]) / 1e9, self._cache.limit / 1e9
         if window > limit:
-            text = "%s: level %s: the %d shards that are read at a time take %.3g GB, the cache may take %.3g GB (data.remote_gb), so each would be fetched many times; wanted %.3g GB, better %.3g"
-            log.warning(text, self.root, level, min(WINDOW, len(sizes)), window, limit, 1.01 * window, 2.02 * window)
+            found = f"the {min(WINDOW, len(sizes))} shards that are read at a time take {window:.3g} GB, the cache may take {limit:.3g}"
+            wanted = f"wanted data.remote_gb={1.01 * window:.3g}, better {2.02 * window:.3g} (to fetch ahead)"
+            log.warning("%s: level %s: %s, so each would be fetched many times; %s", self.root, level, found, wanted)
 
     def _note(self, name: str) -> None:
         """A shard is read: what comes after it may be fetched."""
         if self._pid != os.getpid():  # forked: the threads are not here, and may have had the lock
-            self._lock, self._pid, self._threads, self._ahead = threading.Lock(), os.getpid(), [], Ahead(())
+            self._lock, self._pid, self._threads, self._ahead = threading.Lock(), os.getpid(), set(), Ahead(())
         with self._lock:
             moved = self._ahead.move_to(name)
             if moved or (self._ahead.todo and time.monotonic() - self._looked > 1):
@@ -122,29 +125,34 @@ class RemoteFiles:
     def _start(self) -> None:
         """Starts what threads are missing; they end when nothing is left to fetch or nothing has room."""
         self._looked = time.monotonic()
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads = {thread for thread in self._threads if thread.is_alive()}
         for _ in range(THREADS - len(self._threads)):
-            self._threads.append(threading.Thread(target=self._fetch_ahead, name="fetch", daemon=True))
-            self._threads[-1].start()
+            thread = threading.Thread(target=self._fetch_ahead, name="fetch", daemon=True)
+            self._threads.add(thread)
+            thread.start()
 
     def _fetch_ahead(self) -> None:
         while True:
             with self._lock:
                 ahead = self._ahead
                 name = ahead.claim()
-            if name is None:
-                return
-            try:
-                if not self._bring(name, wait=False) and not self._is_coming(name):
-                    with self._lock:
-                        ahead.todo.appendleft(name)
+                if name is None:
+                    self._threads.discard(threading.current_thread())
                     return
+            try:
+                full = self._bring(name, wait=False) == "full"
             except DataError as error:
                 log.warning("%s; it was fetched ahead, and is tried again when it is needed", error)
+                continue
+            if full:
+                with self._lock:
+                    ahead.todo.appendleft(name)
+                    self._threads.discard(threading.current_thread())
+                return
 
 
 class Ahead:
-    """What is to come of an order of names: those in use, the last `WINDOW` up to the furthest that was read, and twice as many after them."""
+    """What is to come of an order of names: those in use, `WINDOW` up to the furthest that was read, and twice as many after them."""
 
     def __init__(self, names: Iterable[str]):
         self._names = iter(names)
