@@ -10,6 +10,7 @@ from hires.errors import HiresError
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a person can mend: full, over quota, read-only, not allowed
 VERBS = {
     "prepare": "a folder of pictures (or the built-in digits) -> a pyramid of shards",
+    "inspect": "is a prepared data set whole, what is in it, how fast does it decode?",
     "plan": "print a training schedule as a table, without training",
     "train": "train, or resume, a run",
     "evaluate": "measure a run or a bundle against held-out pictures",

@@ -36,6 +36,17 @@ class DataConfig:
 
 
 @dataclass
+class InspectConfig:
+    """`hires inspect`."""
+
+    data: str = MISSING  # what `hires prepare` made: a folder, or an address
+    out: str = ""  # a PNG file to write: a contact sheet
+    decode: int = 64  # pictures of each level that are decoded, to measure the rate
+    workers: int = 0  # threads that read and hash; 0 = one a core
+    verify: bool | None = None  # read every file; null = of a folder yes, of an address no
+
+
+@dataclass
 class RunConfig:
     """The run as a whole."""
 
@@ -125,6 +136,7 @@ class EvaluateConfig:
 
 SCHEMAS: dict[str, type] = {
     "prepare": PrepareConfig,
+    "inspect": InspectConfig,
     "train": TrainConfig,
     "plan": PlanConfig,
     "export": ExportConfig,

@@ -70,7 +70,7 @@ class Shards:
 
     def keys(self, split: str) -> list[str]:
         """The keys of all pictures of `split`, in order."""
-        return self.files.path(f"index/{split}.keys").read_text(encoding="utf-8").splitlines()
+        return self.files.path(f"index/{split}.keys").read_text(encoding="utf-8").split("\n")[:-1]
 
     def codec(self, resolution: int) -> Codec:
         """How a level is stored."""

@@ -1,0 +1,160 @@
+"""`hires inspect`."""
+
+import json
+import os
+from pathlib import Path
+
+from rich import filesize
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hires.config import DataConfig, InspectConfig
+from hires.errors import HiresError
+from hires.sampling.atomic import whole_file
+from pipelines import DataError, Shards
+from pipelines.contact_sheet import contact_sheet
+from pipelines.decode_rate import decode_rate
+from pipelines.inspecting import shard_files, strangers, verify
+from pipelines.opening import open_to_inspect
+
+SKIPPED = 3  # skipped pictures that are shown
+
+
+def run(config: InspectConfig) -> int:
+    """Verify a data set and show what is in it, with a contact sheet where `out` says; 1 if anything is wrong, each told in a line."""
+    if config.out and Path(config.out).suffix.lower() != ".png":
+        raise HiresError(f"out={config.out}: wanted the name of a .png file")
+    if config.decode < 1 or config.workers < 0:
+        raise HiresError(f"decode={config.decode}, workers={config.workers}: wanted decode from 1 up, and workers from 0 up")
+    remote = "://" in config.data
+    shards = Shards.open(config.data) if remote else open_to_inspect(config.data)
+    verified = config.verify if config.verify is not None else not remote
+    problems = _verified(shards, config.workers, remote) if verified else [] if remote else _sizes(shards)
+    rates = dict.fromkeys(shards.levels, 0.0)
+    for level in shards.levels:
+        if any(f"-{level}.entries: " in problem for problem in problems):
+            continue  # with a wrong index every picture would seem damaged
+        rates[level], wrong = decode_rate(shards, level, config.decode)
+        problems += [line for line in wrong if not _told(line, problems)]
+    console = Console()
+    width = None if console.is_terminal else max(console.width, 160)  # a table cut at 80 columns tells nothing
+    console = Console(width=width, markup=False, highlight=False)  # paths may have brackets
+    console.print(_what(shards, _report(shards, remote)), _levels(shards, rates, problems if verified else None))
+    console.print(_meaning(rates), soft_wrap=True)
+    if config.out:
+        with whole_file(Path(config.out)) as part:
+            contact_sheet(shards).save(part, format="PNG")
+    console.print(f"contact sheet: {config.out}" if config.out else "out=sheet.png draws a contact sheet", soft_wrap=True)
+    for name in [] if remote else strangers(shards):
+        print(f"remark: {shards.root}/{name} does not belong to the data set")
+    for line in problems:
+        print(f"wrong: {line}")
+    if problems:
+        print(f"{shards.root}: {len(problems)} {'thing is' if len(problems) == 1 else 'things are'} wrong, listed above")
+    else:
+        print(f"{shards.root}: {'all is well' if verified else 'not verified (verify=true reads every file), nothing wrong was met'}")
+    return 1 if problems else 0
+
+
+def _verified(shards: Shards, workers: int, remote: bool) -> list[str]:
+    files = [(name, size) for name, size, _ in shards.contents()] if remote else []
+    total = sum(size for _, size in files) or sum(found["bytes"] for *_, found in shard_files(shards))
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{'fetch' if remote else 'read'} {shards.root}", total=total)
+        if not remote:
+            return verify(shards, workers, lambda count: bar.advance(task, count))
+        problems = []
+        for name, size in files:  # what is fetched is compared with the manifest's sha256
+            try:
+                if name.endswith(".tar"):
+                    os.close(shards.files.open(name))
+                else:
+                    shards.files.path(name)
+            except DataError as error:
+                problems.append(str(error))
+            bar.advance(task, size)
+        return problems
+
+
+def _sizes(shards: Shards) -> list[str]:
+    """What is missing or of another size, without reading it."""
+    problems = []
+    try:
+        for name, size, digest in shards.contents():
+            try:
+                shards.files.check(name, size, digest)
+            except DataError as error:
+                problems.append(str(error))
+    except DataError as error:  # the index, without which there is no more to compare
+        problems.append(str(error))
+    return problems
+
+
+def _told(line: str, problems: list[str]) -> bool:
+    """Whether the file, or the level, that a line is about was found wrong before."""
+    place = line.partition(": ")[0] + "/"
+    others = [problem.partition(": ")[0] + "/" for problem in problems]
+    return any(place.startswith(other) or other.startswith(place) for other in others)
+
+
+def _report(shards: Shards, remote: bool) -> list[dict] | None:
+    """The pictures that were skipped; None if that cannot be known."""
+    try:
+        return None if remote else json.loads((Path(shards.root) / "report.json").read_text(encoding="utf-8"))["bad"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _what(shards: Shards, skipped: list[dict] | None) -> Table:
+    manifest, source = shards.manifest, shards.manifest["source"]
+    table = Table(title=shards.root, show_header=False)
+    table.add_row("source", f"{source['kind']} {source['path']}".strip())
+    table.add_row("licence", manifest["licence"] or "not stated (licence=… of hires prepare)")
+    table.add_row("pictures", f"{shards.count('train'):,} to train on, {shards.count('holdout'):,} held out")
+    table.add_row("channels", str(shards.channels))
+    table.add_row("crop, filter", f"{manifest['crop']}, {manifest['filter']}")
+    table.add_row("pixels in [-1, 1]", f"mean {_numbers(manifest['mean'])}, deviation {_numbers(manifest['std'])}")
+    table.add_row(
+        "skipped", f"{manifest['skipped']:,}" + (" (report.json would say which)" if skipped is None and manifest["skipped"] else "")
+    )
+    for bad in (skipped or [])[:SKIPPED]:
+        table.add_row("", bad["reason"])
+    if len(skipped or []) > SKIPPED:
+        table.add_row("", f"… {len(skipped) - SKIPPED} more in report.json")
+    return table
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+def _levels(shards: Shards, rates: dict[int, float], problems: list[str] | None) -> Table:
+    table = Table()
+    for column in ("level", "codec", "shards", "stored", "a picture", "as uint8", "decoded a second, one thread", "files"):
+        table.add_column(column, justify="left" if column in ("codec", "files") else "right")
+    limit, images = DataConfig().cache_gb, shards.count("train")
+    for level in shards.levels:
+        sizes = [found["bytes"] for found_level, *_, found in shard_files(shards) if found_level == level]
+        raw = images * level**2 * shards.channels
+        held = f"{_bytes(raw)}, {'held' if raw <= limit * 1e9 else 'not held'}"
+        wrong = sum(problem.startswith((f"{shards.root}/{level}/", f"{shards.root}/{level}:")) for problem in problems or [])
+        state = "not verified" if problems is None else f"{wrong} wrong" if wrong else "as written"
+        rate = f"{rates[level]:,.0f}" if rates[level] else "-"
+        mean = _bytes(sum(sizes) / sum(shards.manifest["counts"].values()))
+        table.add_row(f"{level}x{level}", shards.codec(level).name, str(len(sizes)), _bytes(sum(sizes)), mean, held, rate, state)
+    table.caption = f"as uint8: the training pictures; hires train holds a level of up to data.cache_gb={limit:g} in memory, decoded once"
+    return table
+
+
+def _bytes(count: float) -> str:
+    return filesize.decimal(round(count))
+
+
+def _meaning(rates: dict[int, float]) -> str:
+    known = {level: rate for level, rate in rates.items() if rate}
+    if not known:
+        return "no picture could be decoded"
+    level = min(known, key=known.get)
+    return f"slowest to decode: level {level}, {known[level]:,.0f} images/s a core: 8 cores feed at most {8 * known[level]:,.0f} images/s"

@@ -1,0 +1,108 @@
+"""A data set's folder opened for inspection, whatever state it is in, and what a person does about its files."""
+
+import fcntl
+import json
+from pathlib import Path
+import re
+from typing import Any
+
+from .errors import DataError
+from .files import LocalFiles
+from .listing import SPLITS
+from .shards import MANIFEST, Shards, read_manifest
+from .writing import WORK
+
+MISSING = "missing"  # what mend() is told of a file that is not there
+NAME = re.compile(r"(shard|holdout)-[0-9]+")
+NEEDED = {"source", "licence", "counts", "skipped", "channels", "levels", "codecs", "filter", "crop", "mean", "std", "index", "shards"}
+
+
+def open_to_inspect(root: str) -> Shards:
+    """The data set in the folder `root`, of which files may be missing or damaged.
+
+    Raises DataError if there is no manifest, saying how far an unfinished one got, or a manifest that cannot be ours.
+    """
+    files = LocalFiles(root)
+    if not (files.folder / MANIFEST).exists():
+        raise DataError(_how_far(files.folder))
+    manifest = read_manifest(files)
+    wrong = _contradiction(manifest)
+    if wrong:
+        raise DataError(f"{root}/{MANIFEST}: {wrong}; {mend(files.folder, MANIFEST)}")
+    return Shards(files, manifest)
+
+
+def mend(folder: Path, name: str, state: str = "") -> str:
+    """What a person does about a file that is missing (state) or wrong."""
+    if not (folder / WORK).is_dir():  # a copy: prepare would refuse the folder
+        return "copy it again from where the data set came from"
+    return "run hires prepare again" if state == MISSING else f"delete {folder / name} and run hires prepare again"
+
+
+def anew(folder: Path) -> str:
+    """What a person does about a data set that was wrong from the beginning."""
+    return f"delete {folder} and run hires prepare again"
+
+
+def _contradiction(manifest: dict[str, Any]) -> str:
+    """What a manifest lacks, or says twice in different ways; '' if nothing."""
+    missing = sorted(NEEDED - manifest.keys())
+    if missing:
+        return f"has no {', '.join(missing)}"
+    try:
+        return _disagreement(manifest)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return f"not laid out as hires prepare does ({type(error).__name__}: {error})"
+
+
+def _disagreement(manifest: dict[str, Any]) -> str:
+    levels = set(map(str, manifest["levels"]))
+    if manifest["codecs"].keys() != levels:
+        return f"codecs of levels {', '.join(manifest['codecs'])}; wanted {', '.join(sorted(levels, key=int))}"
+    for split in SPLITS:
+        for shard in manifest["shards"][split]:
+            if not NAME.fullmatch(shard["name"]) or shard["levels"].keys() != levels:
+                return f"a shard {shard['name'][:50]!r} of levels {', '.join(shard['levels'])}; wanted {', '.join(sorted(levels, key=int))}"
+        images = sum(shard["images"] for shard in manifest["shards"][split])
+        if images != manifest["counts"][split]:
+            return f"{manifest['counts'][split]} pictures in {split}, but {images} in its shards"
+    return ""
+
+
+def _how_far(folder: Path) -> str:
+    """One line for a person: finished shards and pictures as far as the ledgers tell, whether it is being written now, what to do."""
+    work = folder / WORK
+    if not work.is_dir():
+        return f"{folder}: no manifest.json, and no {WORK}: not a data set; wanted what hires prepare out=… wrote"
+    shards, pictures = 0, 0
+    for file in work.glob("*-*.json"):
+        try:
+            ledger = json.loads(file.read_text(encoding="utf-8"))
+            pictures += len(ledger["keys"]) + len(ledger["bad"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # not a whole ledger: prepare makes that shard again
+        shards += 1
+    total = sum(_lines(work / f"{split}.items") for split in SPLITS)
+    of = f" of {total:,}" if total else ""
+    writing = _is_locked(work / "lock")
+    what = "hires prepare is writing there now: wait for it" if writing else "run the same hires prepare again to continue"
+    return f"{folder}: not finished: {shards:,} shards with {pictures:,}{of} pictures are there; {what}"
+
+
+def _lines(file: Path) -> int:
+    try:
+        with file.open("rb") as opened:
+            return sum(1 for _ in opened)
+    except OSError:
+        return 0  # not listed yet
+
+
+def _is_locked(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            fcntl.flock(opened.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no such file, or a file system without locks
+    return False
