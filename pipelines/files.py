@@ -11,7 +11,8 @@ from .errors import DataError
 class Files(Protocol):
     """The files of a data set, by their names relative to its root, such as '256/shard-00001.tar'."""
 
-    root: str  # as the user wrote it
+    root: str  # as the user wrote it, without secrets
+    mend: str  # what to do about a file that is not what it was
     open_at_once: int  # descriptors worth keeping: opening is slow on network file systems, but an open file takes room after its removal
 
     def manifest(self) -> str:
@@ -38,6 +39,7 @@ class Files(Protocol):
 class LocalFiles:
     """A folder."""
 
+    mend = "delete the file and run hires prepare again"
     open_at_once = 64  # an epoch touches Order.window shards at a time; ulimits start at 256
 
     def __init__(self, root: str | Path):

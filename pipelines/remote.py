@@ -34,6 +34,7 @@ class RemoteFiles:
     those of the manifest: that of a file kept from an earlier run is computed once. Raises DataError if the folder cannot be made.
     """
 
+    mend = "the data set at that address is damaged, or the cached file: start again, which checks it anew"
     open_at_once = 0  # a file held open would keep its bytes on the disk after its removal, and nobody would know that it is still in use
 
     def __init__(self, root: str, cache: str, cache_gb: float):

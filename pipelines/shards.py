@@ -104,7 +104,7 @@ class Shards:
                 found = os.fstat(opened.descriptor).st_size
                 raise DataError(f"{self.place(resolution, split, i)}: the shard was cut short to {found} bytes; wanted {offset + size}")
             if zlib.crc32(data) != crc:
-                raise DataError(f"{self.place(resolution, split, i)}: {size} bytes that are not those written (CRC-32); {MEND}")
+                raise DataError(f"{self.place(resolution, split, i)}: {size} bytes that are not those written (CRC-32); {self.files.mend}")
             out.append(data)
         return out
 
@@ -136,15 +136,12 @@ class Shards:
                 return json.loads(text)["files"]
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-        raise DataError(f"{path}: not the one that was written with {MANIFEST} (sha256); {MEND}")
+        raise DataError(f"{path}: not the one that was written with {MANIFEST} (sha256); {self.files.mend}")
 
     def _load_index(self, resolution: int, split: str) -> np.ndarray:
         if not self.count(split):
             return np.empty(0, ENTRY)  # an empty file cannot be mapped
         return np.memmap(self.files.path(f"index/{split}-{resolution}.entries"), ENTRY, "r", shape=(self.count(split),))
-
-
-MEND = "delete the file and run hires prepare again"
 
 
 def read_manifest(files: Files) -> dict:

@@ -78,7 +78,8 @@ class Game:
         """One step on this rank's uint8 images (B, C, r, r), already in the order of the plan; returns measures on the device."""
         config, device = self.config, self.world.device
         B, rows = phase.batch, rank_rows(phase.batch, self.world)
-        x = images.to(device, non_blocking=True).float() / 127.5 - 1
+        # the loaders deliver memory in the order of pixels; this puts it into that of planes, on the device
+        x = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
         seed = config.train.seed
         if config.data.mirror:
             flip = noise.mirror(seed, phase.images, B, rows).to(device)
