@@ -11,6 +11,7 @@ from .pictures import image_of
 
 LOSSLESS_UP_TO = 64  # pixels
 SUBSAMPLING = {"444": 0, "422": 1, "420": 2}  # Pillow's numbers
+FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow's names; it knows more, and hands some to other programs
 SUFFIXES = {"png": "png", "jpeg": "jpg", "webp-lossless": "webp", "raw": "npy"}
 
 
@@ -74,7 +75,7 @@ def decode(data: bytes, resolution: int, channels: int) -> np.ndarray:
 def open_image(data: bytes, resolution: int, channels: int) -> Image.Image:
     """The decoded picture of any codec but raw, mode 'RGB' (channels=3) or 'L' (1); raises ValueError as `decode` does."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         image.load()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ValueError(f"{len(data)} bytes that cannot be decoded") from error

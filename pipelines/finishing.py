@@ -11,7 +11,8 @@ import numpy as np
 from .codecs import codec_of
 from .errors import DataError
 from .listing import SPLITS
-from .shards import ENTRY, FORMAT, INDEX, MANIFEST
+from .manifest import FORMAT, MANIFEST
+from .shards import ENTRY, INDEX
 from .writing import Job, finished_shard, write_whole
 
 

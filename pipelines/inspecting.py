@@ -12,8 +12,9 @@ from typing import Any
 from .damage import tar_problem, tell_damage
 from .errors import DataError
 from .listing import SPLITS
+from .manifest import MANIFEST
 from .opening import MISSING, anew, mend
-from .shards import ENTRY, INDEX, MANIFEST, Shards
+from .shards import ENTRY, INDEX, Shards
 from .writing import WORK
 
 CHUNK = 1 << 20  # bytes read at once

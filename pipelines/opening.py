@@ -3,18 +3,15 @@
 import fcntl
 import json
 from pathlib import Path
-import re
-from typing import Any
 
 from .errors import DataError
 from .files import LocalFiles
 from .listing import SPLITS
-from .shards import MANIFEST, Shards, read_manifest
+from .manifest import MANIFEST, read_manifest
+from .shards import Shards
 from .writing import WORK
 
 MISSING = "missing"  # what mend() is told of a file that is not there
-NAME = re.compile(r"(shard|holdout)-[0-9]+")
-NEEDED = {"source", "licence", "counts", "skipped", "channels", "levels", "codecs", "filter", "crop", "mean", "std", "index", "shards"}
 
 
 def open_to_inspect(root: str) -> Shards:
@@ -25,11 +22,7 @@ def open_to_inspect(root: str) -> Shards:
     files = LocalFiles(root)
     if not (files.folder / MANIFEST).exists():
         raise DataError(_how_far(files.folder))
-    manifest = read_manifest(files)
-    wrong = _contradiction(manifest)
-    if wrong:
-        raise DataError(f"{root}/{MANIFEST}: {wrong}; {mend(files.folder, MANIFEST)}")
-    return Shards(files, manifest)
+    return Shards(files, read_manifest(files))
 
 
 def mend(folder: Path, name: str, state: str = "") -> str:
@@ -42,31 +35,6 @@ def mend(folder: Path, name: str, state: str = "") -> str:
 def anew(folder: Path) -> str:
     """What a person does about a data set that was wrong from the beginning."""
     return f"delete {folder} and run hires prepare again"
-
-
-def _contradiction(manifest: dict[str, Any]) -> str:
-    """What a manifest lacks, or says twice in different ways; '' if nothing."""
-    missing = sorted(NEEDED - manifest.keys())
-    if missing:
-        return f"has no {', '.join(missing)}"
-    try:
-        return _disagreement(manifest)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        return f"not laid out as hires prepare does ({type(error).__name__}: {error})"
-
-
-def _disagreement(manifest: dict[str, Any]) -> str:
-    levels = set(map(str, manifest["levels"]))
-    if manifest["codecs"].keys() != levels:
-        return f"codecs of levels {', '.join(manifest['codecs'])}; wanted {', '.join(sorted(levels, key=int))}"
-    for split in SPLITS:
-        for shard in manifest["shards"][split]:
-            if not NAME.fullmatch(shard["name"]) or shard["levels"].keys() != levels:
-                return f"a shard {shard['name'][:50]!r} of levels {', '.join(shard['levels'])}; wanted {', '.join(sorted(levels, key=int))}"
-        images = sum(shard["images"] for shard in manifest["shards"][split])
-        if images != manifest["counts"][split]:
-            return f"{manifest['counts'][split]} pictures in {split}, but {images} in its shards"
-    return ""
 
 
 def _how_far(folder: Path) -> str:

@@ -1,9 +1,6 @@
 """From a source of pictures to a pyramid of shards: what `hires prepare` does."""
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 import fcntl
@@ -12,24 +9,22 @@ import multiprocessing
 import os
 from pathlib import Path
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from typing import Any
-import warnings
 
 from .codecs import Codec
 from .errors import DataError
 from .files import LocalFiles
 from .finishing import finish
-from .listing import Shard, SplitConfig, fingerprint, write_listing
+from .listing import SplitConfig, fingerprint, write_listing
+from .manifest import MANIFEST, read_manifest
 from .pictures import FILTERS, levels_up_to
-from .shards import MANIFEST, Shards, read_manifest
+from .pool import Progress, write_shards
+from .shards import Shards
 from .sources import Source, detect, open_source
-from .writing import WORK, Job, Stopped, finished_shard, write_shard, write_whole
+from .writing import WORK, Job, finished_shard, write_whole
 
-Progress = Callable[[int, int | None], None]  # (pictures done, pictures in all); while the source is listed: (pictures listed, None)
 SETTINGS = "settings.json"  # in WORK: what an unfinished data set is to become
 HOW = ("path", "out", "on_error", "workers", "licence")  # settings that say how to work, not what comes out
 
@@ -84,7 +79,7 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> dict[str
         job = Job(source, listing, out, levels, identity, config.on_error, fork.Event(), fork.Value("q", 0))
         todo = [shard for shard in listing.shards if finished_shard(job, shard) is None]
         job.done.value = listing.images - sum(shard.images for shard in todo)
-        _write_all(job, todo, config.workers or len(os.sched_getaffinity(0)), progress)
+        write_shards(job, todo, config.workers or len(os.sched_getaffinity(0)), progress)
         report = finish(job, config.path, config.licence, time.monotonic() - started)
         listing.remove()
         return report
@@ -144,6 +139,8 @@ def _already_complete(
             found = fingerprint(source, Path(scratch))
         if found != manifest["source"]["fingerprint"]:
             raise DataError(f"{out}: made of other pictures than {config.path}: choose another out=, or remove that folder")
+    if config.licence and config.licence != manifest["licence"]:
+        write_whole(out / MANIFEST, json.dumps({**manifest, "licence": config.licence}, indent=1))
     try:
         Shards.open(out)
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
@@ -200,48 +197,3 @@ def _lock(descriptor: int, out: Path) -> None:
         except BlockingIOError:
             time.sleep(0.1)
     raise DataError(f"{out}: another hires prepare is writing there; wait for it or choose another out=")
-
-
-def _write_all(job: Job, todo: list[Shard], workers: int, progress: Progress | None) -> None:
-    waiting, running, total = deque(todo), set(), job.listing.images
-    if not todo:
-        return
-    context = multiprocessing.get_context("fork")
-    count = min(workers, len(todo))
-    with ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(job, os.getpid())) as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < 2 * count:
-                    running.add(pool.submit(_work, waiting.popleft()))
-                finished, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                if progress:
-                    progress(job.done.value, total)
-        except BrokenProcessPool as error:
-            raise DataError(f"{job.out}: a worker was killed, perhaps for memory; run hires prepare again with fewer workers") from error
-        finally:
-            job.stop.set()
-
-
-_job: Job  # in a worker: set when it starts
-
-
-def _start_worker(job: Job, parent: int) -> None:
-    global _job
-    _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and says stop
-    warnings.simplefilter("ignore")  # Pillow's remarks on odd files that decode all the same
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-
-
-def _die_with(parent: int) -> None:
-    # A killed parent cannot say stop, and a pool's workers would wait for it for ever.
-    while os.getppid() == parent:
-        time.sleep(0.3)
-    os._exit(1)
-
-
-def _work(shard: Shard) -> None:
-    with suppress(Stopped):
-        write_shard(_job, shard)

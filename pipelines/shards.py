@@ -14,9 +14,9 @@ from .codecs import Codec
 from .errors import DataError
 from .files import Files, LocalFiles
 from .listing import SPLITS
+from .manifest import MANIFEST, read_manifest
 
-FORMAT = 2
-MANIFEST, INDEX = "manifest.json", "index.json"
+INDEX = "index.json"
 ENTRY = np.dtype([("offset", "<i8"), ("size", "<u4"), ("crc32", "<u4")])  # of one picture's bytes in its shard: a row of index/
 
 
@@ -142,18 +142,6 @@ class Shards:
         if not self.count(split):
             return np.empty(0, ENTRY)  # an empty file cannot be mapped
         return np.memmap(self.files.path(f"index/{split}-{resolution}.entries"), ENTRY, "r", shape=(self.count(split),))
-
-
-def read_manifest(files: Files) -> dict:
-    """The manifest; raises DataError if there is none, which means unfinished, or one of another format."""
-    try:
-        manifest = json.loads(files.manifest())
-    except ValueError as error:
-        raise DataError(f"{files.root}/{MANIFEST}: cannot be read ({error})") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else "none"
-        raise DataError(f"{files.root}/{MANIFEST}: format {found}; wanted format {FORMAT}: prepare it again in another out=")
-    return manifest
 
 
 class _File:

@@ -56,10 +56,13 @@ class Job:
 
 
 def finished_shard(job: Job, shard: Shard) -> dict | None:
-    """The ledger of a shard that is finished, was made from the same pictures and settings and is still all there; else None."""
+    """The ledger of a shard that is finished, was made from the same pictures and settings and is still all there; else None.
+
+    None too where it tells of pictures that were skipped, and now they are to end the job: making it again names them.
+    """
     try:
         ledger = json.loads(job.ledger(shard).read_text(encoding="utf-8"))
-        if ledger["fingerprint"] != job.fingerprint(shard):
+        if ledger["fingerprint"] != job.fingerprint(shard) or (ledger["bad"] and job.on_error == "fail"):
             return None
         whole = all(job.place(shard, int(level)).stat().st_size == found["bytes"] for level, found in ledger["levels"].items())
     except (OSError, ValueError, KeyError):

@@ -1,5 +1,6 @@
 """`hires prepare`."""
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hires.errors import HiresError
@@ -10,11 +11,15 @@ def run(config: PrepareConfig) -> int:
     """Make the pyramid of shards, with a progress bar; tells what was made and what was skipped."""
     if not config.out:
         raise HiresError("out=… not given: the folder to write")
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    # No thread that refreshes: processes are forked meanwhile. A file, which is no terminal, gets the errors alone.
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"list {config.path}", total=None)
 
         def show(done: int, total: int | None) -> None:
-            bar.update(task, description=f"prepare {config.out}" if total else f"list {config.path}", completed=done, total=total)
+            what = f"prepare {config.out}" if total else f"list {config.path}"
+            bar.update(task, description=what, completed=done, total=total, refresh=True)
 
         report = prepare(config, show)
     print(f"{config.out}: {report['status']}", *(f"{key} {value}" for key, value in report.items() if isinstance(value, int)), sep=", ")

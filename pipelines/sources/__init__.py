@@ -72,6 +72,8 @@ def detect(path: str) -> str:
         raise DataError(f"path={path}: holds {what}; give source=, or the path of one of them")
     if not found and lmdbs_in(Path(path)):
         return "lsun"  # which tells that one of them is wanted
+    if not found and any(Path(path).glob("*/*.parquet")):
+        return "parquet"  # as hubs lay out a repository: data/train-00000-of-00007.parquet
     return next(iter(found), "folder")
 
 

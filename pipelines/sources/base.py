@@ -14,6 +14,8 @@ from PIL import Image
 from ..errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# What the bytes may be, whatever the name. Pillow knows more, and hands some (PostScript) to other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,12 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     if not data:
         raise DataError(f"{name}: 0 bytes; wanted a picture")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         image.load()
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{name}: {len(data)} bytes that are no picture; wanted one of {', '.join(SUFFIXES)}") from error
+        raise DataError(f"{name}: {len(data)} bytes that are no picture; wanted {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; wanted at most so many") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DataError(f"{name}: {len(data)} bytes, cannot be decoded ({error}); wanted a whole picture") from error
     return image

@@ -16,6 +16,7 @@ MAGIC, VERSION, NO_PAGE = 0xBEEFC0DE, 1, 2**64 - 1
 PAGE = struct.Struct("<QHHHH")  # number, -, flags, end of the nodes' offsets, start of the nodes
 BRANCH, LEAF, OVERFLOW = 1, 2, 4  # flags of a page
 NODE = struct.Struct("<HHHH")  # a value's size, low and high half (in a branch: with the flags, a page's number); flags; key's size
+DEEPEST = 32  # lmdb's own bound; no tree of pages is nearly so deep
 ELSEWHERE = 1  # flag of a node: its value has pages of its own, of which it gives the first
 
 
@@ -48,6 +49,8 @@ def _head(path: str, file: BinaryIO) -> tuple[int, int, int, int, int]:
     _, _, _, flags, depth, count, root, last, _ = max((head for head in heads if head[:2] == (MAGIC, VERSION)), key=lambda head: head[-1])
     if flags:
         raise DataError(f"{path}: an lmdb with flags {flags:#x}; wanted LSUN's plain one, a value to each key")
+    if depth > DEEPEST:
+        raise ValueError(f"a tree of {depth} levels; wanted at most {DEEPEST}")
     end = os.fstat(file.fileno()).st_size
     if end < (last + 1) * size:
         raise DataError(f"{path}: cut short: {end} bytes; wanted {(last + 1) * size}")

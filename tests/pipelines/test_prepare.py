@@ -173,6 +173,30 @@ def test_bad_pictures_are_skipped_and_reported_when_asked(tmp_path, config, fill
     assert sum(shards.shard_sizes("train")) == 12 and len(shards.keys("train")) == 12
 
 
+def test_what_was_skipped_before_a_kill_is_told_when_continuing_asks_to_fail(tmp_path, config, fill, draw, monkeypatch, one_line):
+    folder = fill(tmp_path / "pictures", 6)
+    add_bad_pictures(folder, draw)
+    config = replace(config, path=str(folder), split=SplitConfig(), on_error="skip")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sys.modules["pipelines.prepare"], "finish", interrupt)
+        prepare(config)
+    with pytest.raises(DataError) as caught:
+        prepare(replace(config, on_error="fail"))
+    assert str(folder) in one_line(caught.value)
+    assert prepare(config)["skipped"] == 4
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_licence_can_be_added_to_a_finished_set(config):
+    prepare(config)
+    assert prepare(replace(config, licence="CC0"))["status"] == "already complete"
+    assert prepare(config)["status"] == "already complete"  # none given: the one that was stays
+    assert Shards.open(config.out).manifest["licence"] == "CC0"
+
+
 def test_shards_of_nothing_but_bad_pictures_are_left_out(tmp_path, config, fill, draw):
     folder = fill(tmp_path / "pictures", 6)
     add_bad_pictures(folder, draw)

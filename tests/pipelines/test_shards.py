@@ -84,7 +84,7 @@ def test_a_folder_without_manifest_is_not_finished(copy, one_line):
     assert "not finished" in one_line(caught.value) and "run hires prepare again" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}', '{"format": 2}', '{"format": 2, "shards": []}'])
 def test_a_manifest_that_is_not_ours_is_named(copy, text, one_line):
     (copy / "manifest.json").write_text(text)
     with pytest.raises(DataError) as caught:

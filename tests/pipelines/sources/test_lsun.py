@@ -3,12 +3,14 @@
 import io
 import multiprocessing
 from pathlib import Path
+import struct
 
 import numpy as np
 from PIL import Image
 import pytest
 
 from pipelines import DataError
+from pipelines.sources.lmdb_pages import BRANCH, MAGIC, META, NODE, PAGE, VERSION
 from pipelines.sources.lsun import LsunSource
 
 lmdb = pytest.importorskip("lmdb", reason="lmdb, which the values are compared with, is not installed")
@@ -146,3 +148,18 @@ def test_of_several_lmdbs_one_is_wanted_and_all_are_named(tmp_path, one_line):
     expect(tmp_path, one_line, "holds bedroom_train_lmdb, church_outdoor_train_lmdb; wanted one")
     expect(tmp_path / "tower_train_lmdb", one_line, "no data.mdb in it")
     expect(tmp_path / "gone", one_line, "no such folder")
+
+
+def test_pages_that_lead_to_themselves_are_damage(tmp_path, one_line):
+    size, depth = 4096, 60_000
+    pages = bytearray(3 * size)
+    for at in (0, size):
+        struct.pack_into("<QHHHH", pages, at, at // size, 0, 8, 0, 0)
+        META.pack_into(pages, at, MAGIC, VERSION, size, 0, depth, 1, 2, 2, at)
+    struct.pack_into("<QHHHH", pages, 2 * size, 2, 0, BRANCH, PAGE.size + 2, 0)
+    struct.pack_into("<H", pages, 2 * size + PAGE.size, 100)
+    NODE.pack_into(pages, 2 * size + 100, 2, 0, 0, 0)
+    (tmp_path / "data.mdb").write_bytes(pages)
+    with pytest.raises(DataError) as caught:
+        list(LsunSource(str(tmp_path)))
+    assert str(tmp_path / "data.mdb") in one_line(caught.value) and "damaged" in str(caught.value)

@@ -24,6 +24,7 @@ SHARED = Path(__file__).parents[4] / "shared" / "data"
         (["x_train_lmdb/data.mdb", "y_val_lmdb/data.mdb"], ".", "lsun"),
         (["train-0.parquet", "README.md"], ".", "parquet"),
         (["x.parquet"], "x.parquet", "parquet"),
+        (["data/train-0.parquet", "README.md"], ".", "parquet"),  # as hubs lay them out
         (["a-r02.tfrecords", "a-r03.tfrecords"], ".", "tfrecords"),
         (["a-r02.tfrecords"], "a-r02.tfrecords", "tfrecords"),
         (["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"], ".", "idx"),

@@ -1,0 +1,54 @@
+"""manifest.json of a data set, read by whoever opens it; finishing.py writes it."""
+
+import json
+import re
+from typing import Any
+
+from .errors import DataError
+from .files import Files
+from .listing import SPLITS
+
+FORMAT = 2
+MANIFEST = "manifest.json"
+NAME = re.compile(r"(shard|holdout)-[0-9]+")
+NEEDED = {"source", "licence", "settings", "counts", "skipped", "channels", "levels", "codecs", "filter", "crop", "mean", "std"}
+NEEDED |= {"index", "shards"}
+
+
+def read_manifest(files: Files) -> dict[str, Any]:
+    """The manifest; raises DataError if there is none, which means unfinished, one of another format, or one that cannot be ours."""
+    try:
+        manifest = json.loads(files.manifest())
+    except ValueError as error:
+        raise DataError(f"{files.root}/{MANIFEST}: cannot be read ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else "none"
+        raise DataError(f"{files.root}/{MANIFEST}: format {found}; wanted format {FORMAT}: prepare it again in another out=")
+    if wrong := _contradiction(manifest):
+        raise DataError(f"{files.root}/{MANIFEST}: {wrong}; {files.mend}")
+    return manifest
+
+
+def _contradiction(manifest: dict[str, Any]) -> str:
+    """What a manifest lacks, or says twice in different ways; '' if nothing."""
+    missing = sorted(NEEDED - manifest.keys())
+    if missing:
+        return f"has no {', '.join(missing)}"
+    try:
+        return _disagreement(manifest)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return f"not laid out as hires prepare does ({type(error).__name__}: {error})"
+
+
+def _disagreement(manifest: dict[str, Any]) -> str:
+    levels = set(map(str, manifest["levels"]))
+    if manifest["codecs"].keys() != levels:
+        return f"codecs of levels {', '.join(manifest['codecs'])}; wanted {', '.join(sorted(levels, key=int))}"
+    for split in SPLITS:
+        for shard in manifest["shards"][split]:
+            if not NAME.fullmatch(shard["name"]) or shard["levels"].keys() != levels:
+                return f"a shard {shard['name'][:50]!r} of levels {', '.join(shard['levels'])}; wanted {', '.join(sorted(levels, key=int))}"
+        images = sum(shard["images"] for shard in manifest["shards"][split])
+        if images != manifest["counts"][split]:
+            return f"{manifest['counts'][split]} pictures in {split}, but {images} in its shards"
+    return ""
