@@ -24,7 +24,7 @@ test: $(READY)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/shellcheck .ci/run launch/*.sh slurm/*.sh
+	@$(VENV)/bin/shellcheck .ci/run launch/*.sh slurm/*.sh slurm/box/*.sh
 
 environment: $(READY)
 
@@ -39,5 +39,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .slurm demo build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

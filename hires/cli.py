@@ -13,10 +13,12 @@ VERBS = {
     "inspect": "is a prepared data set whole, what is in it, how fast does it decode?",
     "plan": "print a training schedule as a table, without training",
     "train": "train, or resume, a run",
+    "checkpoints": "list a run's checkpoints; `checkpoints verify` reads them whole",
     "evaluate": "measure a run or a bundle against held-out pictures",
     "export": "a run -> a bundle that loads without this project",
     "sample": "a bundle -> a grid of pictures",
     "video": "a bundle -> an interpolation clip",
+    "slurm": "`slurm status`: how a run and its Slurm job stand",
 }
 
 
@@ -26,10 +28,14 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in VERBS:
         unknown = bool(arguments) and arguments[0] not in ("-h", "--help")
         lines = [f"hires: no verb {arguments[0]!r}"] if unknown else []
-        lines += ["usage: hires VERB key=value …", ""] + [f"  {verb:10} {text}" for verb, text in VERBS.items()]
+        lines += ["usage: hires VERB key=value …", ""] + [f"  {verb:11} {text}" for verb, text in VERBS.items()]
         print("\n".join([*lines, "", "  hires VERB --help prints the verb's settings"]), file=sys.stderr if unknown else sys.stdout)
         return 2 if unknown else 0
     verb, overrides = arguments[0], arguments[1:]
+    if verb == "checkpoints" and overrides[:1] == ["verify"]:
+        overrides[0] = "action=verify"
+    if verb == "slurm" and overrides[:1] == ["status"]:
+        overrides[0] = "action=status"
     from hires import config as configuration
     from pipelines import DataError
 

@@ -55,8 +55,16 @@ class RunConfig:
     max_images: str = ""  # stop after so many images; empty = the whole schedule
     preflight: bool = True  # one real step at every level and batch before the first
     checkpoint_every: str = "100k"  # images; each level's end is saved too
-    keep: int = 3  # newest checkpoints kept
+    keep: int = 3  # newest checkpoints kept, and beside them:
+    keep_every: str = ""  # the first at or after each multiple of so many images, such as 1M; empty = none
+    keep_levels: bool = True  # each level's last
+    start_from: str = ""  # another run (its newest checkpoint) or a checkpoint of it, where a new run takes its weights from
     threads: int = 0  # CPU threads a process; 0 = torch's choice
+    stop_signal: str = "USR1"  # asks for a save and an exit with 85, as TERM and INT do; another where NCCL uses USR1 itself
+    stop_after: str = ""  # such as 3h50m: saved and ended (85) before so much time since the process's start; empty = no limit
+    hang_timeout: str = "10m"  # a rank that makes no progress for so long ends the run (start, growth, saving: three times); off = never
+    on_nonfinite: str = "stop"  # stop | rollback: to the last checkpoint, with other noise
+    rollbacks: int = 3  # at most so many in a run, then stop
 
 
 @dataclass
@@ -86,9 +94,33 @@ class TrainConfig:
 
 @dataclass
 class PlanConfig(TrainConfig):
-    """`hires plan`: a training configuration and the world it is to run on."""
+    """`hires plan`: a training configuration and the world it is to run on; with `nodes` or `gpus_per_node`, how it scales there."""
 
-    world_size: int = 1
+    world_size: int | None = None  # null: nodes * gpus_per_node, or 1
+    nodes: int | None = None
+    gpus_per_node: int | None = None
+    bandwidth: float = 0.0  # Gbit/s in and out of a node, all its network cards together, one direction
+    intra_bandwidth: float = 0.0  # GB/s in and out of a GPU inside its node, one direction
+    latency_us: float = 30.0  # microseconds a collective takes whatever its size
+    measured: str = ""  # a table of step times of one device (benchmarks/scaling.py writes one), or
+    tflops: float = 0.0  # 10^12 operations a second that a device is assumed to sustain (not its peak)
+    round_ms: float = 0.0  # with tflops: milliseconds of a round whatever its batch (launching kernels, copies, Adam), assumed
+
+
+@dataclass
+class CheckpointsConfig:
+    """`hires checkpoints`."""
+
+    run: str = MISSING
+    action: str = "list"  # list | verify: read every file and compare its hash
+
+
+@dataclass
+class SlurmConfig:
+    """`hires slurm`."""
+
+    run: str = MISSING
+    action: str = "status"
 
 
 @dataclass
@@ -139,6 +171,8 @@ SCHEMAS: dict[str, type] = {
     "inspect": InspectConfig,
     "train": TrainConfig,
     "plan": PlanConfig,
+    "checkpoints": CheckpointsConfig,
+    "slurm": SlurmConfig,
     "export": ExportConfig,
     "sample": SampleConfig,
     "video": VideoConfig,

@@ -1,24 +1,22 @@
 #!/usr/bin/env bash
-# What srun starts for each task: slurm/task.sh MARK COMMAND…
-# srun ends the other tasks when one fails, and hires says "saved on request" by status 85: here that becomes 0, and rank 0 leaves a mark.
-mark=$1
-shift
-command='' asked='' status=0
-# shellcheck disable=SC2329 # called by the traps
-hand_on() { # a signal may come before the command's number is known: then it is sent on as soon as it is
-  asked=$1
-  [[ -z $command ]] || kill -s "$asked" "$command" 2>/dev/null
-}
-trap 'hand_on USR1' USR1
-trap 'hand_on TERM' TERM
-"$@" &
-command=$!
-[[ -z $asked ]] || kill -s "$asked" "$command" 2>/dev/null
-wait "$command" || status=$?
-while kill -0 "$command" 2>/dev/null; do # the wait was interrupted by a signal
-  status=0
-  wait "$command" || status=$?
-done
-((status == 85)) || exit "$status"
-((${SLURM_PROCID:-0} == 0)) && echo saved >"$mark"
-exit 0
+# What srun starts for each task: slurm/task.sh COMMAND…; rank 0 speaks into the job's log, the others into files of their own.
+set -euo pipefail
+trap '' USR1 USR2 # until hires listens they must not end it; the job's script repeats its warning
+trap : TERM INT   # for hires, which they reach too
+exec 3>&2
+log=''
+if ((SLURM_PROCID > 0)); then
+  log=$HIRES_LOGS/rank-$SLURM_PROCID-restart-${SLURM_RESTART_COUNT:-0}.log
+  exec >>"$log" 2>&1
+fi
+status=0
+"$@" 3>&- || status=$?
+if ((status == 85)); then # saved on request: no failure, but srun would take it for one and end the others
+  [[ -n $log ]] || echo saved >"$HIRES_LOGS/saved"
+  exit 0
+fi
+if [[ -n $log ]] && ((status)); then
+  said=$(grep -i error "$log" | tail -n 1) || said=$(tail -n 1 "$log")
+  echo "rank $SLURM_PROCID on ${SLURMD_NODENAME:-?} ended with status $status: $said (more in $log)" >&3
+fi
+exit "$status"

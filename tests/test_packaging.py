@@ -2,7 +2,6 @@
 
 from pathlib import Path
 import re
-import signal
 import subprocess
 import tomllib
 
@@ -15,7 +14,8 @@ from hires.training.schedule import Schedule
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs/experiment").glob("*.yaml"))
-SCRIPTS = [".ci/run", *sorted(str(path.relative_to(ROOT)) for folder in ("launch", "slurm") for path in (ROOT / folder).glob("*.sh"))]
+_SHELL = sorted(str(path.relative_to(ROOT)) for name in ("launch", "slurm") for path in (ROOT / name).rglob("*.sh"))
+SCRIPTS = [".ci/run", "slurm/preflight", *_SHELL]
 
 
 def _pins(lines) -> dict[str, str]:
@@ -66,68 +66,177 @@ def test_script_parses(script):
     assert done.returncode == 0, done.stderr
 
 
-def test_launch_script_runs_without_slurm_and_hands_its_settings_on(tmp_path):
-    """The one command of launch/celebahq_1024.sh, with a `python` and an `nvidia-smi` that only say how they were called."""
-    done = _launch(tmp_path, {}, "train.max_images=6M")
-    assert (done.returncode, done.stdout) == (85, "python -m hires train experiment=celebahq_1024 train.max_images=6M\n"), done.stderr
+TRAINING = ["celebahq_1024", "cifar10", "digits", "lsun_bedroom_256", "lsun_church_256"]
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_launch_script_runs_without_slurm_and_hands_its_settings_on(tmp_path, name):
+    """Its one command, of an experiment that exists, with a `python` and an `nvidia-smi` that only say how they were called."""
+    done = _launch(tmp_path, name, {}, "train.max_images=6M")
+    assert (done.returncode, done.stdout) == (85, f"python -m hires train experiment={name} train.max_images=6M\n"), done.stderr
+    assert name in EXPERIMENTS
+
+
+def test_launch_script_takes_all_gpus_of_a_machine_without_slurm(tmp_path):
+    """One process each, by torchrun."""
+    gpus = {"nvidia-smi": "echo GPU 0: one; echo GPU 1: two", "torchrun": 'echo "torchrun $*"'}
+    done = _launch(tmp_path, "celebahq_1024", {}, stand_ins=gpus)
+    assert done.stdout == "torchrun --standalone --nproc-per-node=2 -m hires train experiment=celebahq_1024\n", done.stderr
+
+
+@pytest.mark.parametrize(("name", "verb"), [("prepare", "prepare"), ("video", "video")])
+def test_launch_script_of_another_verb(tmp_path, name, verb):
+    """prepare and video: one process, under Slurm with all cores of the job's node."""
+    done = _launch(tmp_path, name, {}, "out=x", python=0)
+    assert (done.returncode, done.stdout) == (0, f"python -m hires {verb} out=x\n"), done.stderr
+    done = _launch(tmp_path, name, SLURM, "out=x", python=0)
+    srun = "srun --nodes=1 --ntasks=1 --cpus-per-task=64"
+    assert done.stdout.splitlines() == [srun, f"python -m hires {verb} out=x", "srun 0"], done.stderr
+
+
+CHECKED = ["srun --cpus-per-task=8", "python -m hires.preflight experiment=celebahq_1024", "srun 0"]
+TRAINED = ["srun --cpus-per-task=8 --kill-on-bad-exit=1 --wait=60", "python -m hires train experiment=celebahq_1024"]
 
 
 def test_launch_script_requeues_a_job_that_was_saved_on_request(tmp_path):
     """Under Slurm: srun with the job's cpus per task; status 85 of its tasks is no failure to srun, and the job is requeued."""
-    done = _launch(tmp_path, SLURM)
+    done = _launch(tmp_path, "celebahq_1024", SLURM)
     assert done.stdout.splitlines() == [
-        "srun --kill-on-bad-exit=1 --cpus-per-task=8",
-        "python -m hires train experiment=celebahq_1024",
-        "srun 0",
-        "saved; job 7 goes back into the queue",
-        "scontrol requeue 7",
-    ], done.stderr
+        *CHECKED, *TRAINED, "srun 0", "job 7: saved; back into the queue (restart 1)", "scontrol requeue 7",
+    ], done.stderr  # fmt: skip
     assert done.returncode == 85
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_launch_script_does_not_requeue_a_job_that_is_finished_or_failed(tmp_path, status):
-    """Only status 85 asks for more."""
-    done = _launch(tmp_path, SLURM, python=status)
-    assert done.returncode == status
-    assert "requeue" not in done.stdout
+def test_launch_script_requeues_the_task_of_an_array(tmp_path):
+    """By the array's number and the task's."""
+    done = _launch(tmp_path, "celebahq_1024", SLURM | {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"})
+    assert done.stdout.splitlines()[-1] == "scontrol requeue 5_3", done.stderr
 
 
-def test_task_hands_a_warning_on(tmp_path):
-    """USR1 sent to srun's task reaches the command, whose status 85 becomes a mark and 0."""
-    mark = tmp_path / "mark"
-    script = 'trap "exit 85" USR1; echo ready; for i in $(seq 600); do sleep 0.1; done'
-    command = ["bash", ROOT / "slurm/task.sh", mark, "bash", "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as task:
-        assert task.stdout.readline() == "ready\n"
-        task.send_signal(signal.SIGUSR1)
-        try:
-            assert task.wait(60) == 0
-        finally:
-            task.kill()
-    assert mark.read_text() == "saved\n"
+def test_launch_script_does_not_requeue_a_finished_job(tmp_path):
+    """Status 0 is the end."""
+    done = _launch(tmp_path, "celebahq_1024", SLURM, python=0)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [*CHECKED, *TRAINED, "srun 0", "job 7: done"]
 
 
-SLURM = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": "8", "SLURM_SUBMIT_DIR": str(ROOT)}
+def test_launch_script_does_not_start_what_the_preflight_refuses(tmp_path):
+    """Nothing is trained, nothing requeued, and the job fails."""
+    done = _launch(tmp_path, "celebahq_1024", SLURM, preflight=1)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [*CHECKED[:2], "srun 1"]
+    assert done.stderr == "job 7: not started, see above; not requeued\n"
 
 
-def _launch(folder: Path, environment: dict[str, str], *settings: str, python: int = 85) -> subprocess.CompletedProcess:
-    """Run the launch script with stand-ins for every program that it starts; python ends with the given status, srun with its task's."""
-    stand_ins = {
-        "python": f'echo "python $*"; exit {python}',
-        "srun": 'echo "srun $1 $2"; shift 2; "$@"; status=$?; echo "srun $status"; exit $status',
+@pytest.mark.parametrize(("verdict", "requeued"), [(0, True), (1, False)])
+def test_launch_script_asks_whether_a_failed_job_goes_back(tmp_path, verdict, requeued):
+    """The answer of `python -m hires.slurm STATUS SETTINGS` decides, and stands in the log."""
+    done = _launch(tmp_path, "celebahq_1024", SLURM, python=7, verdict=verdict)
+    told = "python -m hires.slurm 7 experiment=celebahq_1024"  # the stand-in's answer
+    assert told in (done.stdout if requeued else done.stderr)
+    assert ("scontrol requeue 7" in done.stdout, done.returncode) == ((True, 85) if requeued else (False, 7))
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"HIRES_VENV": "/nowhere"}, "HIRES_VENV=/nowhere: no virtual environment there"),
+        ({"HIRES_MODULES": "cuda/13"}, "HIRES_MODULES=cuda/13: this machine has no command 'module'"),
+        ({"HIRES_IMAGE": "/nowhere/hires.sif"}, "HIRES_IMAGE=/nowhere/hires.sif: no such file"),
+        ({"HIRES_IMAGE": "registry/hires"}, "HIRES_IMAGE=registry/hires: wants a Slurm job"),
+        ({"HIRES_IMAGE": "registry/hires", "SLURM_JOB_ID": "7"}, "HIRES_IMAGE=registry/hires: this cluster's srun has no"),
+    ],
+    ids=["venv", "module", "sif", "pyxis without Slurm", "no pyxis"],
+)
+def test_launch_script_says_what_of_the_environment_is_missing(tmp_path, variables, said):
+    """One line, status 2, and nothing started."""
+    done = _launch(tmp_path, "celebahq_1024", variables)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+
+
+def test_launch_script_runs_in_an_image(tmp_path):
+    """A .sif file by apptainer, any other by srun's --container-image, with the project's folder in it."""
+    (tmp_path / "hires.sif").write_text("")
+    tools, image = {"apptainer": 'echo "apptainer $1 $2 $3 $4"'}, {"HIRES_IMAGE": str(tmp_path / "hires.sif"), "HIRES_MOUNTS": "/d:/d"}
+    done = _launch(tmp_path, "celebahq_1024", SLURM | image, stand_ins=tools)
+    assert done.stdout.splitlines()[1] == f"apptainer exec --nv --bind {tmp_path},/d:/d", done.stderr
+    pyxis = {"srun": '[ "$1" = --help ] && echo " --container-image=…"; echo "srun $1 $2 $3"'}
+    done = _launch(tmp_path, "celebahq_1024", SLURM | {"HIRES_IMAGE": "registry/hires"}, stand_ins=pyxis)
+    wanted = f"srun --container-image=registry/hires --container-mounts={tmp_path}:{tmp_path} --container-workdir={tmp_path}"
+    assert done.stdout.splitlines()[0] == wanted, done.stderr
+
+
+TASK = {"SLURM_PROCID": "0", "SLURM_RESTART_COUNT": "2", "SLURMD_NODENAME": "n1"}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_task_says_by_status_0_that_it_saved(tmp_path, rank):
+    """srun would end the other tasks for an 85; rank 0 leaves a mark instead."""
+    done = _task(tmp_path, rank, "exit 85")
+    assert done.returncode == 0
+    assert (tmp_path / "saved").exists() == (rank == 0)
+
+
+def test_task_of_another_rank_has_a_log_of_its_own(tmp_path):
+    """What it says stands in a file of this restart; its failure in the job's log too, with its node and its last line."""
+    done = _task(tmp_path, 3, "echo before; echo the culprit >&2; exit 4")
+    log = tmp_path / "rank-3-restart-2.log"
+    assert log.read_text() == "before\nthe culprit\n"
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == f"rank 3 on n1 ended with status 4: the culprit (more in {log})\n"
+    assert _task(tmp_path, 0, "echo to the front").stdout == "to the front\n"
+
+
+def test_task_is_not_ended_by_a_warning_that_comes_too_early(tmp_path):
+    """Neither the script nor a command that does not listen yet."""
+    assert _task(tmp_path, 0, "kill -USR1 $$ $PPID; echo alive").stdout == "alive\n"
+
+
+def _task(folder: Path, rank: int, script: str) -> subprocess.CompletedProcess:
+    command = ["bash", ROOT / "slurm/task.sh", "bash", "-c", script]
+    env = TASK | {"PATH": "/usr/bin:/bin", "HIRES_LOGS": str(folder), "SLURM_PROCID": str(rank)}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "name", "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": "8", "SLURM_CPUS_ON_NODE": "64"}
+
+
+def _launch(
+    folder: Path,
+    name: str,
+    environment: dict[str, str],
+    *settings: str,
+    python: int = 85,
+    preflight: int = 0,
+    verdict: int = 1,
+    stand_ins: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess:
+    """Run a launch script with stand-ins for every program that it starts.
+
+    Statuses of `python -m …`: `preflight` of the checks, `verdict` of hires.slurm, and `python` of hires; srun's is its task's.
+    """
+    statuses = f"case $2 in hires.preflight) exit {preflight};; hires.slurm) exit {verdict};; *) exit {python};; esac"
+    said = 'o=$1; shift; while [ "${1#--}" != "$1" ]; do o="$o $1"; shift; done; echo "srun $o" >&3'
+    programs = {
+        "python": f'echo "python $*"; {statuses}',
+        "srun": f'exec 3>&1; [ -n "$1" ] && {{ {said}; }}; "$@"; status=$?; echo "srun $status" >&3; exit $status',
         "scontrol": 'echo "scontrol $*"',
         "sleep": "exit 0",
         "nvidia-smi": "exit 9",
+        **(stand_ins or {}),
     }
-    for name, script in stand_ins.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
+    for program, script in programs.items():
+        (folder / program).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / program).chmod(0o755)
+    for link in ("launch", "slurm"):
+        if not (folder / link).exists():
+            (folder / link).symlink_to(ROOT / link)
     venv = folder / "venv/bin"
-    venv.mkdir(parents=True)
+    venv.mkdir(parents=True, exist_ok=True)
     (venv / "activate").write_text("")
-    variables = {"PATH": f"{folder}:/usr/bin:/bin", "HIRES_VENV": str(folder / "venv"), **environment}
-    command = ["bash", ROOT / "launch/celebahq_1024.sh", *settings]
+    variables = {"PATH": f"{folder}:/usr/bin:/bin", "HIRES_VENV": str(folder / "venv"), "SLURM_SUBMIT_DIR": str(folder), **environment}
+    command = ["bash", folder / "launch" / f"{name}.sh", *settings]
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=60)
 
 

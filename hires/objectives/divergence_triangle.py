@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 import torch.nn.functional as F
 
-from hires.errors import HiresError
+from hires.errors import HiresError, NotFinite
 
 PLAYERS = ("generator", "energy", "inference")
 UPDATES = ("published", "energy_first", "simultaneous")
@@ -142,18 +142,22 @@ class DivergenceTriangle:
         self.kappa, self.gamma = self.config.kappa(resolution), self.config.gamma(resolution)
         parts = _split(batch, micro_batch)
         order = self._published if self.config.updates == "published" else self._messages
-        measures = order(parts, rates, penalise)
+        record = _Record(1 / len(parts))
+        try:
+            measures = order(parts, rates, penalise, record)
+        except NotFinite as error:
+            error.measures = record.means  # those that this rank had by then: which of them broke is told
+            raise
         for z, eps in batch.extra:
             self._generator_step(_split(Batch(batch.x, z, eps, [], batch.alpha), micro_batch), rates)
         return measures
 
     # -------------------------------------------------------------------------------------------- the three orders
 
-    def _messages(self, parts: list[Batch], rates: Rates, penalise: bool) -> dict[str, Tensor]:
+    def _messages(self, parts: list[Batch], rates: Rates, penalise: bool, record: "_Record") -> dict[str, Tensor]:
         """`energy_first` (20 forward passes a round) and `simultaneous` (18): I and G step from one point."""
         simultaneous = self.config.updates == "simultaneous"
         share = 1 / len(parts)
-        record = _Record(share)
         # graphs of the syntheses are kept for the generator's backward when they fit at once, else made again
         synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
         g_real = [None] * len(parts)
@@ -173,10 +177,9 @@ class DivergenceTriangle:
         self.G.step(rates.lr, rates.ema_decay)
         return record.means
 
-    def _published(self, parts: list[Batch], rates: Rates, penalise: bool) -> dict[str, Tensor]:
+    def _published(self, parts: list[Batch], rates: Rates, penalise: bool, record: "_Record") -> dict[str, Tensor]:
         """P1's loop: alpha, then phi, then theta, each seeing the others already updated (25 forward passes a round)."""
         share = 1 / len(parts)
-        record = _Record(share)
         synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
         with self.U.accumulate():
             for part, x_tilde in zip(parts, synthesis, strict=True):

@@ -12,6 +12,8 @@ import torch.distributed as dist
 
 from hires.errors import HiresError
 
+START_MINUTES = 30  # how long the first rank waits for the last, and any for another in a collective
+
 
 @dataclass(frozen=True)
 class World:
@@ -60,7 +62,7 @@ def _first_host(nodes: str) -> str:
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
 
 
-def start(threads: int = 0, timeout_minutes: float = 30) -> World:
+def start(threads: int = 0, timeout_minutes: float = START_MINUTES) -> World:
     """Join the process group (nccl with GPUs, gloo without) and say where this process stands."""
     os.environ.update(environment(dict(os.environ)))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -84,6 +86,12 @@ def start(threads: int = 0, timeout_minutes: float = 30) -> World:
         dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False, timeout=timedelta(minutes=timeout_minutes)
     )
     return World(rank, size, local_rank, device)
+
+
+def set_timeout(seconds: float) -> None:
+    """How long collectives wait from now on, where that is longer than what the process group was started with."""
+    if seconds > START_MINUTES * 60:
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds))
 
 
 def stop() -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 import torch
 
 from hires.errors import HiresError
+from hires.training.alarm import Alarm
 from hires.training.schedule import Phase, Schedule
 
 WANDB_MODES = ("off", "offline", "online")
@@ -48,6 +49,7 @@ class Monitor:
         self.run, self.schedule, self.first = run, schedule, first
         self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.step_seconds: dict[int, float] = {}  # resolution -> seconds a thousand images, from the preflight
+        self.alarm = Alarm()
         self._clock, self._clock_images, self._metrics, self._wandb = time.perf_counter(), 0, None, None
         if first and wandb != "off":
             import wandb as client
@@ -70,7 +72,7 @@ class Monitor:
         if not self.first:
             return
         path = self.run / "metrics.jsonl"
-        kept = []
+        kept, self.alarm = [], Alarm()
         if path.exists():
             for line in path.read_text().splitlines():
                 try:
@@ -79,10 +81,17 @@ class Monitor:
                     continue  # the last line of a killed run may be half written
                 if record["images"] <= images:
                     kept.append(line)
+                    if "resolution" in record:  # a status
+                        self.alarm.see(record)
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(line + "\n" for line in kept))
         temporary.rename(path)
         self._metrics = open(path, "a", buffering=1)  # noqa: SIM115 - held for the whole run
+
+    def mark(self, record: dict) -> None:
+        """A record in metrics.jsonl: of a status, or of an event at `images`."""
+        if self._metrics:
+            self._metrics.write(json.dumps(record) + "\n")
 
     def restart_clock(self, images: int) -> None:
         """Leave out of s/kimg what happened since the last status (a growth, a grid, a checkpoint)."""
@@ -105,8 +114,8 @@ class Monitor:
             "memory_gb": round(memory, 3),
             **{name: float(f"{value:.6g}") for name, value in measures.items()},
         }
-        if self._metrics:
-            self._metrics.write(json.dumps(record) + "\n")
+        away, warning = self.alarm.see(record)
+        self.mark(record | ({"alarm": away} if away else {}))
         if self._wandb:
             self._wandb.log(record, step=images)
         m = measures
@@ -115,6 +124,8 @@ class Monitor:
             f"ETA {duration(eta):>8}  {memory:5.2f} GB  E(real) {m['energy_real']:+.2f}  E(fake) {m['energy_fake']:+.2f}  "
             f"ρ {m['rho']:.3f}  R {m['R']:.4f}  K {m['K']:.2f}  N {m['N']:.2f}  div {m.get('diversity', math.nan):.2f}"
         )
+        if warning:
+            self.say(warning)
         self.restart_clock(images)
 
     def _eta(self, phase: Phase, images: int, end: int, speed: float) -> float:

@@ -1,6 +1,7 @@
 """What a schedule asks of a machine, computed without training: steps, parameters, and bytes a rank."""
 
 from dataclasses import dataclass
+import math
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -8,7 +9,27 @@ from torch.autograd.graph import saved_tensors_hooks
 from hires import networks
 from hires.config import TrainConfig
 from hires.objectives.divergence_triangle import PLAYERS
+from hires.training.player import group_of
 from hires.training.schedule import Level, Schedule
+
+# players whose gradients are held at the same time, for each order of the updates
+TOGETHER = {
+    "published": (("energy",), ("inference",), ("generator",)),
+    "energy_first": (("energy",), ("inference", "generator")),
+    "simultaneous": (PLAYERS,),
+}
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes that the first rank holds for one player; docs/performance.md has them beside measured ones."""
+
+    weights: int  # the network as it computes, and the optimizer's fp32 copy of this rank's share
+    gathered: int  # weights of the other ranks, while a pass needs them (stage 3)
+    gradients: int  # whole on every stage: a round's backward passes are reduced together, at their end
+    buffers: int  # on top of them while they are reduced; stage 3 keeps these all the time
+    moments: int
+    average: int
 
 
 @dataclass(frozen=True)
@@ -18,8 +39,9 @@ class LevelPlan:
     level: Level
     steps: int
     parameters: dict[str, int]
-    weights: int  # the network as it computes, and the optimizer's fp32 copy
-    gradients: int
+    weights: int  # what Held says, of all players; weights with those gathered
+    gradients: int  # of the players that hold theirs at the same time
+    buffers: int
     moments: int
     average: int
     activations: int  # of the largest moment of a round, from the tensors autograd keeps
@@ -30,25 +52,66 @@ def level_plans(config: TrainConfig, schedule: Schedule, world_size: int) -> lis
     return [_plan(config, schedule, level, world_size) for level in schedule.levels]
 
 
-def _plan(config: TrainConfig, schedule: Schedule, level: Level, world_size: int) -> LevelPlan:
-    fading = level.fade > 0
+def level_networks(config: TrainConfig, level: Level) -> dict[str, torch.nn.Module]:
+    """The three networks of a level at their largest (fading in, where it does), without memory for their weights."""
     with torch.device("meta"):
-        built = {name: networks.build(config.network, name, level.resolution, fading, config.objective.energy) for name in PLAYERS}
+        return {name: networks.build(config.network, name, level.resolution, level.fade > 0, config.objective.energy) for name in PLAYERS}
+
+
+def _plan(config: TrainConfig, schedule: Schedule, level: Level, world_size: int) -> LevelPlan:
+    built = level_networks(config, level)
     parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in built.items()}
-    total, stage = sum(parameters.values()), config.zero.stage
-    size = 2 if config.train.precision == "bf16" else 4
-    share = level.config.batch // world_size
+    stage, sets = config.zero.stage, TOGETHER[config.objective.updates]
+    of = {name: held(network, stage, config.train.precision, world_size) for name, network in built.items()}
+    share = max(1, level.config.batch // world_size)
     steps = schedule.steps[level.resolution, True] + schedule.steps[level.resolution, False]
+    buffers = [player.buffers for player in of.values()]
     return LevelPlan(
         level,
         steps,
         parameters,
-        weights=total * size // (world_size if stage == 3 else 1) + (total * 4 // world_size if stage else 0),
-        gradients=total * size // (world_size if stage >= 2 else 1),
-        moments=total * 8 // (world_size if stage else 1),
-        average=total * 4 // (world_size if stage else 1),
+        weights=sum(player.weights for player in of.values()) + max(sum(of[name].gathered for name in names) for names in sets),
+        gradients=max(sum(of[name].gradients for name in names) for names in sets),
+        buffers=sum(buffers) if stage == 3 else max(buffers),
+        moments=sum(player.moments for player in of.values()),
+        average=sum(player.average for player in of.values()),
         activations=_activations(config, built, level.resolution, level.config.micro_batch or share, share),
     )
+
+
+def held(network: torch.nn.Module, stage: int, precision: str, world_size: int) -> Held:
+    """What the first of `world_size` ranks holds of a player with this network (on any device, meta among them); bytes."""
+    number = 2 if precision == "bf16" else 4
+    sizes = [p.numel() for p in network.parameters()]
+    total, share = sum(sizes), share_of(network, stage, world_size)
+    if stage == 0:
+        # no copies for the optimizer; gradients are copied into one tensor to be reduced
+        return Held(4 * total, 0, 4 * total, 4 * total, 8 * total, 4 * total)
+    return Held(
+        weights=number * (share if stage == 3 else share * world_size) + 4 * share,
+        gathered=number * total if stage == 3 and world_size > 1 else 0,
+        gradients=number * total,
+        buffers=number * (bucket(sizes) + share),
+        moments=8 * share,
+        average=4 * min(share, total),
+    )
+
+
+def share_of(network: torch.nn.Module, stage: int, world_size: int) -> int:
+    """Numbers of a rank's share of the network, with DeepSpeed's padding: of each parameter on stage 3, of each group on 1 and 2."""
+    if stage == 0:
+        return sum(p.numel() for p in network.parameters())
+    if stage == 3:
+        return sum(math.ceil(p.numel() / world_size) for p in network.parameters())
+    groups: dict[str, int] = {}
+    for name, parameter in network.named_parameters():
+        groups[group_of(name)] = groups.get(group_of(name), 0) + parameter.numel()
+    return sum(2 * math.ceil(n / (2 * world_size)) for n in groups.values())
+
+
+def bucket(sizes: list[int]) -> int:
+    """Numbers that DeepSpeed reduces at once for parameters of these sizes, as a Player asks it to."""
+    return max(5_000_000, *sizes)
 
 
 def _activations(config: TrainConfig, built: dict[str, torch.nn.Module], resolution: int, micro_batch: int, share: int) -> int:

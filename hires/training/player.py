@@ -132,8 +132,12 @@ class Player:
     def step(self, lr: float, ema_decay: float) -> None:
         """One Adam step at learning rate `lr`, then the moving average: ema <- ema_decay * ema + (1 - ema_decay) * weight.
 
-        Raises NotFinite, on all ranks alike, where DeepSpeed refused the step for a gradient that is not finite.
+        Raises NotFinite, on all ranks alike, before the step, where a gradient is not finite.
         """
+        if self.stage == 0:  # there DeepSpeed would step all the same; the gradients are reduced already, so every rank sees the same
+            ends = [m for p in self.network.parameters() if p.grad is not None for m in torch.aminmax(p.grad)]
+            if not torch.stack(ends).isfinite().all():
+                raise NotFinite(f"the {self.name}'s gradient")
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.engine.step()

@@ -1,81 +1,37 @@
-"""Checkpoints: a folder that every rank wrote its shard of and that rank 0 committed with a manifest.
+"""Checkpoints as they are read: folders that every rank wrote its shard of and that rank 0 committed with a manifest (saving.py).
 
 State is portable: per player and parameter name the fp32 weight, Adam's two moments and the moving average, cut into whatever stretches
 the writing ranks held; per parameter group Adam's step. The same folder serves the same run again, another world size, another ZeRO
-stage, the next level and export. Tensors lie in safetensors, the rest in JSON: nothing is ever unpickled.
+stage, the next level, another run's beginning and export. Tensors lie in safetensors, the rest in JSON: nothing is ever unpickled.
+Checkpoints are ordered by the images in their names; no clock is asked.
 """
 
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 import hashlib
 import json
-import os
 from pathlib import Path
 import re
-import shutil
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 import torch
 from torch import Tensor
 import torch.distributed as dist
 
 from hires.errors import HiresError
-from hires.training import distributed
+from hires.training import distributed, retention
 from hires.training.player import MOMENTS, Player
 
-FORMAT = 1
+FORMAT = 2  # 1 had no hash of the manifest itself; it is still read
 FIELDS = ("weight", *MOMENTS, "ema")
 MANIFEST = "manifest.json"
+HASHING = 4  # files hashed side by side
 
 
 def folder_name(images: int) -> str:
     """'images-000012345678'."""
     return f"images-{images:012d}"
-
-
-def save(folder: Path, players: dict[str, Player], images: int, info: dict) -> Path:
-    """Write one checkpoint of all players under `folder`, a collective; returns its path once it is durable on disk.
-
-    Shards go to a temporary folder and are fsynced; after all ranks have, rank 0 writes the manifest, renames the folder and fsyncs its
-    parent. A folder without a manifest, or with a temporary name, is not a checkpoint.
-    """
-    final = folder / folder_name(images)
-    temporary = folder / f".{final.name}.writing"
-    rank, size = dist.get_rank(), dist.get_world_size()
-    if rank == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    dist.barrier()
-    name = f"rank-{rank:05d}-of-{size:05d}.safetensors"
-    tensors: dict[str, Tensor] = {}
-    for player in players.values():
-        for f in player.owned():
-            for field in FIELDS:
-                tensors[f"{player.name}/{f.name}/{field}@{f.start}"] = getattr(f, field).detach().cpu().clone()
-        if rank == 0:
-            for buffer, value in player.network.named_buffers():
-                tensors[f"{player.name}/{buffer}/buffer@0"] = value.detach().cpu().clone().reshape(-1)
-    try:
-        save_file(tensors, temporary / name)
-    except SafetensorError as error:  # a full disk comes as this, not as an OSError
-        raise HiresError(f"{final}: checkpoint not written: {error}; the ones before it are untouched") from error
-    os.chmod(temporary / name, 0o644)  # safetensors makes files that nobody else on a cluster could read
-    _fsync(temporary / name)
-    entry = {"name": name, "bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
-    entries = distributed.gather(entry)
-    steps = {player.name: player.steps() for player in players.values()}
-    if rank == 0:
-        manifest = {"format": FORMAT, "images": images, "world_size": size, "files": entries, "steps": steps, **info}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _fsync(temporary / MANIFEST)
-        _fsync(temporary)
-        if final.exists():  # the same moment, saved before a restart: the new one is whole, so it may take the place
-            shutil.rmtree(final)
-        os.rename(temporary, final)
-        _fsync(folder)
-    dist.barrier()
-    return final
 
 
 def complete(folder: Path) -> list[Path]:
@@ -94,29 +50,46 @@ def newest_valid(folder: Path, warn=print) -> Path | None:
     return None
 
 
-def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words, or None."""
+def manifest_text(manifest: dict) -> str:
+    """A manifest as it stands on disk: JSON that holds its own hash, since a digit of it gone wrong would be a wrong run."""
+    return json.dumps(manifest | {"sha256": _manifest_hash(manifest)}, indent=1)
+
+
+def read_manifest(path: Path) -> dict:
+    """A checkpoint's manifest; raises HiresError saying in a few words what is wrong with it."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        if manifest["format"] != FORMAT:
-            return f"format {manifest['format']}, wanted {FORMAT}"
+        if manifest["format"] not in (1, FORMAT):
+            raise HiresError(f"format {manifest['format']}, wanted {FORMAT}")
+        if manifest["format"] > 1 and manifest.pop("sha256") != _manifest_hash(manifest):
+            raise HiresError(f"{MANIFEST} does not have the hash it was written with")
         for entry in manifest["files"]:
-            file = path / Path(entry["name"]).name
+            entry["name"] = Path(entry["name"]).name  # a manifest cannot point outside its folder
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HiresError(f"unreadable manifest ({error})") from error
+    return manifest
+
+
+def verify(path: Path, hashes: bool = True) -> str | None:
+    """What is wrong with a checkpoint, in a few words, or None; without `hashes` its files' sizes alone are looked at."""
+    try:
+        entries = read_manifest(path)["files"]
+        for entry in entries:
+            file = path / entry["name"]
             if not file.is_file():
                 return f"{file.name} is missing"
             if file.stat().st_size != entry["bytes"]:
                 return f"{file.name} has {file.stat().st_size} bytes, wanted {entry['bytes']}"
-            if _sha256(file) != entry["sha256"]:
-                return f"{file.name} does not have the hash it was written with"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"unreadable manifest ({error})"
+        if hashes:
+            with ThreadPoolExecutor(HASHING) as pool:
+                for entry, found in zip(entries, pool.map(lambda e: _sha256(path / e["name"]), entries), strict=True):
+                    if found != entry["sha256"]:
+                        return f"{entry['name']} does not have the hash it was written with"
+    except HiresError as error:
+        return str(error)
+    except (OSError, KeyError, TypeError) as error:
+        return f"unreadable ({error})"
     return None
-
-
-def retain(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints; a failure to delete is not a failure of the run."""
-    for path in complete(folder)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -130,25 +103,25 @@ class _Stretch:
 class Checkpoint:
     """A committed checkpoint, read lazily: any stretch of any tensor, whoever wrote it."""
 
-    def __init__(self, path: Path):
-        """Raises HiresError when the folder is not a whole checkpoint."""
-        self.path = path
+    def __init__(self, path: Path, moments: bool = True):
+        """`moments`: whether `load_optimizer` may take Adam's moments from it. Raises HiresError where it is no whole checkpoint."""
+        self.path, self._moments = path, moments
         if not (path / MANIFEST).is_file():
             raise HiresError(f"{path}: no {MANIFEST} in it, so this is not a whole checkpoint")
         try:
-            self.manifest = json.loads((path / MANIFEST).read_text())
+            self.manifest = read_manifest(path)
             self.images = self.manifest["images"]
             self._index: dict[tuple[str, str, str], list[_Stretch]] = defaultdict(list)
             self._files = {}
             for entry in self.manifest["files"]:
-                name = Path(entry["name"]).name  # a manifest cannot point outside its folder
-                file = safe_open(path / name, framework="pt")
-                self._files[name] = file
+                file = safe_open(path / entry["name"], framework="pt")
+                self._files[entry["name"]] = file
                 for key in file.keys():  # noqa: SIM118 - a safetensors handle is no dictionary
                     player, parameter, place = key.split("/")
                     field, start = place.split("@")
-                    self._index[player, parameter, field].append(_Stretch(int(start), file.get_slice(key).get_shape()[0], name, key))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+                    stretch = _Stretch(int(start), file.get_slice(key).get_shape()[0], entry["name"], key)
+                    self._index[player, parameter, field].append(stretch)
+        except (OSError, ValueError, KeyError, SafetensorError, HiresError) as error:
             raise HiresError(f"{path}: damaged checkpoint ({error})") from error
 
     def names(self, player: str, field: str = "weight") -> set[str]:
@@ -198,7 +171,7 @@ class Checkpoint:
 
     def load_optimizer(self, player: Player, moments: bool) -> None:
         """Fill this rank's fragments of a player: exact fp32 weights and moving averages, and Adam's moments and steps where `moments`."""
-        known = self.names(player.name)
+        known, moments = self.names(player.name), moments and self._moments
         for f in player.fragments:
             if f.name not in known:
                 continue
@@ -213,21 +186,45 @@ class Checkpoint:
 
 
 def from_first_rank(folder: Path, warn=print) -> Checkpoint | None:
-    """The newest valid checkpoint, chosen by rank 0 for all ranks; None where there are none at all.
+    """The newest valid checkpoint of one's own run, chosen by rank 0 for all ranks; None where there are none at all.
 
-    Damaged ones that are newer are renamed damaged-…, so that `retain` does not keep them in place of good ones. Raises HiresError where
-    all are damaged: beginning again among them would lose what may be rescued.
+    What a save that was cut short left is removed. Damaged ones that are newer are renamed damaged-…, so that they are not kept in place
+    of good ones. Raises HiresError where all are damaged: beginning again among them would lose what may be rescued.
     """
     choice = None
     if dist.get_rank() == 0:
+        retention.tidy(folder, warn)
         found, path = complete(folder), newest_valid(folder, warn)
         choice = str(path) if path else "" if found else None
         for bad in found[found.index(path) + 1 :] if path else []:
-            bad.rename(folder / f"damaged-{bad.name}")
+            retention.set_aside(bad)
     choice = distributed.from_first(choice)
     if choice == "":
         raise HiresError(f"{folder}: none of its checkpoints is whole; mend them, or move the folder away to begin again")
     return Checkpoint(Path(choice)) if choice else None
+
+
+def of_another_run(place: str, moments: bool, warn=print) -> Checkpoint:
+    """A checkpoint folder, or a run's newest valid checkpoint, chosen by rank 0 for all ranks; nothing in there is changed.
+
+    `moments` as in Checkpoint. Raises HiresError where there is none.
+    """
+    choice = problem = None
+    if dist.get_rank() == 0:
+        path = Path(place)
+        if (path / MANIFEST).is_file():
+            choice, problem = str(path), verify(path)
+        elif path.is_dir():
+            found = newest_valid(path / "checkpoints", warn)
+            choice, problem = str(found), None if found else "no whole checkpoint in it"
+        else:
+            problem = "no such folder; wanted a run's or a checkpoint's"
+    choice, problem = distributed.from_first([choice, problem])
+    if problem:
+        raise HiresError(f"train.start_from={place}: {problem}")
+    found = Checkpoint(Path(choice), moments)
+    found.manifest["attempt"] = 0  # that run's rollbacks are its own
+    return found
 
 
 def _sha256(path: Path) -> str:
@@ -235,9 +232,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _manifest_hash(manifest: dict) -> str:
+    plain = json.loads(json.dumps(manifest))  # as it will be read: keys are text
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

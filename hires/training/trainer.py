@@ -1,6 +1,8 @@
 """The loop. A run is a function of (configuration, images seen): a restart and a growth take the same path, through a checkpoint."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 import json
 from pathlib import Path
 import platform
@@ -18,13 +20,17 @@ from hires.config import TrainConfig, to_dict
 from hires.errors import HiresError, NotFinite
 from hires.networks.growing import fade_images
 from hires.sampling.images import save_grid
-from hires.training import game, noise, state
+from hires.training import distributed, game, noise, state
 from hires.training.distributed import World
 from hires.training.game import Game, Shape, rank_rows
-from hires.training.health import Health
+from hires.training.health import Health, noise_seed
 from hires.training.monitor import Monitor, due, memory_gb
 from hires.training.preemption import StopRequest
+from hires.training.retention import Policy
+from hires.training.run_lock import owned
+from hires.training.saving import Saver
 from hires.training.schedule import Phase, Schedule, parse_images
+from hires.training.watchdog import Watchdog, parse_limit
 from pipelines import Loader, Order, Shards
 
 DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, run the same command again
@@ -47,6 +53,9 @@ class Trainer:
         }
         if config.train.keep < 1:
             raise HiresError(f"train.keep={config.train.keep}: wanted at least 1 checkpoint")
+        keep_every = parse_images(config.train.keep_every, "train.keep_every") if config.train.keep_every else 0
+        self.policy = Policy(config.train.keep, keep_every, config.train.keep_levels)
+        self.saver: Saver | None = None
         self.shards = Shards.open(config.data.root, config.data.remote_cache, config.data.remote_gb)
         for level in self.schedule.levels:
             self.shards.require_level(level.resolution)
@@ -62,6 +71,13 @@ class Trainer:
         self._loader: Loader | None = None
         self._stream: Iterator[Tensor] | None = None
         self._health = Health(world)
+        self.attempt = 0  # rollbacks so far: with (configuration, images) it decides the noise, and is saved
+        if config.train.on_nonfinite not in ("stop", "rollback"):
+            raise HiresError(f"train.on_nonfinite={config.train.on_nonfinite}: wanted stop or rollback")
+        if config.train.rollbacks < 1:
+            raise HiresError(f"train.rollbacks={config.train.rollbacks}: wanted at least 1; train.on_nonfinite=stop for none")
+        self.stop = StopRequest(config.train.stop_signal, config.train.stop_after, world.first)
+        self.watchdog = Watchdog(world, parse_limit(config.train.hang_timeout))
         self.phase: Phase = self.schedule.at(0)  # of the last step
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -70,63 +86,124 @@ class Trainer:
 
     def train(self) -> int:
         """Run until the schedule ends or a stop is asked for; returns the exit code (DONE or SAVED)."""
-        with StopRequest() as stop:
-            self._begin()
-            saved = before = self.images
-            while True:
-                done = self.images >= self.end
-                stopping = self._may_go_on()
-                if due(before, self.images, self.every["status"]) or done:
-                    self._status()
-                grows = not done and Shape.of(self.schedule.at(self.images)) != self.game.shape
-                if due(before, self.images, self.every["snapshot"]) or done or grows:
-                    self._snapshot()
-                if (due(before, self.images, self.every["checkpoint"]) or done or stopping or grows) and saved != self.images:
-                    self._save()
-                    saved = self.images
-                if done:
-                    return self._finish(DONE, f"done: {self.images} images, in {self.run}")
-                if stopping:
-                    return self._finish(SAVED, f"stopped by {stop.received or 'another rank'}, saved; run the same command again")
-                if grows:
-                    self._build()
-                before = self.images
-                self._step(stop)
+        with ExitStack() as held:
+            held.enter_context(self.stop)
+            check = held.enter_context(owned(self.run, self.world.first, self.monitor.say))
+            held.enter_context(self.watchdog)
+            self.saver = held.enter_context(Saver(self.checkpoints, self.policy, self.monitor.say, check, self.stop.saved))
+            return self._train()
 
-    def _step(self, stop: StopRequest) -> None:
+    def _train(self) -> int:
+        self._begin()
+        while True:
+            try:
+                return self._loop()
+            except NotFinite as error:
+                broken = str(error)
+            self._roll_back(broken)  # out here: the exception holds the round's graphs
+
+    def _loop(self) -> int:
+        saved = before = self.images
+        fresh = True  # the first step on new engines takes longer
+        while True:
+            done = self.images >= self.end
+            stopping = self._may_go_on()
+            if due(before, self.images, self.every["status"]) or done:
+                self._status()
+            grows = not done and Shape.of(self.schedule.at(self.images)) != self.game.shape
+            if due(before, self.images, self.every["snapshot"]) or done or grows:
+                self.watchdog.at("grids", self.images, patient=True)
+                self._snapshot()
+            if (due(before, self.images, self.every["checkpoint"]) or done or stopping or grows) and saved != self.images:
+                self.watchdog.at("saving", self.images, patient=True)
+                self._save()
+                saved = self.images
+                self.stop.restart_turn()
+            if done:
+                return self._finish(DONE, f"done: {self.images} images, in {self.run}")
+            if grows and not stopping:  # building takes a while: ask before it, not two steps after it
+                stopping = any(distributed.gather(self.stop.asked(building=True)))
+            if stopping:
+                return self._finish(SAVED, f"stopped by {self._stopped_by()}, saved; run the same command again")
+            if grows:
+                self.watchdog.at("growth", self.images, patient=True)
+                with self.stop.building():
+                    self._build()
+                fresh = True
+            before = self.images
+            self._step(fresh)
+            fresh = False
+
+    def _step(self, fresh: bool) -> None:
         self.phase = self.schedule.at(self.images)
+        self.watchdog.at("reading images", self.images, patient=fresh)
+        images = next(self._stream)
+        self.watchdog.at("a step", self.images, patient=fresh)
         try:
-            measures = self.game.round(self.phase, next(self._stream))
+            measures = self.game.round(self.phase, images)
         except NotFinite as error:
-            raise self._not_finite(str(error)) from error
+            raise NotFinite(f"at {self.images} images: {self._health.told(error)}") from error
+        self._health.record(measures, self.stop.asked(fresh=fresh), self.images)
         self.images += self.phase.batch
-        self._health.record(measures, stop.received is not None)
         for name, value in measures.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def _may_go_on(self, newest: bool = False) -> bool:
-        """Whether a stop was asked for, agreed by all ranks; raises HiresError where a measure is not finite."""
-        asked, broken = self._health.look(newest)
-        if broken:
-            raise self._not_finite(", ".join(broken))
+        """Whether a stop was asked for, agreed by all ranks; raises NotFinite where a measure, or with `newest` the state, is none."""
+        asked = self._health.look(newest)
+        if newest:
+            self._health.check_state(self.game.players, self.images)
         return asked
 
-    def _not_finite(self, names: str) -> HiresError:
-        last = state.complete(self.checkpoints)
-        return HiresError(
-            f"not a number at {self.images} images, level {self.game.shape.resolution}: {names}; "
-            f"last good checkpoint: {last[-1] if last else 'none'}; see docs/stability.md"
-        )
+    def _stopped_by(self) -> str:
+        found = [(reason, rank) for rank, reason in enumerate(distributed.gather(self.stop.received)) if reason]
+        return found[0][0] + (f" (rank {found[0][1]})" if found[0][1] else "")
+
+    def _roll_back(self, broken: str) -> None:
+        """Go on from the newest checkpoint with other noise, as a resume would; raises HiresError where it is not to, or not once more."""
+        config = self.config.train
+        what = f"not a number {broken}, level {self.game.shape.resolution}"
+        self.watchdog.at("rolling back", self.images, patient=True)
+        self.saver.join()
+        if config.on_nonfinite == "stop" or self.attempt >= config.rollbacks:
+            last = state.complete(self.checkpoints)
+            tried = f"; {self.attempt} rollbacks did not help" if self.attempt else ""
+            raise HiresError(f"{what}{tried}; last good checkpoint: {last[-1] if last else 'none'}; see docs/troubleshooting.md")
+        self.attempt += 1
+        self.game.destroy()
+        self.game = None
+        self._stream.close()
+        self._health, self._sums, self._counts = Health(self.world), {}, {}
+        checkpoint, self.images = self._newest()
+        self.phase = self.schedule.at(max(0, min(self.images, self.schedule.total) - 1))
+        self._build(checkpoint)
+        where = f"back to {checkpoint.path if checkpoint else 'the beginning'}"
+        self.monitor.say(f"{what}; {where} with other noise, rollback {self.attempt} of {config.rollbacks}")
+        self.monitor.resume(self.images)
+        self.monitor.mark({"images": self.images, "rollback": self.attempt, "why": what})
 
     # ------------------------------------------------------------------------------------------------ beginning and growing
 
-    def _begin(self) -> None:
-        checkpoint = state.from_first_rank(self.checkpoints, self.monitor.say)
-        self.images = checkpoint.images if checkpoint else 0
-        self.phase = self.schedule.at(max(0, min(self.images, self.schedule.total) - 1))
+    def _newest(self) -> tuple[state.Checkpoint | None, int]:
+        """What to go on from and the images seen: the run's newest checkpoint; at its beginning that of `train.start_from`, or nothing."""
+        self.saver.join()
+        checkpoint, place = state.from_first_rank(self.checkpoints, self.monitor.say), self.config.train.start_from
         if checkpoint:
             _check_same_network(self.config, checkpoint)
+            return checkpoint, checkpoint.images
+        if not place:
+            return None, 0
+        start = state.of_another_run(place, self.config.schedule.growth_moments == "keep", self.monitor.say)
+        _check_same_network(self.config, start)
+        there, first = start.manifest["resolution"], self.schedule.levels[0].resolution
+        if there > first:
+            raise HiresError(f"{start.path} is of {there}x{there}, the schedule begins at {first}x{first}: wanted the same or a lower one")
+        return start, 0
+
+    def _begin(self) -> None:
+        checkpoint, self.images = self._newest()
+        self.phase = self.schedule.at(max(0, min(self.images, self.schedule.total) - 1))
         if self.images >= self.end:
             self.monitor.say(f"{self.run} already has {self.images} of {self.end} images")
         if self.config.train.preflight and self.images < self.end:
@@ -138,7 +215,10 @@ class Trainer:
         self._build(checkpoint)
         self.monitor.table(self._overview())
         if checkpoint:
-            self.monitor.say(f"resuming from {checkpoint.path}")
+            ours, place = checkpoint.path.parent == self.checkpoints, self.config.train.start_from
+            self.monitor.say(f"{'resuming' if ours else 'starting'} from {checkpoint.path}")
+            if ours and place:
+                self.monitor.say(f"train.start_from={place} is not read again: this run has checkpoints of its own")
         self.monitor.resume(self.images)
 
     def _build(self, checkpoint: state.Checkpoint | None = None) -> None:
@@ -146,10 +226,15 @@ class Trainer:
         images = min(self.images, self.schedule.total - 1)
         shape = Shape.of(self.schedule.at(images))
         if self.game:
+            self.saver.join()
             checkpoint = state.Checkpoint(self.checkpoints / state.folder_name(self.images))
             self.monitor.say(f"now {shape.resolution}x{shape.resolution}, {'fading in' if shape.fading else 'stable'}")
             self.game.destroy()
         self.game = Game(self.config, self.world, shape, checkpoint)
+        if checkpoint and checkpoint.path.parent == self.checkpoints:
+            self.attempt = max(self.attempt, checkpoint.manifest.get("attempt", 0))
+        # the game draws by its own copy's seed; weights of a fresh level keep the run's
+        self.game.config = replace(self.config, train=replace(self.config.train, seed=noise_seed(self.config.train.seed, self.attempt)))
         if self._loader is None or self._loader.resolution != shape.resolution:
             self._loader = self._open_loader(shape.resolution)
         self.shards.prefetch(shape.resolution, self.order.shards_from(self.images))
@@ -168,6 +253,7 @@ class Trainer:
         return Loader(self.shards, resolution, split, data.cache_gb if keep else 0.0, data.workers, data.loader)
 
     def _load_phase(self, phase) -> Tensor:
+        self.watchdog.at(f"preflight at {phase.resolution}x{phase.resolution}", self.images, patient=True)
         indices = self.order.indices(phase.images, phase.batch)[rank_rows(phase.batch, self.world)]
         return self._open_loader(phase.resolution, keep=False).read(indices)
 
@@ -180,16 +266,15 @@ class Trainer:
             "fading": self.game.shape.fading,
             "alpha": self.phase.alpha,
             "zero_stage": self.config.zero.stage,
+            "attempt": self.attempt,
             "time": time.time(),
             "config": to_dict(self.config),
         }
-        path = state.save(self.checkpoints, self.game.players, self.images, info)
-        if self.world.first:
-            state.retain(self.checkpoints, self.config.train.keep)
-        self.monitor.say(f"saved {path}")
+        self.saver.save(self.game.players, self.images, info)
         self.monitor.restart_clock(self.images)
 
     def _status(self) -> None:
+        self.saver.poll()
         if not self._sums:
             return
         names = sorted(self._sums)
@@ -242,7 +327,9 @@ class Trainer:
         return table
 
     def _finish(self, code: int, text: str) -> int:
+        self.saver.join()
         self.monitor.say(text)
+        self.watchdog.at("the end", self.images, patient=True)
         self.monitor.close()
         self.game.destroy()
         return code

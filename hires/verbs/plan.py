@@ -1,50 +1,167 @@
 """`hires plan`."""
 
+import math
+
 from rich.console import Console
 from rich.table import Table
 
 from hires.config import PlanConfig
 from hires.errors import HiresError
-from hires.training import game
+from hires.training import game, steptime
 from hires.training.plan import level_plans
+from hires.training.scaling import Cluster, Forecast, forecast, hours, most_useful
 from hires.training.schedule import Schedule
 from pipelines import Shards
 
+WORLDS = (1, 2, 4, 8, 16, 32, 64)
+
 
 def run(config: PlanConfig) -> int:
-    """Print a training schedule as a table; refuses what `hires train` would refuse, a level that the data lacks among it."""
-    if config.world_size < 1:
-        raise HiresError(f"world_size={config.world_size}: wanted at least 1")
+    """Print a training schedule as a table; refuses what `hires train` would refuse, a level that the data lacks among it.
+
+    With nodes or gpus_per_node it prints how the schedule scales too; there a batch that does not divide over them is told, not refused.
+    """
+    scales = config.nodes is not None or config.gpus_per_node is not None
+    world_size = _world_size(config)
     schedule = Schedule(config.schedule)
-    game.check(config, schedule, config.world_size)
+    game.check(config, schedule, 1 if scales else world_size)
     if config.data.root:
         shards = Shards.open(config.data.root, config.data.remote_cache, config.data.remote_gb)
         for level in schedule.levels:
             shards.require_level(level.resolution)
-    plans = level_plans(config, schedule, config.world_size)
-    table = Table(title=f"{schedule.total:,} images on {config.world_size} ranks, ZeRO {config.zero.stage}, {config.train.precision}")
+    _print(_levels(config, schedule, world_size))
+    print("bytes are a rank's: gradients of the players that hold theirs at one time, buffers on top while they are reduced, ", end="")
+    print("moments and EMA of all three, activations of the fullest moment of a step")
+    if scales:
+        _scaling(config, schedule)
+    return 0
+
+
+def _world_size(config: PlanConfig) -> int:
+    """GPUs asked for; raises HiresError for a contradiction or a number that is none."""
+    for name in ("world_size", "nodes", "gpus_per_node"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise HiresError(f"{name}={value}: wanted at least 1")
+    product = (config.nodes or 1) * (config.gpus_per_node or 1)
+    if config.nodes is None and config.gpus_per_node is None:
+        if config.measured or config.tflops or config.bandwidth or config.intra_bandwidth:
+            raise HiresError("measured, tflops and bandwidths say how a schedule scales: wanted nodes=… or gpus_per_node=… beside them")
+        return config.world_size or 1
+    if config.world_size not in (None, product):
+        raise HiresError(f"world_size={config.world_size}: wanted {product}, which is nodes * gpus_per_node, or leave it out")
+    for name in ("bandwidth", "intra_bandwidth", "latency_us", "tflops", "round_ms"):
+        if not 0 <= getattr(config, name) < math.inf:
+            raise HiresError(f"{name}={getattr(config, name)}: wanted a number from 0 up")
+    if not config.bandwidth:
+        raise HiresError("bandwidth=… not given: wanted Gbit/s in and out of a node, such as bandwidth=400")
+    if not config.intra_bandwidth:
+        raise HiresError("intra_bandwidth=… not given: wanted GB/s in and out of a GPU inside its node, such as intra_bandwidth=450")
+    if config.measured and config.tflops:
+        raise HiresError(f"measured={config.measured} and tflops={config.tflops:g}: wanted one of them")
+    if config.round_ms and not config.tflops:
+        raise HiresError(f"round_ms={config.round_ms:g}: wanted tflops=… beside it")
+    return product
+
+
+def _levels(config: PlanConfig, schedule: Schedule, world_size: int) -> Table:
+    table = Table(title=f"{schedule.total:,} images on {world_size} ranks, ZeRO {config.zero.stage}, {config.train.precision}")
     for column in ("level", "images", "fade", "steps", "batch", "a rank", "lr", "κ", "γ", "G+U+I (M)"):
         table.add_column(column, justify="right")
-    for column in ("weights", "gradients", "moments", "EMA", "activations"):
+    for column in ("weights", "gradients", "buffers", "moments", "EMA", "activations"):
         table.add_column(f"{column} (MB)", justify="right")
-    for plan in plans:
+    for plan in level_plans(config, schedule, world_size):
         level, row = plan.level, plan.level.config
         micro = f" in {row.micro_batch}s" if row.micro_batch else ""
+        parts = (plan.weights, plan.gradients, plan.buffers, plan.moments, plan.average, plan.activations)
         table.add_row(
             f"{level.resolution}x{level.resolution}",
             f"{level.start / 1000:,.0f}k–{level.end / 1000:,.0f}k",
             f"{level.fade / 1000:,.0f}k",
             f"{plan.steps:,}",
             str(row.batch),
-            f"{row.batch // config.world_size}{micro}",
+            f"{row.batch // world_size}{micro}" if row.batch % world_size == 0 else "refused",
             f"{row.lr:g}",
             f"{config.objective.kappa(level.resolution):g}",
             f"{config.objective.gamma(level.resolution):g}",
             "+".join(f"{n / 1e6:.2f}" for n in plan.parameters.values()),
-            *(f"{n / 1e6:,.1f}" for n in (plan.weights, plan.gradients, plan.moments, plan.average, plan.activations)),
+            *(f"{n / 1e6:,.1f}" for n in parts),
         )
+    return table
+
+
+def _scaling(config: PlanConfig, schedule: Schedule) -> None:
+    """Print a row a level for the cluster asked for, and a row a number of GPUs for the whole schedule."""
+    times, source = {}, "no time of a step can be predicted: give measured=FILE, or tflops=… and round_ms=… to assume one"
+    if config.measured:
+        machine, times = steptime.read(config.measured)
+        source = f"step times measured on one device: {machine} ({config.measured})"
+    elif config.tflops:
+        times = steptime.arithmetic(config, schedule.levels, config.tflops, config.round_ms)
+        source = f"step times ASSUMED, not measured: counted operations at {config.tflops:g} TFLOP/s and {config.round_ms:g} ms a round"
+    asked = _cluster(config, (config.nodes or 1) * (config.gpus_per_node or 1))
+    sizes = sorted({*WORLDS, asked.size})
+    grid = {
+        level.resolution: {size: forecast(config, level, _cluster(config, size), times.get(level.resolution)) for size in sizes}
+        for level in schedule.levels
+    }
+    _print(_per_level(schedule, grid, asked))
+    if all(level.resolution in times for level in schedule.levels):
+        _print(_per_size(schedule, grid))
+        _say_most_useful(schedule, grid)
+    elif times:
+        print(f"no times of {', '.join(str(level.resolution) for level in schedule.levels if level.resolution not in times)}: no total")
+    print(f"{source}; {config.bandwidth:g} Gbit/s a node, {config.intra_bandwidth:g} GB/s a GPU, {config.latency_us:g} µs a collective")
+
+
+def _cluster(config: PlanConfig, size: int) -> Cluster:
+    """`size` GPUs on as few nodes as they fit on; a number that does not fill its nodes evenly is spread as if it did."""
+    gpus = math.gcd(size, config.gpus_per_node or 1) if size > (config.gpus_per_node or 1) else size
+    return Cluster(size // gpus, gpus, config.bandwidth * 1e9 / 8, config.intra_bandwidth * 1e9, config.latency_us / 1e6)
+
+
+def _per_level(schedule: Schedule, grid: dict[int, dict[int, Forecast | None]], asked: Cluster) -> Table:
+    table = Table(title=f"a step on {asked.nodes} nodes of {asked.gpus} GPUs")
+    for column in ("level", "batch", "a GPU", "sent (MB)", "moving (ms)", "computing (ms)", "step (ms)", "efficiency", "useful GPUs"):
+        table.add_column(column, justify="right")
+    for level in schedule.levels:
+        of = grid[level.resolution]
+        name, batch, found, best = f"{level.resolution}x{level.resolution}", level.config.batch, of[asked.size], most_useful([*of.values()])
+        useful = str(best.size) if best else "–"
+        if found is None:
+            why = "under one" if batch < asked.size else "uneven"
+            table.add_row(name, str(batch), why, *["–"] * 5, useful)
+            continue
+        known = found.seconds is not None
+        cells = [f"{found.computing * 1e3:,.1f}", f"{found.seconds * 1e3:,.1f}", f"{found.efficiency:.0%}"] if known else ["?"] * 3
+        table.add_row(name, str(batch), str(found.images), f"{found.sent / 1e6:,.1f}", f"{found.communicating * 1e3:,.2f}", *cells, useful)
+    return table
+
+
+def _per_size(schedule: Schedule, grid: dict[int, dict[int, Forecast | None]]) -> Table:
+    table = Table(title="the whole schedule")
+    for column in ("GPUs", "hours", "GPU hours", "efficiency", "levels under 50 %", "levels whose batch does not divide"):
+        table.add_column(column, justify="right")
+    alone = hours(schedule, [of[1] for of in grid.values()])[0]
+    for size in next(iter(grid.values())):
+        found = {r: of[size] for r, of in grid.items()}
+        uneven = [str(r) for r, f in found.items() if f is None]
+        slow = [str(r) for r, f in found.items() if f and f.efficiency < 0.5]
+        clock, gpus = (math.nan, math.nan) if uneven else hours(schedule, list(found.values()))
+        cells = ["–"] * 3 if uneven else [f"{clock:,.1f}", f"{gpus:,.1f}", f"{alone / gpus:.0%}"]
+        table.add_row(str(size), *cells, ", ".join(slow) or "none", ", ".join(uneven) or "none")
+    return table
+
+
+def _say_most_useful(schedule: Schedule, grid: dict[int, dict[int, Forecast | None]]) -> None:
+    best = [most_useful([*of.values()]) or of[1] for of in grid.values()]
+    clock, gpus = hours(schedule, best)
+    names = ", ".join(f"{f.level.resolution}: {f.size}" for f in best)
+    print(f"GPUs that still help (efficiency of half or more, a whole image each), level by level: {names};")
+    print(f"growing and shrinking with them (a run resumes on any number) the schedule takes {clock:,.1f} hours, {gpus:,.1f} GPU hours")
+
+
+def _print(table: Table) -> None:
     console = Console()
     # a table cut at 80 columns tells nothing: where the output is no terminal, give it the width it needs
-    Console(width=max(console.width, 190) if not console.is_terminal else None).print(table)
-    print("bytes are a rank's; gradients, moments and EMA of all three networks; activations of the fullest moment of a step")
-    return 0
+    Console(width=max(console.width, 205) if not console.is_terminal else None).print(table)

@@ -15,7 +15,7 @@ import torch
 
 from hires import networks
 from hires.networks import NetworkConfig
-from hires.training import distributed, state
+from hires.training import distributed, saving, state
 from hires.training.game import rank_rows
 from hires.training.player import OptimizerConfig, Player, ZeroConfig
 
@@ -46,7 +46,7 @@ def main(out: Path) -> None:
     held: dict[str, dict[str, list[int]]] = {}
     for stage in range(4):
         players = play(world, stage)
-        state.save(out / f"stage{stage}", players, 16, {"resolution": 16, "config": {}})
+        saving.save(out / f"stage{stage}", players, 16, {"resolution": 16, "config": {}})
         held[str(stage)] = {name: distributed.gather(player.optimizer_bytes()) for name, player in players.items()}
         whole = {f"{name}/{n}/{f}": t for name, p in players.items() for f in state.FIELDS for n, t in p.gather(f).items()}
         if world.first:

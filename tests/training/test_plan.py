@@ -28,15 +28,31 @@ def test_parameters_are_those_of_the_networks_that_train():
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_sharded_bytes_fall_with_the_world_and_the_others_do_not(stage):
+    """What two real ranks hold is compared in test_scaling.py."""
     _, one = plans(f"zero.stage={stage}", "train.precision=fp32", "objective.r1=0")
     _, four = plans(f"zero.stage={stage}", "train.precision=fp32", "objective.r1=0", world_size=4)
-    total = sum(one[-1].parameters.values())
-    assert one[-1].moments == 8 * total
-    assert four[-1].moments == (8 * total if stage == 0 else 2 * total)
-    assert four[-1].gradients == (total if stage >= 2 else 4 * total)
-    assert four[-1].average == (4 * total if stage == 0 else total)
+    parameters = one[-1].parameters
+    total, close = sum(parameters.values()), {"abs": 4096}  # padding
+    together = max(parameters["energy"], parameters["generator"] + parameters["inference"])
+    largest = max(parameters.values())
+    assert one[-1].moments == pytest.approx(8 * total, **close)
+    assert four[-1].moments == pytest.approx(8 * total if stage == 0 else 2 * total, **close)
+    assert four[-1].gradients == one[-1].gradients == 4 * together  # reduced when all of a round's backwards are done
+    assert four[-1].average == pytest.approx(4 * total if stage == 0 else total, **close)
     masters = 0 if stage == 0 else total  # fp32 copies that the sharded optimizer steps
-    assert four[-1].weights == masters + (total if stage == 3 else 4 * total)
+    assert four[-1].weights == pytest.approx(masters + (total + 4 * together if stage == 3 else 4 * total), **close)
+    bucket = 5_000_000
+    share = {0: 4 * largest, 1: 4 * bucket + largest, 2: 4 * bucket + largest, 3: 3 * 4 * bucket + total}[stage]
+    assert four[-1].buffers == pytest.approx(share, **close)
+
+
+@pytest.mark.parametrize(
+    "updates,sets", [("published", ["generator"]), ("energy_first", ["generator", "inference"]), ("simultaneous", PLAYERS)]
+)
+def test_gradients_are_those_held_at_one_time(updates, sets):
+    _, levels = plans(f"objective.updates={updates}", "train.precision=fp32", "zero.stage=1")
+    most = max(levels[-1].parameters.values()) if len(sets) == 1 else sum(levels[-1].parameters[name] for name in sets)
+    assert levels[-1].gradients == 4 * most
 
 
 @pytest.mark.parametrize("player", PLAYERS)

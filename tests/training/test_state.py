@@ -1,6 +1,5 @@
 """Checkpoints: whatever was cut is read whole, what is damaged is refused in words, and nothing in a folder is trusted with code."""
 
-from dataclasses import dataclass
 import hashlib
 from itertools import pairwise
 import json
@@ -16,25 +15,12 @@ import torch
 from torch import nn
 
 from hires.errors import HiresError
-from hires.training import state
+from hires.training import saving, state
 from hires.training.player import Fragment
+from hires.training.retention import Policy, hidden
+from tests.training.cut import Cut
 
 INFO = {"resolution": 8, "fading": False, "config": {}}
-
-
-@dataclass
-class Cut:
-    """Stands for a player whose parameters are cut into given stretches."""
-
-    name: str
-    network: nn.Module
-    pieces: list[Fragment]
-
-    def owned(self):
-        return self.pieces
-
-    def steps(self):
-        return {"4x4": 7}
 
 
 @st.composite
@@ -55,7 +41,7 @@ def test_any_cutting_is_read_whole_and_in_parts(world, tmp_path_factory, cutting
     whole = {(n, f): torch.randn(size) for n, size in sizes.items() for f in state.FIELDS}
     fragments = [Fragment(n, a, "4x4", *(whole[n, f][a : a + size] for f in state.FIELDS)) for n, a, size in pieces]
     folder = tmp_path_factory.mktemp("cut")
-    path = state.save(folder, {"energy": Cut("energy", nn.Module(), fragments)}, 96, INFO)
+    path = saving.save(folder, {"energy": Cut("energy", nn.Module(), fragments)}, 96, INFO)
     checkpoint = state.Checkpoint(path)
     assert checkpoint.names("energy") == set(sizes) and checkpoint.images == 96
     for (name, field), tensor in whole.items():
@@ -79,7 +65,7 @@ def test_a_checkpoint_of_one_stage_is_read_by_another(here, there, make_player, 
     first = make_player("inference", stage=here)
     trained(first, 3)
     saved = {field: first.gather(field) for field in state.FIELDS}
-    path = state.save(tmp_path, {"inference": first}, 64, INFO)
+    path = saving.save(tmp_path, {"inference": first}, 64, INFO)
     second = make_player("inference", stage=there)
     checkpoint = state.Checkpoint(path)
     # what the trainer does: network first, engine over it, then the engine's own fp32 state
@@ -106,7 +92,7 @@ def test_a_grown_player_takes_what_there_is(stage, moments, make_player, trained
     small = make_player(stage=stage)
     trained(small, 3)
     old = {field: small.gather(field) for field in state.FIELDS}
-    checkpoint = state.Checkpoint(state.save(tmp_path, {"energy": small}, 64, INFO))
+    checkpoint = state.Checkpoint(saving.save(tmp_path, {"energy": small}, 64, INFO))
     large = make_player("energy", 16, True, stage)
     fresh = large.gather("weight")
     checkpoint.load_optimizer(large, moments)
@@ -130,7 +116,7 @@ def test_a_checkpoint_of_another_network_is_refused_naming_the_parameter(make_pl
     from hires.networks import Energy, Generator, NetworkConfig
 
     player = make_player()
-    checkpoint = state.Checkpoint(state.save(tmp_path, {"energy": player}, 0, INFO))
+    checkpoint = state.Checkpoint(saving.save(tmp_path, {"energy": player}, 0, INFO))
     other = Energy(NetworkConfig(latent=6, channels_base=64, channels_max=4, convs=1, image_channels=1), 8)
     with pytest.raises(HiresError, match=r"levels\.4x4.*another network"):
         checkpoint.load_network(other, "energy")
@@ -148,7 +134,7 @@ def two(tmp_path, world) -> Path:
     weight = torch.arange(1000.0)
     for images in (32, 64):
         piece = Fragment("levels.4x4.w", 0, "4x4", weight + images, weight, weight, weight)
-        state.save(tmp_path, {"energy": Cut("energy", nn.Module(), [piece])}, images, INFO)
+        saving.save(tmp_path, {"energy": Cut("energy", nn.Module(), [piece])}, images, INFO)
     return tmp_path
 
 
@@ -164,6 +150,12 @@ def flip(path: Path) -> None:
 
 def truncate(path: Path) -> None:
     os.truncate(shard(path), 500)
+
+
+def flip_manifest(path: Path) -> None:
+    text = (path / state.MANIFEST).read_text()
+    assert '"4x4": 7' in text
+    (path / state.MANIFEST).write_text(text.replace('"4x4": 7', '"4x4": 5'))  # one bit: Adam's step would be another
 
 
 def garble(path: Path) -> None:
@@ -184,8 +176,8 @@ def another_format(path: Path) -> None:
     (path / state.MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
 
 
-DAMAGE = [flip, truncate, lambda path: shard(path).unlink(), garble, halve, list_manifest, another_format]
-NAMES = ["flipped bit", "truncated", "missing shard", "garbled manifest", "half manifest", "manifest of another kind", "another format"]
+DAMAGE = [flip, truncate, lambda path: shard(path).unlink(), flip_manifest, garble, halve, list_manifest, another_format]
+NAMES = ["flipped bit", "truncated", "missing shard", "flipped digit", "garbled manifest", "half manifest", "a list", "another format"]
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=NAMES)
@@ -206,7 +198,9 @@ def test_a_damaged_newer_checkpoint_is_not_kept_in_place_of_good_ones(two):
     flip(two / state.folder_name(64))
     assert state.from_first_rank(two, lambda text: None).images == 32
     shutil.copytree(two / state.folder_name(32), two / state.folder_name(48))
-    state.retain(two, 1)
+    manifest = state.read_manifest(two / state.folder_name(48)) | {"images": 48}
+    (two / state.folder_name(48) / state.MANIFEST).write_text(state.manifest_text(manifest))
+    saving.retain(two, Policy(1))
     assert state.complete(two) == [two / state.folder_name(48)]
     assert (two / f"damaged-{state.folder_name(64)}").is_dir()  # and is not lost
 
@@ -232,13 +226,14 @@ def test_what_was_never_committed_is_no_checkpoint(two):
         state.Checkpoint(half)
     # and a save of the same moment goes over what a killed one left
     piece = Fragment("levels.4x4.w", 0, "4x4", *[torch.ones(3)] * 4)
-    path = state.save(two, {"energy": Cut("energy", nn.Module(), [piece])}, 128, INFO)
+    path = saving.save(two, {"energy": Cut("energy", nn.Module(), [piece])}, 128, INFO)
     assert state.verify(path) is None and not list(two.glob(".*"))
 
 
 def rewrite(path: Path, entries: list[dict]) -> None:
     manifest = json.loads((path / state.MANIFEST).read_text())
-    (path / state.MANIFEST).write_text(json.dumps(manifest | {"files": entries}))
+    del manifest["sha256"]
+    (path / state.MANIFEST).write_text(state.manifest_text(manifest | {"files": entries}))
 
 
 def entry_of(file: Path, name: str) -> dict:
@@ -279,6 +274,80 @@ def test_nothing_is_ever_unpickled(two, tmp_path, monkeypatch):
         assert not crater.exists()
 
 
-def test_only_the_newest_are_kept(two):
-    state.retain(two, 1)
+# ---------------------------------------------------------------------------------------------- what was cut short, and other runs
+
+
+def test_what_a_killed_save_or_deletion_left_is_removed_and_told(two):
+    whole = two / state.folder_name(64)
+    left = [hidden(two / state.folder_name(96), "writing"), hidden(two / state.folder_name(16), "deleting"), hidden(whole, "replaced")]
+    for path in left:
+        shutil.copytree(whole, path)
+    (two / ".mine").mkdir()
+    told = []
+    assert state.from_first_rank(two, told.append).images == 64
+    assert sorted(p.name for p in two.iterdir()) == [".mine", state.folder_name(32), state.folder_name(64)]
+    assert len(told) == 3 and all(any(str(path) in line for line in told) for path in left)
+
+
+def test_what_was_moved_away_for_a_save_that_never_came_is_put_back(two):
+    whole = two / state.folder_name(64)
+    whole.rename(hidden(whole, "replaced"))
+    told = []
+    assert state.from_first_rank(two, told.append).images == 64
+    assert state.verify(whole) is None and len(told) == 1 and "put back" in told[0]
+
+
+def test_the_same_moment_damaged_twice_is_set_aside_twice(two):
+    for _ in range(2):
+        flip(two / state.folder_name(64))
+        assert state.from_first_rank(two, lambda text: None).images == 32
+        shutil.copytree(two / state.folder_name(32), two / state.folder_name(64))
+    assert {p.name for p in two.glob("damaged-*")} == {f"damaged-{state.folder_name(64)}", f"damaged-{state.folder_name(64)}-1"}
+
+
+def test_a_manifest_of_format_1_is_read(two):
+    path = two / state.folder_name(64)
+    manifest = state.read_manifest(path) | {"format": 1}
+    (path / state.MANIFEST).write_text(json.dumps(manifest))
+    assert state.verify(path) is None and state.Checkpoint(path).images == 64
+
+
+def test_no_clock_is_asked_which_checkpoint_is_the_newest(two):
+    for images, when in ((32, 2e9), (64, 1e9)):  # the clock went backwards
+        path = two / state.folder_name(images)
+        (path / state.MANIFEST).write_text(state.manifest_text(state.read_manifest(path) | {"time": when}))
+        os.utime(path, (when, when))
+    assert state.newest_valid(two, pytest.fail) == two / state.folder_name(64)
+    saving.retain(two, Policy(1, levels=False))
     assert state.complete(two) == [two / state.folder_name(64)]
+
+
+def test_another_run_is_read_and_left_as_it_is(two, tmp_path):
+    run = tmp_path / "other"
+    (run / "checkpoints").mkdir(parents=True)
+    for path in state.complete(two):
+        path.rename(run / "checkpoints" / path.name)
+    flip(run / "checkpoints" / state.folder_name(64))
+    before = sorted(run.rglob("*"))
+    told = []
+    assert state.of_another_run(str(run), True, told.append).images == 32 and len(told) == 1
+    assert state.of_another_run(str(run / "checkpoints" / state.folder_name(32)), True).images == 32
+    assert sorted(run.rglob("*")) == before
+    damaged = run / "checkpoints" / state.folder_name(64)
+    for place, words in ((damaged, "hash"), (tmp_path / "none", "no such"), (two, "no whole checkpoint")):
+        with pytest.raises(HiresError, match=f"train.start_from={place}: .*{words}"):
+            state.of_another_run(str(place), True, lambda text: None)
+
+
+@pytest.mark.parametrize("moments", [True, False])
+def test_another_runs_moments_are_taken_only_where_they_are_wanted(moments, make_player, trained, tmp_path):
+    first, second = make_player(), make_player()
+    trained(first, 2)
+    saving.save(tmp_path / "checkpoints", {"energy": first}, 64, INFO)
+    state.of_another_run(str(tmp_path), moments).load_optimizer(second, moments=True)
+    for field in state.FIELDS:
+        for name, tensor in second.gather(field).items():
+            wanted = first.gather(field)[name] if moments or field in ("weight", "ema") else torch.zeros_like(tensor)
+            assert torch.equal(tensor, wanted), (field, name)
+    assert second.steps() == ({"4x4": 2, "8x8": 2} if moments else {"4x4": 0, "8x8": 0})
+    first.destroy(), second.destroy()

@@ -1,0 +1,131 @@
+"""What a Slurm job notes beside its run, in RUN/slurm/JOB.json, and what follows from it: whether it may start, and start again.
+
+A run belongs to its folder; a job is only somebody who works on it for a while. Progress is the images of the newest checkpoint.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+import json
+import os
+from pathlib import Path
+import sys
+import time
+
+from hires.errors import HiresError
+from hires.training import state
+
+FAILURES = 10  # a job that fails is requeued at most so often (HIRES_REQUEUES)
+IDLE_STARTS = 5  # starts in a row from the same checkpoint, whatever ended them, after which a job is not started again
+
+
+@dataclass
+class Start:
+    """One life of a job: from a start to its end or its requeue."""
+
+    restart: int  # SLURM_RESTART_COUNT
+    images: int  # of the newest checkpoint then
+    nodes: str
+    processes: int
+    time: float
+
+
+@dataclass
+class Record:
+    """One job's work on a run."""
+
+    job: str
+    name: str
+    log: str
+    starts: list[Start] = field(default_factory=list)
+    failures: int = 0  # after which it was requeued
+
+
+def images(run: Path) -> int:
+    """Of a run's newest checkpoint, by its name; 0 where there is none."""
+    found = state.complete(run / "checkpoints")
+    return int(found[-1].name.removeprefix("images-")) if found else 0
+
+
+def path(run: Path, job: str) -> Path:
+    """Where a job's record lies."""
+    return run / "slurm" / f"{job}.json"
+
+
+def read(file: Path) -> Record | None:
+    """A record; None where there is none that can be read."""
+    try:
+        content = json.loads(file.read_text())
+        return Record(**content | {"starts": [Start(**start) for start in content["starts"]]})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(run: Path, record: Record) -> None:
+    """Put a record in place, whole."""
+    file = path(run, record.job)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(record), indent=1))
+    temporary.rename(file)
+
+
+def begin(run: Path, env: Mapping[str, str]) -> Record:
+    """Note a start of this job; raises HiresError where its last ones brought nothing new."""
+    job, restart = env["SLURM_JOB_ID"], int(env.get("SLURM_RESTART_COUNT") or 0)
+    record = read(path(run, job)) if restart else None  # at its first start, what lies there is of a job of an older cluster
+    record = record or Record(job, env.get("SLURM_JOB_NAME", ""), f"logs/{env.get('SLURM_JOB_NAME', '')}-{job}.log")
+    now, idle = images(run), 0
+    for start in reversed(record.starts):
+        if start.images != now:
+            break
+        idle += 1
+    if idle >= IDLE_STARTS:
+        raise HiresError(f"run={run}: still at {now:,} images after {idle} starts of job {job}; what ended them is in {record.log}")
+    nodes, processes = env.get("SLURM_JOB_NODELIST", ""), int(env.get("SLURM_NTASKS") or 1)
+    record.starts.append(Start(restart, now, nodes, processes, time.time()))
+    write(run, record)
+    return record
+
+
+def after_failure(run: Path, status: int, env: Mapping[str, str]) -> tuple[bool, str]:
+    """Whether a job that ended with `status` is to go back into the queue, and why, or why not."""
+    limit = int(env.get("HIRES_REQUEUES") or FAILURES)
+    job, failed = env["SLURM_JOB_ID"], f"failed with status {status}"
+    record = read(path(run, job))
+    other = owner(run)
+    if record is None:
+        return False, f"{failed}; {path(run, job)} is gone"
+    if other and other != job:
+        return False, f"{failed}: {run} is being trained by {f'job {other}' if other.isdecimal() else other}"
+    begun, now = record.starts[-1].images, images(run)
+    if now <= begun:
+        return False, f"{failed} without a new checkpoint (still {now:,} images), and would fail again"
+    if record.failures >= limit:
+        return False, f"{failed}, after {record.failures} requeued failures (HIRES_REQUEUES={limit})"
+    record.failures += 1
+    write(run, record)
+    return True, f"{failed} at {now:,} images or more, {now - begun:,} beyond its start; failure {record.failures} of at most {limit}"
+
+
+def owner(run: Path) -> str:
+    """The Slurm job that holds a run's folder, else the process; empty where nobody does. A dead one's lock may still be there."""
+    for lock in run.glob(".running-*"):
+        try:
+            there = json.loads(lock.read_text())
+            return there["job"] or f"process {there['pid']} on {there['host']}"
+        except (OSError, ValueError, KeyError):
+            continue  # released, or just being made
+    return ""
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m hires.slurm STATUS SETTINGS…`, as slurm/job.sh asks after a failure: prints why, returns 0 for a requeue and else 1."""
+    from hires import config as configuration
+
+    again, why = after_failure(Path(configuration.load("train", arguments[1:]).run), int(arguments[0]), os.environ)
+    print(why)
+    return 0 if again else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

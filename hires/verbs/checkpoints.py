@@ -1,0 +1,95 @@
+"""`hires checkpoints`."""
+
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from hires.config import CheckpointsConfig, RunConfig
+from hires.errors import HiresError
+from hires.training import state
+from hires.training.monitor import duration
+from hires.training.retention import Policy
+from hires.training.schedule import parse_images
+
+HIDDEN = {".writing": "being written, or cut short", ".replaced": "moved away for a new one", ".deleting": "being deleted, or cut short"}
+
+
+@dataclass
+class Found:
+    """A folder among a run's checkpoints; `problem` is None where it is whole as far as was looked."""
+
+    path: Path
+    manifest: dict
+    problem: str | None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a restart may take it."""
+        return self.problem is None and self.path.name.startswith("images-")
+
+
+def run(config: CheckpointsConfig) -> int:
+    """Print the table; returns 1 where `verify` found a damaged checkpoint."""
+    if config.action not in ("list", "verify"):
+        raise HiresError(f"action={config.action}: wanted list or verify")
+    folder = Path(config.run) / "checkpoints"
+    found = look(folder, hashes=config.action == "verify") if folder.is_dir() else []
+    if not found:
+        raise HiresError(f"run={config.run}: no checkpoint in {folder}")
+    usable = [one for one in found if one.usable]
+    taken = usable[-1] if usable else None
+    table = Table(title=f"{folder} ({'all files read' if config.action == 'verify' else 'manifests and sizes'})")
+    for column in ("", "images", "level", "", "size", "processes", "ZeRO", "age", "state", "stays as"):
+        table.add_column(column, justify="right" if column in ("images", "level", "size", "processes", "ZeRO", "age") else "left")
+    reasons = _reasons(usable)
+    for one in found:
+        why = ", ".join(reasons.get(one.manifest["images"], ["nothing: the next save deletes it"])) if one.usable else ""
+        table.add_row("→" if one is taken else "", *_described(one), one.problem or "whole", why)
+    console = Console()
+    # a table cut at 80 columns tells nothing: where the output is no terminal, give it the width it needs
+    Console(width=max(console.width, 220) if not console.is_terminal else None, highlight=False).print(table)
+    print(f"→ a restart takes {taken.path}" if taken else "no whole checkpoint: a restart refuses")
+    damaged = [one for one in found if one.problem and not one.path.name.startswith(".")]
+    return 1 if damaged and config.action == "verify" else 0
+
+
+def look(folder: Path, hashes: bool) -> list[Found]:
+    """Every checkpoint under `folder`, unfinished and set aside ones too, in the order of images."""
+    found = []
+    for path in folder.iterdir():
+        name = path.name.removeprefix(".").removeprefix("damaged-")
+        if not name.startswith("images-") or not path.is_dir():
+            continue
+        manifest, problem = {}, HIDDEN.get(path.suffix) if path.name.startswith(".") else None
+        if not problem:
+            problem = state.verify(path, hashes) if (path / state.MANIFEST).is_file() else f"unfinished: no {state.MANIFEST}"
+        with suppress(HiresError):  # verify has said so
+            manifest = state.read_manifest(path)
+        found.append(Found(path, manifest, problem))
+    return sorted(found, key=lambda one: (one.path.name.removeprefix(".").removeprefix("damaged-"), one.path.name))
+
+
+def _reasons(usable: list[Found]) -> dict[int, list[str]]:
+    """Why each stays, by the settings that the newest was saved with."""
+    if not usable:
+        return {}
+    saved = usable[-1].manifest["config"].get("train", {})
+    train = RunConfig(**{field.name: saved[field.name] for field in fields(RunConfig) if field.name in saved})
+    policy = Policy(train.keep, parse_images(train.keep_every) if train.keep_every else 0, train.keep_levels)
+    return policy.kept((one.manifest["images"], one.manifest["resolution"]) for one in usable)
+
+
+def _described(one: Found) -> list[str]:
+    m = one.manifest
+    if not m:
+        return [one.path.name, *[""] * 3, "", "", ""]
+    r, age = m["resolution"], time.time() - m["time"] if "time" in m else None
+    phase = f"fading in, α {m.get('alpha', 1):.2f}" if m.get("fading") else "stable"
+    told = "" if age is None else duration(age) if age >= 0 else "in the future"  # clocks differ, and nothing depends on them
+    size = sum(entry["bytes"] for entry in m["files"])
+    images = f"{m['images']:,}" if one.path.name == state.folder_name(m["images"]) else one.path.name
+    return [images, f"{r}x{r}", phase, f"{size / 1e6:,.1f} MB", str(m["world_size"]), str(m.get("zero_stage", "")), told]

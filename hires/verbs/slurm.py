@@ -1,0 +1,96 @@
+"""`hires slurm status`."""
+
+import json
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import time
+
+from omegaconf import OmegaConf
+
+from hires import slurm
+from hires.config import SlurmConfig
+from hires.errors import HiresError
+from hires.training import state
+from hires.training.monitor import duration
+from hires.training.schedule import Schedule, ScheduleConfig, parse_images
+
+
+def run(config: SlurmConfig) -> None:
+    """Print how a run stands, in a few lines; works without Slurm too."""
+    if config.action != "status":
+        raise HiresError(f"action={config.action}: wanted status")
+    folder = Path(config.run)
+    if not (folder / "config.yaml").is_file():
+        raise HiresError(f"run={folder}: no run there (no config.yaml in it)")
+    lines = {"run": str(folder), **job(folder), **progress(folder), "checkpoint": checkpoint(folder)}
+    for name, text in lines.items():
+        print(f"{name:<11}{text}")
+
+
+def job(folder: Path) -> dict[str, str]:
+    """The job that holds the run, or else its last one: state, nodes, restarts, log."""
+    files = sorted((folder / "slurm").glob("*.json"), key=lambda file: file.stat().st_mtime)
+    records = [record for record in map(slurm.read, files) if record and record.starts]
+    held = slurm.owner(folder)
+    record = next((r for r in records if r.job == held), records[-1] if records else None)
+    if record is None:
+        return {"job": f"none of Slurm's; {held} trains, or did until it was killed" if held else "none of Slurm's"}
+    last = record.starts[-1]
+    told = f"{record.job} ({record.name}), {in_slurm(record.job)}"
+    starts = f"{last.restart}, {record.failures} of them after failures; the last start at {last.images:,} images"
+    return {"job": told, "restarts": f"{starts}, {last.processes} processes on {last.nodes}", "log": record.log}
+
+
+def in_slurm(number: str) -> str:
+    """A job's state, in words."""
+    if not shutil.which("scontrol"):
+        return "Slurm is not to be had here"
+    done = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=False)
+    if done.returncode:
+        gone = "Invalid job id" in done.stderr
+        return "no longer known to Slurm" if gone else f"scontrol: {(done.stderr.strip() or 'no answer').splitlines()[-1]}"
+    fields = dict(re.findall(r"(?:^|\s)([\w:/]+)=(\S*)", done.stdout))
+    if fields["JobState"] == "RUNNING":
+        return f"RUNNING on {fields['NodeList']} for {fields['RunTime']} of {fields['TimeLimit']}"
+    return fields["JobState"] + (f" ({fields['Reason']})" if fields.get("Reason", "None") != "None" else "")
+
+
+def progress(folder: Path) -> dict[str, str]:
+    """Images seen and to be seen, speed, and what is left."""
+    settings = OmegaConf.load(folder / "config.yaml")
+    schedule = Schedule(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScheduleConfig), settings.schedule)))
+    end = min(schedule.total, parse_images(settings.train.max_images) if settings.train.max_images else schedule.total)
+    last = last_status(folder / "metrics.jsonl")
+    if last is None:
+        return {"images": f"0 of {end:,}"}
+    images, speed = last["images"], last["seconds_per_kimg"]
+    level = next(level for level in schedule.levels if level.resolution == last["resolution"])
+    fading = f", fading in (α {last['alpha']:.2f})" if last["alpha"] < 1 else ""
+    lines = {"images": f"{images:,} of {end:,}, {level.resolution}x{level.resolution}{fading}", "speed": f"{speed:.2f} s/kimg"}
+    if images >= end:
+        return lines | {"ETA": "done"}
+    here = duration((min(level.end, end) - images) * speed / 1000)
+    return lines | {"ETA": here if level.end >= end else f"{here} to this level's end; later ones take longer an image, see the log"}
+
+
+def last_status(file: Path) -> dict | None:
+    """The last progress line's record."""
+    found = None
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # being written
+        found = record if "resolution" in record else found
+    return found
+
+
+def checkpoint(folder: Path) -> str:
+    """The newest, and how old it is."""
+    found = state.complete(folder / "checkpoints")
+    if not found:
+        return "none yet"
+    age = time.time() - state.read_manifest(found[-1])["time"]
+    return f"{found[-1]}" + (f", {duration(age)} old" if age >= 0 else "")
