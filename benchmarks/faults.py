@@ -154,7 +154,7 @@ class Campaign:
             case "empty checkpoint":
                 newest.with_name(state.folder_name(10**6)).mkdir()
         self.damaged[kind] += 1
-        if not whole(run) and kind in ("cut short", "bit flipped", "shard missing"):
+        if not whole(run):
             # all of its checkpoints are damaged: the run refuses to begin again over them, rightly; this one is not to end so
             for path in (run / "checkpoints").iterdir():
                 path.rename(run / f"set aside {path.name}")

@@ -3,11 +3,13 @@
 import errno
 import importlib
 import os
+import re
 import sys
 
 from hires.errors import HiresError
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a person can mend: full, over quota, read-only, not allowed
+LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe")  # what gloo says when a process at the other end is gone
 VERBS = {
     "prepare": "a folder of pictures (or the built-in digits) -> a pyramid of shards",
     "inspect": "is a prepared data set whole, what is in it, how fast does it decode?",
@@ -50,6 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in DISK:
             raise  # not the disk's fault: a traceback helps more
         return _fail(verb, f"{error.filename or 'a file'}: {error.strerror}")
+    except RuntimeError as error:
+        lost = LOST.search(str(error))
+        if int(os.environ.get("WORLD_SIZE", 1)) < 2 or not lost:
+            raise
+        rank = os.environ.get("RANK", "?")
+        return _fail(verb, f"rank {rank} lost another rank ({lost[0]}); what the rank that ended first says is the reason")
 
 
 def _fail(verb: str, text: str) -> int:

@@ -60,6 +60,11 @@ class Shards:
                 for level, found in shard["levels"].items():
                     yield f"{level}/{shard['name']}.tar", found["bytes"], found["sha256"]
 
+    @functools.cached_property
+    def identity(self) -> str:
+        """A hash of all shards' names, sizes and hashes: equal for the same pictures in the same shards, wherever they lie."""
+        return hashlib.sha256(json.dumps(self.manifest["shards"], sort_keys=True).encode()).hexdigest()
+
     def count(self, split: str) -> int:
         """Number of pictures in `split` (train | holdout)."""
         return self.manifest["counts"][split]

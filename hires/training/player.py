@@ -191,7 +191,14 @@ class Player:
 
             mine = set(self.engine.module.modules())
             FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module not in mine]
+        network, optimizer = self.engine.module, self.optimizer
         self.engine.destroy()
+        if self.stage == 3:  # hooks that outlive the engine hold its parameters, and through them all that it held
+            for parameter in network.parameters():
+                vars(parameter).clear()
+            vars(optimizer).clear()
+            self._adam.state.clear()
+            self._adam.param_groups.clear()
         self.engine = self.optimizer = self._adam = None
         self.fragments = []
         gc.collect()

@@ -217,6 +217,8 @@ class Trainer:
         if checkpoint:
             ours, place = checkpoint.path.parent == self.checkpoints, self.config.train.start_from
             self.monitor.say(f"{'resuming' if ours else 'starting'} from {checkpoint.path}")
+            if ours and checkpoint.manifest.get("data", self.shards.identity) != self.shards.identity:
+                self.monitor.say(f"{self.config.data.root}: other shards than this run has seen so far: from here on it goes through these")
             if ours and place:
                 self.monitor.say(f"train.start_from={place} is not read again: this run has checkpoints of its own")
         self.monitor.resume(self.images)
@@ -267,6 +269,7 @@ class Trainer:
             "alpha": self.phase.alpha,
             "zero_stage": self.config.zero.stage,
             "attempt": self.attempt,
+            "data": self.shards.identity,
             "time": time.time(),
             "config": to_dict(self.config),
         }

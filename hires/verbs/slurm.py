@@ -38,13 +38,13 @@ def job(folder: Path) -> dict[str, str]:
     if record is None:
         return {"job": f"none of Slurm's; {held} trains, or did until it was killed" if held else "none of Slurm's"}
     last = record.starts[-1]
-    told = f"{record.job} ({record.name}), {in_slurm(record.job)}"
+    told = f"{record.job} ({record.name}), {in_slurm(record.job, record.name)}"
     starts = f"{last.restart}, {record.failures} of them after failures; the last start at {last.images:,} images"
     return {"job": told, "restarts": f"{starts}, {last.processes} processes on {last.nodes}", "log": record.log}
 
 
-def in_slurm(number: str) -> str:
-    """A job's state, in words."""
+def in_slurm(number: str, name: str) -> str:
+    """A job's state, in words; a new cluster may have given its number to a job of another name."""
     if not shutil.which("scontrol"):
         return "Slurm is not to be had here"
     done = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=False)
@@ -52,6 +52,8 @@ def in_slurm(number: str) -> str:
         gone = "Invalid job id" in done.stderr
         return "no longer known to Slurm" if gone else f"scontrol: {(done.stderr.strip() or 'no answer').splitlines()[-1]}"
     fields = dict(re.findall(r"(?:^|\s)([\w:/]+)=(\S*)", done.stdout))
+    if fields["JobName"] != name:
+        return "no longer known to Slurm"
     if fields["JobState"] == "RUNNING":
         return f"RUNNING on {fields['NodeList']} for {fields['RunTime']} of {fields['TimeLimit']}"
     return fields["JobState"] + (f" ({fields['Reason']})" if fields.get("Reason", "None") != "None" else "")

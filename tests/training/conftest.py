@@ -21,11 +21,18 @@ def make_network(player: str, resolution: int = 8, fading: bool = False, config:
 
 @pytest.fixture
 def make_player(world) -> Callable[..., Player]:
-    """make_player(name, resolution, fading, stage, config) -> a Player of this one process."""
+    """make_player(name, resolution, fading, stage, config, precision) -> a Player of this one process."""
 
-    def make(name: str = "energy", resolution: int = 8, fading: bool = False, stage: int = 1, config: NetworkConfig = NETWORK) -> Player:
+    def make(
+        name: str = "energy",
+        resolution: int = 8,
+        fading: bool = False,
+        stage: int = 1,
+        config: NetworkConfig = NETWORK,
+        precision: str = "fp32",
+    ) -> Player:
         network = make_network(name, resolution, fading, config)
-        return Player(name, network, OptimizerConfig(beta1=0.5, beta2=0.9, clip=1e6), ZeroConfig(stage), "fp32", world.device)
+        return Player(name, network, OptimizerConfig(beta1=0.5, beta2=0.9, clip=1e6), ZeroConfig(stage), precision, world.device)
 
     return make
 

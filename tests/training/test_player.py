@@ -122,6 +122,25 @@ def test_destroyed_players_leave_nothing_behind(stage, make_player, trained):
     assert sizes[-1] - sizes[2] < 20_000, sizes  # kB
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_destroyed_player_of_stage_3_gives_its_state_back(precision, make_player, trained):
+    """DeepSpeed keeps the engine reachable from hooks; what counts are the bytes: weights, moments and averages of every level."""
+
+    def held() -> int:
+        gc.collect()
+        storages = (o.untyped_storage() for o in gc.get_objects() if isinstance(o, torch.Tensor) and type(o).__name__ != "FakeTensor")
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    sizes = []
+    for _ in range(3):
+        player = make_player("energy", 16, stage=3, precision=precision)
+        trained(player, 1, resolution=16)
+        player.destroy()
+        del player
+        sizes.append(held())
+    assert sizes[2] - sizes[1] < 1000, sizes
+
+
 @pytest.mark.parametrize("stage,precision", [(4, "fp32"), (-1, "fp32"), (1, "fp16"), (1, ""), (0, "bf16")])
 def test_what_does_not_train_is_refused(stage, precision):
     with pytest.raises(HiresError) as refusal:

@@ -1,0 +1,34 @@
+"""A rank that is killed: the others end in a line, not in a page of traceback."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_rank_that_is_left_says_so_in_one_line(tiny, clean_env, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "hires", "train", *tiny, f"run={tmp_path / 'run'}", "schedule.levels.4.stable=100k"]
+    command += ["train.checkpoint_every=10k", "monitor.snapshot_every=1M"]
+    ranks = []
+    for rank in range(2):
+        env = clean_env | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    try:
+        metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 200
+        while not metrics.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        ranks[1].send_signal(signal.SIGKILL)
+        _, said = ranks[0].communicate(timeout=120)
+        assert ranks[0].returncode == 1
+        assert said.strip().splitlines()[-1].startswith("hires train: error: rank 0 lost another rank") and "Traceback" not in said
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
