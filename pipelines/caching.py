@@ -79,7 +79,7 @@ class Cache:
                     if file.parent == self.shards and not self._reserve(partial, size, worth, wait):
                         return "full"
                     fill(partial)
-                    os.utime(partial.fileno())
+                    _used_now(partial.fileno())
                     os.replace(place, file)
                     moved = True
                 self._verified.add(file)
@@ -99,7 +99,7 @@ class Cache:
                 found = os.fstat(opened.fileno())
                 known = file in self._verified or found.st_mtime_ns > self._started
                 if found.st_size == size and (known or hashlib.file_digest(opened, "sha256").hexdigest() == file.name):
-                    os.utime(opened.fileno())
+                    _used_now(opened.fileno())
                     return True
         except FileNotFoundError:
             return False
@@ -141,6 +141,11 @@ class Cache:
             with locked(Path(entry.path), wait=False) as partial:
                 if partial is not None:
                     os.unlink(entry.path)
+
+
+def _used_now(descriptor: int) -> None:
+    """Sets both times by the clock that `open` reads; the kernel's own is milliseconds behind, which could reverse the order of use."""
+    os.utime(descriptor, ns=(time.time_ns(), time.time_ns()))
 
 
 def _scan(folder: Path) -> list[os.DirEntry]:

@@ -181,8 +181,11 @@ class Ahead:
         return None
 
     def worth(self) -> dict[str, float]:
-        """How much each name is worth keeping, 0 to 1: the sooner it comes the more, and those in use the most."""
-        return {name: 1 / (i + 2) for i, name in reversed(list(enumerate(self._next)))} | dict.fromkeys(self._used, 1.0)
+        """How much each name is worth keeping, 0 to 1: the sooner it comes the more; least those in use, whose oldest are not any more.
+
+        All of them are kept from what is fetched ahead; what is opened and not there takes the place of the least.
+        """
+        return {name: 1 / (i + 2) for i, name in reversed(list(enumerate(self._next)))} | dict.fromkeys(self._used, 0.001)
 
 
 def _default(root: str) -> Path:

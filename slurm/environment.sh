@@ -19,7 +19,7 @@ if [[ -n ${HIRES_MODULES:-} ]]; then
     # shellcheck disable=SC1090
     if ! type module >/dev/null 2>&1 && [[ -f $file ]]; then source "$file"; fi
   done
-  type module >/dev/null 2>&1 || missing "HIRES_MODULES=$HIRES_MODULES: this machine has no command 'module'; unset it, or take HIRES_VENV or HIRES_IMAGE"
+  type module >/dev/null 2>&1 || missing "HIRES_MODULES=$HIRES_MODULES: there is no command 'module' here; take HIRES_VENV or HIRES_IMAGE"
   # shellcheck disable=SC2086 # several modules, separated by spaces
   module load $HIRES_MODULES || missing "HIRES_MODULES=$HIRES_MODULES: 'module load' failed, see above; 'module avail' lists what there is"
   set -u
@@ -30,9 +30,10 @@ if [[ ${HIRES_IMAGE:-} == *.sif ]]; then
   tool=$(command -v apptainer || command -v singularity) || missing "HIRES_IMAGE=$HIRES_IMAGE: wants apptainer, which is not installed here"
   inside=("$tool" exec --nv --bind "$PWD${HIRES_MOUNTS:+,$HIRES_MOUNTS}" --pwd "$PWD" "$HIRES_IMAGE")
 elif [[ -n ${HIRES_IMAGE:-} ]]; then
-  [[ -n ${SLURM_JOB_ID:-} ]] || missing "HIRES_IMAGE=$HIRES_IMAGE: wants a Slurm job; without Slurm only a .sif file (apptainer) can be taken"
+  [[ -n ${SLURM_JOB_ID:-} ]] || missing "HIRES_IMAGE=$HIRES_IMAGE: wants a Slurm job; without Slurm take a .sif file (apptainer)"
   # no pipe: under pipefail, grep -q would end srun by SIGPIPE
-  [[ $(srun --help 2>&1) == *--container-image* ]] || missing "HIRES_IMAGE=$HIRES_IMAGE: this cluster's srun has no --container-image (pyxis); take a .sif file for apptainer"
+  [[ $(srun --help 2>&1) == *--container-image* ]] ||
+    missing "HIRES_IMAGE=$HIRES_IMAGE: this cluster's srun has no --container-image (pyxis); take a .sif file (apptainer)"
   image=(--container-image="$HIRES_IMAGE" --container-mounts="$PWD:$PWD${HIRES_MOUNTS:+,$HIRES_MOUNTS}" --container-workdir="$PWD")
 elif [[ -f ${HIRES_VENV:-.venv}/bin/activate ]]; then
   # shellcheck disable=SC1091

@@ -2,11 +2,12 @@
 # A job from its start to its end: launch scripts source this in the project's folder and call on_every_gpu or on_one_node.
 #   HIRES_REQUEUES=10   a job that fails goes back into the queue at most so often, and only where it had saved something new
 set -euo pipefail
+step='' teller='' warnings=0 stop=USR1
+trap 'warnings=$((warnings + 1))' USR1 # until there is a step to tell
 source slurm/environment.sh
 
-step='' teller='' warnings=0 stop=USR1
-# srun does not take --cpus-per-task from sbatch
-each_task=(srun "${image[@]}" --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}")
+# srun does not take --cpus-per-task from sbatch; a task that is left over when the first has ended for 60 s hangs
+each_task=(srun "${image[@]}" --wait=60 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}")
 one_task=(srun "${image[@]}" --nodes=1 --ntasks=1 --cpus-per-task="${SLURM_CPUS_ON_NODE:-1}")
 python=("${inside[@]}" python)
 export HIRES_LOGS=logs/${SLURM_JOB_NAME:-}-${SLURM_JOB_ID:-} # the other ranks' logs, beside the job's
@@ -25,7 +26,7 @@ on_every_gpu() {
   # the first word is the verb
   "${each_task[@]}" "${python[@]}" -m hires.preflight "${@:2}" || { end "not started, see above" 1; return; }
   ((warnings == 0)) || { requeue "warned before the start"; return; }
-  run_step "${each_task[@]}" --kill-on-bad-exit=1 --wait=60 slurm/task.sh "${python[@]}" -m hires "$@" || status=$?
+  run_step "${each_task[@]}" --kill-on-bad-exit=1 slurm/task.sh "${python[@]}" -m hires "$@" || status=$?
   if [[ -f $HIRES_LOGS/saved ]]; then
     requeue "saved"
   elif ((status == 0)); then
@@ -37,7 +38,7 @@ on_every_gpu() {
   fi
 }
 
-# on_one_node VERB SETTINGS…: hires once, with all of the job's cores. Warned, it ends and the job is requeued: for verbs that go on where they were.
+# on_one_node VERB SETTINGS…: hires once, with all of the job's cores. Warned, it is ended and the job requeued: it goes on where it was.
 on_one_node() {
   if [[ -z ${SLURM_JOB_ID:-} ]]; then "${python[@]}" -m hires "$@"; return; fi
   local status=0

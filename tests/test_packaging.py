@@ -94,8 +94,8 @@ def test_launch_script_of_another_verb(tmp_path, name, verb):
     assert done.stdout.splitlines() == [srun, f"python -m hires {verb} out=x", "srun 0"], done.stderr
 
 
-CHECKED = ["srun --cpus-per-task=8", "python -m hires.preflight experiment=celebahq_1024", "srun 0"]
-TRAINED = ["srun --cpus-per-task=8 --kill-on-bad-exit=1 --wait=60", "python -m hires train experiment=celebahq_1024"]
+CHECKED = ["srun --wait=60 --cpus-per-task=8", "python -m hires.preflight experiment=celebahq_1024", "srun 0"]
+TRAINED = ["srun --wait=60 --cpus-per-task=8 --kill-on-bad-exit=1", "python -m hires train experiment=celebahq_1024"]
 
 
 def test_launch_script_requeues_a_job_that_was_saved_on_request(tmp_path):
@@ -141,7 +141,7 @@ def test_launch_script_asks_whether_a_failed_job_goes_back(tmp_path, verdict, re
     ("variables", "said"),
     [
         ({"HIRES_VENV": "/nowhere"}, "HIRES_VENV=/nowhere: no virtual environment there"),
-        ({"HIRES_MODULES": "cuda/13"}, "HIRES_MODULES=cuda/13: this machine has no command 'module'"),
+        ({"HIRES_MODULES": "cuda/13"}, "HIRES_MODULES=cuda/13: there is no command 'module' here"),
         ({"HIRES_IMAGE": "/nowhere/hires.sif"}, "HIRES_IMAGE=/nowhere/hires.sif: no such file"),
         ({"HIRES_IMAGE": "registry/hires"}, "HIRES_IMAGE=registry/hires: wants a Slurm job"),
         ({"HIRES_IMAGE": "registry/hires", "SLURM_JOB_ID": "7"}, "HIRES_IMAGE=registry/hires: this cluster's srun has no"),

@@ -1,0 +1,243 @@
+"""What users submit, on a real Slurm: whatever disturbs a job, its run ends with the parameters of an undisturbed one.
+
+Runs are tiny, on scikit-learn's digits, and long enough to be disturbed several times: growth at 480 images, stable from 1,120, the end
+at 3,840. A start of a job takes seconds, so several disturbances happen to one job, and each is waited for, never slept for.
+"""
+
+import json
+import os
+from pathlib import Path
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+import torch
+
+from hires import slurm
+from hires.training import state
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+LAUNCH = "launch/celebahq_1024.sh"
+EARLY, GROWN, LATER, END = 160, 480, 640, 3840
+PATIENCE = 240  # seconds after which an event is taken for lost
+LENGTHS = [
+    *("schedule.levels.4.stable=480", "schedule.levels.8.fade=640", "schedule.levels.8.stable=2720", "train.checkpoint_every=160"),
+    *("monitor.status_every=160", "optimizer.eps=1e-3"),
+]
+
+LASTING = "schedule.levels.4.stable=100k"  # for a run that is not to end by itself
+
+
+class Project:
+    """A folder such as a user has, with this project's scripts, and logs and runs of its own."""
+
+    def __init__(self, folder: Path, cluster, settings: list[str]):
+        self.folder, self.cluster, self.settings = folder, cluster, settings
+        for name in ("launch", "slurm"):
+            (folder / name).symlink_to(ROOT / name)
+        (folder / "logs").mkdir()
+        self.env = cluster.env | {"HIRES_GPUS": "0"}  # the cluster's GPUs are none to torch
+
+    def sbatch(self, *words: object) -> int:
+        """A job's number."""
+        command = ["sbatch", "--parsable", *map(str, words)]
+        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    def train(self, run: str, *settings: str, nodes: int = 2, options: tuple[str, ...] = ()) -> int:
+        """Submit the launch script itself, with one process a node on the digits."""
+        return self.sbatch(f"--nodes={nodes}", "--ntasks-per-node=1", *options, LAUNCH, *self.settings, f"run=runs/{run}", *settings)
+
+    def run(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
+    def log(self, job: int | str, restart: int = 0) -> str:
+        """What the job said from one of its starts on."""
+        return self.cluster.output(job).partition(f"restart {restart}:")[2]
+
+    def until(self, job: int | str, condition) -> None:
+        """Until a condition holds; fails at once where the job ends before."""
+        ended = ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+
+        def holds() -> bool:
+            assert self.cluster.job(job)["JobState"] not in ended, self.cluster.output(job)
+            return condition()
+
+        self.cluster.until(holds, PATIENCE)
+
+    def until_it_trains(self, job: int | str, restart: int) -> None:
+        """Until a start of the job has made steps."""
+        self.until(job, lambda: " kimg " in self.log(job, restart))
+
+    def until_it_saves(self, job: int | str, restart: int) -> None:
+        """Until a start of the job has saved something, of its own accord."""
+        self.until(job, lambda: re.search(r"^saved .*images-", self.log(job, restart), re.MULTILINE))
+
+    def finish(self, job: int | str, restarts: int) -> None:
+        """Wait for its end, which must be a good one, after just so many restarts."""
+        self.until(job, lambda: self.cluster.job(job)["JobState"] == "COMPLETED")
+        assert self.cluster.job(job)["Restarts"] == str(restarts)
+
+    def trainer(self, job: int | str, rank: int) -> int:
+        """The process that trains as a rank of a job, seen from outside its node."""
+        wanted = {b"SLURM_CONF=" + os.fsencode(self.env["SLURM_CONF"]), b"SLURM_JOB_ID=%d" % job, b"SLURM_PROCID=%d" % rank}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"python" in words[0] and b"train" in words and wanted <= set((entry / "environ").read_bytes().split(b"\0")):
+                    return int(entry.name)
+            except OSError:
+                continue
+        return pytest.fail(f"job {job} has no process of rank {rank}")
+
+
+@pytest.fixture(scope="module")
+def project(clusters, tiny, tmp_path_factory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"), clusters(nodes=4), [*tiny, *LENGTHS])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project) -> Path:
+    """A run on two nodes, submitted and finished."""
+    job = project.train("undisturbed")
+    project.finish(job, restarts=0)
+    assert f"job {job}: done" in project.log(job)
+    return project.run("undisturbed")
+
+
+def tensors(run: Path, images: int, fields: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Every parameter of the three networks in a checkpoint of a run."""
+    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(images))
+    keys = [(p, n, f) for p in ("generator", "energy", "inference") for f in fields for n in sorted(checkpoint.names(p))]
+    return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in keys}
+
+
+def same_bits(a: Path, b: Path) -> None:
+    """Parameters, moments and moving averages at the end, and a log that neither lacks nor repeats an image."""
+    left, right = (tensors(run, END, state.FIELDS) for run in (a, b))
+    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+    images = [json.loads(line)["images"] for line in (b / "metrics.jsonl").read_text().splitlines()]
+    assert images == sorted(set(images)) and images[-1] == END
+
+
+def distance(a: Path, b: Path, images: int) -> float:
+    left, right = (tensors(run, images, ("weight", "ema")) for run in (a, b))
+    assert left.keys() == right.keys()
+    return max((left[key] - right[key]).abs().max().item() for key in left)
+
+
+def test_warned_and_preempted(project, undisturbed):
+    """Each time one agreed checkpoint, a requeue and a resume: at the end of its time, by a signal to its processes, for a job of more
+    priority; and the end is bit for bit that of the undisturbed run."""
+    job, cluster = project.train("warned"), project.cluster
+    project.until_it_trains(job, 0)
+    cluster.run("scancel", "--signal=USR1", "--batch", job)  # what --signal=B:USR1@300 does 300 s before the time limit
+    project.until_it_trains(job, 1)
+    cluster.run("scancel", "--signal=USR1", job)
+    project.until_it_trains(job, 2)
+    urgent = project.sbatch("--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    cluster.wait(urgent, "COMPLETED", seconds=PATIENCE)
+    project.finish(job, restarts=3)
+    same_bits(undisturbed, project.run("warned"))
+    assert cluster.output(job).count("stopped by SIGUSR1") == cluster.output(job).count("saved; back into the queue") == 3
+    rank_1 = sorted(path.name for path in (project.folder / f"logs/celebahq_1024-{job}").iterdir())
+    assert [name for name in rank_1 if name.startswith("rank")] == [f"rank-1-restart-{n}.log" for n in range(4)]
+
+
+def test_killed_hung_and_without_power(project, undisturbed):
+    """A trainer that is killed, one that hangs, a node that dies: the job fails fast, comes back (at last elsewhere), ends as ever."""
+    job, cluster = project.train("failing", "train.hang_timeout=15s"), project.cluster
+    project.until_it_saves(job, 0)
+    os.kill(project.trainer(job, 1), signal.SIGKILL)
+    project.until_it_saves(job, 1)
+    os.kill(project.trainer(job, 1), signal.SIGSTOP)
+    project.until_it_saves(job, 2)
+    assert "rank 1 (host" in project.log(job, 1) and "stopped answering" in project.log(job, 1)
+    nodes = cluster.run("scontrol", "show", "hostnames", cluster.job(job)["NodeList"]).split()
+    cluster.node("off", nodes[1])
+    project.until_it_saves(job, 3)
+    assert nodes[1] not in cluster.run("scontrol", "show", "hostnames", cluster.job(job)["NodeList"]).split()
+    cluster.node("on", nodes[1])
+    project.finish(job, restarts=3)
+    same_bits(undisturbed, project.run("failing"))
+    assert slurm.read(slurm.path(project.run("failing"), str(job))).failures == 2  # the node's death is not the run's
+
+
+def test_second_submission_is_refused_and_scancel_cancels(project, hires):
+    """The second job of a run fails at once and stays out of the queue; the first goes on. Cancelled, it does not come back."""
+    cluster = project.cluster
+    first = project.train("twice", LASTING, nodes=1)
+    project.until_it_trains(first, 0)
+    second = project.train("twice", LASTING, nodes=1)
+    cluster.wait(second, "FAILED", seconds=PATIENCE)
+    assert cluster.job(second)["Restarts"] == "0"
+    assert re.search(f"already being trained by process .* \\(Slurm job {first}\\)", project.log(second))
+    assert re.search(f"is being trained by job {first}; not requeued", project.log(second))
+    said = hires("slurm", "status", f"run={project.run('twice')}", **project.env).stdout
+    assert re.search(rf"^job +{first} \(celebahq_1024\), RUNNING on n\d for ", said, re.MULTILINE), said
+    cluster.run("scancel", first)
+    job = cluster.wait(first, "CANCELLED", seconds=PATIENCE)
+    assert job["Restarts"] == "0"
+    assert "back into the queue" not in cluster.output(first)
+
+
+def test_job_that_gets_nowhere_is_not_requeued(project):
+    """A trainer that dies before it saved anything would die again."""
+    job = project.train("nowhere", LASTING, "train.checkpoint_every=100k", nodes=1)
+    project.until_it_trains(job, 0)
+    os.kill(project.trainer(job, 0), signal.SIGKILL)
+    assert project.cluster.wait(job, "FAILED", seconds=PATIENCE)["Restarts"] == "0"
+    assert "failed with status 137 without a new checkpoint (still 0 images), and would fail again; not requeued" in project.log(job)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("train.max_imagez=3", "max_imagez"), ("schedule.levels.4.batch=15", "schedule.levels.4.batch=15: not divisible")],
+    ids=["no such setting", "not for so many processes"],
+)
+def test_bad_setting_fails_at_once(project, setting, said):
+    """In one line with the culprit and the nodes; nothing is made, nothing trained, nothing requeued."""
+    job = project.train("bad", setting)
+    assert project.cluster.wait(job, "FAILED", seconds=PATIENCE)["Restarts"] == "0"
+    lines = [line for line in project.cluster.output(job).splitlines() if "error" in line]
+    assert re.match(r"preflight n\d, n\d: error: .*" + re.escape(said), lines[0]) and "not requeued" in project.cluster.output(job)
+    assert not project.run("bad").exists()
+
+
+def test_another_number_of_nodes_at_each_level(project, undisturbed):
+    """A chain of jobs, each for one level with nodes of its own: begun on two, then one, then four. The parameters agree with those of the
+    run that had two all the time to the tolerance of docs/resuming.md."""
+    mine = project.run("chain") / "checkpoints"
+    shutil.copytree(undisturbed / "checkpoints" / state.folder_name(EARLY), mine / state.folder_name(EARLY))
+    one = project.train("chain", f"train.max_images={GROWN}", nodes=1)
+    four = project.train("chain", f"train.max_images={LATER}", nodes=4, options=(f"--dependency=afterok:{one}",))
+    project.finish(one, restarts=0)
+    project.finish(four, restarts=0)
+    assert "1 process on 1 node" in project.log(one) and "4 processes on 4 nodes" in project.log(four)
+    for images in (GROWN, LATER):
+        assert distance(undisturbed, project.run("chain"), images) < 1e-5
+
+
+def test_array_of_seeds(project):
+    """A run for each task, named and seeded by its number; the task that is warned comes back alone, and each ends."""
+    cluster, number = project.cluster, "${oc.env:SLURM_ARRAY_TASK_ID}"
+    settings = (f"train.seed={number}", "train.max_images=1600")
+    job = project.train(f"seed-{number}", *settings, nodes=1, options=("--array=1-2",))
+    project.until_it_trains(f"{job}_1", 0)
+    cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_1")
+    project.finish(f"{job}_1", restarts=1)
+    project.finish(f"{job}_2", restarts=0)
+    assert distance(project.run("seed-1"), project.run("seed-2"), 1600) > 1e-3
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "launch").glob("*.sh") if "#SBATCH" in path.read_text()))
+def test_launch_script_is_accepted_as_it_is(project, script):
+    """By a cluster of 4 nodes of 8 GPUs, with the resources at its top; and not with more nodes than there are."""
+    for options, fits in (([], True), (["--nodes=5"], False)):
+        command = ["sbatch", "--test-only", *options, f"launch/{script}"]
+        done = subprocess.run(command, cwd=project.folder, env=project.env, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode == 0) == fits, done.stderr
