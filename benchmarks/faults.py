@@ -149,10 +149,10 @@ class Campaign:
                 (newest / state.MANIFEST).unlink()
             case "stray temporary folder":
                 stray = newest.with_name(f".{state.folder_name(10**6)}.writing")
-                stray.mkdir()
+                stray.mkdir(exist_ok=True)
                 (stray / "rank-00000-of-00002.safetensors").write_bytes(b"half")
             case "empty checkpoint":
-                newest.with_name(state.folder_name(10**6)).mkdir()
+                newest.with_name(state.folder_name(10**6)).mkdir(exist_ok=True)
         self.damaged[kind] += 1
         if not whole(run):
             # all of its checkpoints are damaged: the run refuses to begin again over them, rightly; this one is not to end so
