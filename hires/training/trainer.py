@@ -354,12 +354,16 @@ def environment(world: World) -> dict:
     """Versions, machine and commit, for the run folder."""
     import deepspeed
 
-    commit = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        ask = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        commit = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # images without git
+        commit = ""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "deepspeed": deepspeed.__version__,
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit or "unknown",
         "host": platform.node(),
         "world_size": world.size,
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine(),
