@@ -33,6 +33,7 @@ import traceback
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+from blake3 import blake3
 import deepspeed  # noqa: F401  imported before the forks
 import torch
 
@@ -244,7 +245,7 @@ def whole(run: Path) -> set[str]:
     for path in (run / "checkpoints").glob("images-*") if (run / "checkpoints").is_dir() else []:
         with contextlib.suppress(OSError, ValueError):
             manifest = json.loads((path / "manifest.json").read_text())
-            if all(hashlib.sha256((path / f["name"]).read_bytes()).hexdigest() == f["sha256"] for f in manifest["files"]):
+            if all(blake3((path / f["name"]).read_bytes()).hexdigest() == f["blake3"] for f in manifest["files"]):
                 found.add(path.name)
     return found
 

@@ -20,6 +20,7 @@ the weights too, which the published loop does not. Nothing is asserted here: th
 
 import argparse
 from contextlib import nullcontext
+import dataclasses
 import datetime
 import math
 import multiprocessing
@@ -37,7 +38,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hires import config as configuration
 from hires.networks.growing import resolutions_up_to
-from hires.objectives.divergence_triangle import PLAYERS, Batch, DivergenceTriangle, Rates, kl, nll, soft_clamp
+from hires.objectives.divergence_triangle import PLAYERS, Batch, Objective
+from hires.objectives.rounds import Rates
+from hires.objectives.terms import kl, nll, soft_clamp
 from hires.training import distributed, noise
 from hires.training.game import build_network
 from hires.training.player import Player
@@ -162,10 +165,8 @@ class Contender:
                 else Player(player, network, config.optimizer, config.zero, precision, device)
             )
         # the objective keeps the configuration it is given, and contenders differ in it
-        objective = configuration.TriangleConfig(**vars(config.objective))
-        self.game = (
-            PublishedLoop(objective, self.players) if name == LOOP else DivergenceTriangle(objective, config.network.latent, self.players)
-        )
+        objective = dataclasses.replace(config.objective)
+        self.game = PublishedLoop(objective, self.players) if name == LOOP else Objective(objective, config.network.latent, self.players)
         draw = noise.generator(0, "benchmark")
         x = torch.rand(batch, config.network.image_channels, resolution, resolution, generator=draw) * 2 - 1
         z, eps = (torch.randn(batch, config.network.latent, generator=draw) for _ in range(2))

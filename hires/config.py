@@ -9,17 +9,19 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
-from hires.objectives.divergence_triangle import TriangleConfig
+from hires.objectives import SYSTEMS
+from hires.sampling.langevin import LangevinConfig
 from hires.training.player import OptimizerConfig, ZeroConfig
 from hires.training.schedule import ScheduleConfig
 from pipelines.prepare import PrepareConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+FROM = "from_"  # the field of a schema that users write as from=…: Python keeps the word for itself
 
 
 @dataclass
@@ -83,7 +85,7 @@ class TrainConfig:
 
     run: str = MISSING  # folder of the run; the same command again resumes
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    objective: TriangleConfig = field(default_factory=TriangleConfig)
+    objective: Any = MISSING  # the Config of a system in hires/objectives/
     data: DataConfig = field(default_factory=DataConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -129,7 +131,9 @@ class ExportConfig:
 
     run: str = MISSING
     out: str = ""  # default: RUN/bundle-IMAGES
-    at: str = ""  # images; empty = the newest checkpoint
+    at: str = ""  # the newest checkpoint that is not past so many images, such as 12M; empty = the newest
+    resolution: int = 0  # the newest that is stable at that level; 0 = whichever level it has
+    formats: str = ""  # onnx, pt2 or onnx,pt2: the networks in these formats as well
 
 
 @dataclass
@@ -137,8 +141,54 @@ class SampleConfig:
     """`hires sample`."""
 
     sampler: str = MISSING  # a bundle
-    out: str = MISSING  # a PNG file
+    out: str = MISSING  # a .png file: a grid; any other name: a new folder of numbered PNG files
     seeds: str = "0-63"  # such as 0-63 or 1,5,9
+    truncation: float = 1.0  # latents are multiplied by it: draws from N(0, truncation^2 I), nearer to the mean picture below 1
+    top_by: str = ""  # energy: pictures from the lowest energy to the highest
+    keep: float = 1.0  # with top_by: the share of them that is kept
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)  # refinement by the energy
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+
+
+@dataclass
+class ReconstructConfig:
+    """`hires reconstruct`."""
+
+    sampler: str = MISSING
+    from_: str = MISSING  # written from=…: a folder of pictures, files with commas between, or prepared data (its held-out split)
+    out: str = MISSING  # a .png file: originals and reconstructions side by side
+    codes: str = ""  # a .safetensors file to write as well: mu and logvar (N, d), mse (N,), names in its metadata
+    limit: int = 0  # at most so many pictures; 0 = all
+    show: int = 32  # so many of them on the sheet
+    device: str = "auto"
+
+
+@dataclass
+class ScoreConfig:
+    """`hires score`."""
+
+    sampler: str = MISSING
+    from_: str = MISSING  # written from=…: pictures as for `hires reconstruct`
+    out: str = "score.png"  # the histogram; beside it, under the same name, a .csv of name, energy, rank
+    data: str = ""  # prepared data to compare with: its training and its held-out split; or each from where one likes:
+    train: str = ""  # pictures trained on: a folder, files, or prepared data (its training split)
+    heldout: str = ""  # pictures never trained on: a folder, files, or prepared data (its held-out split)
+    images: int = 1000  # at most so many of each of these two, drawn at random
+    device: str = "auto"
+
+
+@dataclass
+class EditConfig:
+    """`hires edit`."""
+
+    sampler: str = MISSING
+    plus: str = MISSING  # pictures that have it
+    minus: str = MISSING  # pictures that do not
+    from_: str = MISSING  # written from=…: pictures to change
+    out: str = MISSING  # a .png file: a row a picture, a column a strength, the original first
+    strength: str = "0,0.5,1,1.5"  # multiples of the mean code of `plus` minus that of `minus`; 0 is the reconstruction
+    show: int = 16  # at most so many rows
+    device: str = "auto"
 
 
 @dataclass
@@ -146,12 +196,48 @@ class VideoConfig:
     """`hires video`."""
 
     sampler: str = MISSING
-    out: str = MISSING  # an .mp4 file
-    seeds: str = "0-4"
-    path: str = "slerp"  # slerp | linear
-    loop: bool = True
-    seconds_per_key: float = 1.5
+    out: str = MISSING  # .mp4, .webm, .mov (ProRes), .gif; a name with a slash behind it: a new folder of PNG frames; .png: a strip
+    seeds: str = ""  # keyframes, such as 1,5,9; or one of these two; none of them: seeds 0, 1, …, five for each cell
+    codes: str = ""  # a .safetensors file of hires reconstruct codes=…
+    from_: str = ""  # written from=…: pictures as for `hires reconstruct`
+    limit: int = 0  # at most so many keyframes; 0 = all
+    path: str = "slerp"  # slerp | linear | spline | walk (near the keyframes, through none) | circle (two keyframes)
+    easing: str = "none"  # none | smooth: slower at each keyframe
+    loop: bool = True  # from the last keyframe back to the first: the first frame is the last one + one step
+    seconds_per_key: float = 1.5  # from one keyframe to the next; a circle has four such quarters
     fps: int = 30
+    grid: str = "1x1"  # columns x rows of cells, each with as many keyframes of its own
+    size: int = 0  # side of a cell in pixels, a whole multiple of the sampler's; 0 = the first from 256 up
+    captions: bool = False  # the keyframes' names under each cell
+    beside: bool = False  # with from=…: the originals to the left of the pictures
+    steps: int = 10  # pictures in a row of a strip, ends included
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+
+
+@dataclass
+class VideoGrowthConfig:
+    """`hires video growth`."""
+
+    run: str = MISSING
+    out: str = MISSING  # as for `hires video`, but no strip
+    seeds: str = "0-7"  # one for each cell
+    grid: str = "4x2"  # columns x rows
+    size: int = 0  # side of a cell in pixels, a whole multiple of the last resolution; 0 = the first from 256 up
+    seconds_per_checkpoint: float = 1.5  # half of it stands still, half fades into the next
+    fps: int = 30
+    captions: bool = True  # resolution, images seen, and α in a fade-in
+    device: str = "auto"
+
+
+@dataclass
+class ExploreConfig:
+    """`hires explore`."""
+
+    sampler: str = MISSING  # a bundle
+    host: str = "127.0.0.1"  # this machine alone can reach it; 0.0.0.0: every machine that reaches this one
+    port: int = 8000  # 0 = any free one
+    open: bool = True  # the page in a browser, where there is a screen
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
 
 
 @dataclass
@@ -175,7 +261,12 @@ SCHEMAS: dict[str, type] = {
     "slurm": SlurmConfig,
     "export": ExportConfig,
     "sample": SampleConfig,
+    "reconstruct": ReconstructConfig,
+    "score": ScoreConfig,
+    "edit": EditConfig,
     "video": VideoConfig,
+    "video_growth": VideoGrowthConfig,
+    "explore": ExploreConfig,
     "evaluate": EvaluateConfig,
 }
 
@@ -185,17 +276,49 @@ def load(verb: str, overrides: list[str]) -> Any:
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
+    for name, system in SYSTEMS.items():
+        store.store(group="objective", name=f"{name}_schema", node=system.Config)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            composed = compose(verb, [_quoted(override) for override in overrides])
+            composed = compose(verb, [_quoted(_as_field(override, SCHEMAS[verb])) for override in overrides])
         # a second merge into the schema, of plain values: catches `+extra=1`, which compose lets pass, and reads every value once
-        merged = OmegaConf.merge(OmegaConf.structured(SCHEMAS[verb]), OmegaConf.to_container(composed))
+        merged = _typed(SCHEMAS[verb], OmegaConf.to_container(composed))
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
-            raise HiresError(f"hires {verb}: {', '.join(f'{key}=…' for key in missing)} not given")
+            keys = ", ".join(f"{key}=…" for key in missing)
+            raise HiresError(f"hires {verb}: {_as_written(keys)} not given")
         return OmegaConf.to_object(merged)
     except (HydraException, OmegaConfBaseException) as error:
-        raise HiresError(f"hires {verb}: {_one_line(error)}") from error
+        raise HiresError(f"hires {verb}: {_as_written(_one_line(error))}") from error
+
+
+def train_config(plain: dict) -> TrainConfig:
+    """The training configuration that a manifest or a run's config.yaml holds; raises HiresError for one that is none."""
+    try:
+        return OmegaConf.to_object(_typed(TrainConfig, plain))
+    except OmegaConfBaseException as error:
+        raise HiresError(f"configuration: {_one_line(error)}") from error
+
+
+def _typed(schema: type, plain: dict) -> DictConfig:
+    """`plain` merged into its schema, the objective's settings into their system's."""
+    typed = OmegaConf.structured(schema)
+    if "objective" in plain:
+        name = plain["objective"].get("name")
+        if name not in SYSTEMS:
+            raise HiresError(f"objective.name={name}: wanted {', '.join(SYSTEMS)}")
+        typed.objective = OmegaConf.structured(SYSTEMS[name].Config)
+    return OmegaConf.merge(typed, plain)
+
+
+def _as_field(override: str, schema: type) -> str:
+    """`from=a.jpg` as `from_=a.jpg` where the schema has that field."""
+    return re.sub(r"^([+~]*)from(?==|$)", rf"\1{FROM}", override) if FROM in schema.__dataclass_fields__ else override
+
+
+def _as_written(text: str) -> str:
+    """A message about the field `from_` with the key as it was written."""
+    return re.sub(rf"\b{FROM}(?=[=:'])", "from", text)
 
 
 def _quoted(override: str) -> str:

@@ -1,1 +1,22 @@
-"""The systems, one file each. An objective knows players (call, accumulate, backward, step), not engines."""
+"""The systems: one module each, a game between players. The trainer, the plan and export know a system by what its module has:
+
+- `Config`, a dataclass: the system's settings, `name` first; with `players()`, `together()` (players whose gradients are held at one time),
+  `fullest(kept, whole)` (bytes at the fullest moment) and `weights_at(resolution)` (weights that change with it, for tables)
+- `check(config, network settings, zero stage)`: raises HiresError for what does not train
+- `network(config, network settings, player, resolution, fading)`: a player's network, its parameters not yet set
+- `Objective(config, latent, players)`: `batch(x, alpha, draw, latent)` gathers what a round needs, `round(batch, rates, resolution, due,
+  micro_batch)` updates every player and returns measures; what is due only every so many steps is due when `every` divides their number
+- `LOSSES`: what each player lowers, in a line; `TAKES`: what it reads, images "x", latents "z" or pairs "xz"; `SHAPED_BY`: names of
+  settings that decide the networks; `TERMS`: measures by the player that they tell of; `LINE`: those of a progress line by shown name
+"""
+
+from types import ModuleType
+
+from hires.objectives import divergence_triangle
+
+SYSTEMS: dict[str, ModuleType] = {"divergence_triangle": divergence_triangle}
+
+
+def system(config) -> ModuleType:
+    """The module of an objective's configuration."""
+    return SYSTEMS[config.name]

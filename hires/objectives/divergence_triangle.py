@@ -15,17 +15,34 @@ from dataclasses import dataclass
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 import torch.nn.functional as F
 
+from hires import networks
 from hires.errors import HiresError, NotFinite
+from hires.networks import NetworkConfig
+from hires.objectives.rounds import Draw, Rates, Record
+from hires.objectives.terms import kl, nll, overshoot, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
+LOSSES = {
+    "energy": "E U(x) − E U(x̃) + λ_U (E U(x)² + E U(x̃)²) + γ/2 E |∂U/∂x|²",
+    "inference": "κ R(x, x̂) + β K(q(z|x) ‖ p(z)) + λ_z N(z | x̃)",
+    "generator": "κ R(x, x̂) + E U(x̃) + λ_z N(z | x̃) + range",
+}
+TAKES = {"generator": "z", "energy": "x", "inference": "x"}
+SHAPED_BY = ("energy",)  # settings that decide what the networks are
+TERMS = {
+    "energy": ("energy_real", "energy_fake", "energy_gap", "energy_size", "energy_slope", "loss_energy", "r1", "divisor_held"),
+    "inference": ("K", "N", "logvar"),
+    "generator": ("R", "rho", "diversity"),
+}
+LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "ρ": "rho", "R": "R", "K": "K", "N": "N", "div": "diversity"}
 UPDATES = ("published", "energy_first", "simultaneous")
 
 
 @dataclass
-class TriangleConfig:
+class Config:
     """Weights of the terms and the order of the updates; docs/stability.md says what to turn when."""
 
     name: str = "divergence_triangle"
@@ -46,6 +63,31 @@ class TriangleConfig:
     range: float = 768.0  # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
     energy_sees: str = "samples"  # the energy's fakes: samples | samples_and_reconstructions (a variant, see docs/stability.md)
 
+    def players(self) -> tuple[str, ...]:
+        """The networks of the game."""
+        return PLAYERS
+
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The players whose gradients are held at the same time, for each moment of a round."""
+        return {
+            "published": (("energy",), ("inference",), ("generator",)),
+            "energy_first": (("energy",), ("inference", "generator")),
+            "simultaneous": (PLAYERS,),
+        }[self.updates]
+
+    def fullest(self, kept: dict[str, int], whole: bool) -> int:
+        """Bytes that autograd keeps an image at the fullest moment of a round, `kept` those of a pass through each network.
+
+        G's synthesis waits (where the batch is `whole`; else it is made again) while the energy sees x and x_tilde; or I sees both and G
+        reconstructs.
+        """
+        g, u, i = (kept[name] for name in PLAYERS)
+        return max((g if whole else 0) + 2 * u, g + g + 2 * i)
+
+    def weights_at(self, resolution: int) -> dict[str, float]:
+        """The weights of the terms that change with the resolution, as a table shows them."""
+        return {"κ": self.kappa(resolution), "γ": self.gamma(resolution)}
+
     def kappa(self, resolution: int) -> float:
         """Weight of R at `resolution`."""
         return min(self.kappa_pixel * resolution**2, self.kappa_max)
@@ -55,7 +97,12 @@ class TriangleConfig:
         return self.r1 * max(0.25, (resolution / 32) ** 2)
 
 
-def check(config: TriangleConfig, zero_stage: int) -> None:
+def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+    """The network of a player, parameters not yet set."""
+    return networks.build(shape, player, resolution, fading, config.energy)
+
+
+def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
     """Raise HiresError for a value that means nothing or a combination that does not train."""
     if config.updates not in UPDATES:
         raise HiresError(f"objective.updates={config.updates}: wanted {', '.join(UPDATES)}")
@@ -80,32 +127,6 @@ def check(config: TriangleConfig, zero_stage: int) -> None:
         raise HiresError("objective.energy=softplus with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
 
 
-# ------------------------------------------------------------------------------------------------ terms
-
-
-def soft_clamp(logvar: Tensor, low: float, high: float) -> Tensor:
-    """log-variance bent into (low, high) with gradients kept everywhere; unchanged when low >= high."""
-    if low >= high:
-        return logvar
-    logvar = low + F.softplus(logvar - low)
-    return high - F.softplus(high - logvar)
-
-
-def kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """K = mean over batch and dimensions of KL(N(mu, exp(logvar)) || N(0, 1)), in nats per dimension."""
-    return -0.5 * (1 + logvar - mu.square() - logvar.exp()).mean()
-
-
-def overshoot(x: Tensor) -> Tensor:
-    """Mean over all values of max(|x| - 1, 0)^2: how far images leave [-1, 1]."""
-    return F.relu(x.abs() - 1).square().mean()
-
-
-def nll(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """N = mean over batch and dimensions of (logvar + (z - mu)^2 / exp(logvar)) / 2: P1's sleep term per dimension."""
-    return 0.5 * (logvar + (z - mu).square() * (-logvar).exp()).mean()
-
-
 @dataclass
 class Batch:
     """What one rank needs for a round: real images (faded) and noise, all (B, ...) on the device; extra noise for more generator steps."""
@@ -117,22 +138,18 @@ class Batch:
     alpha: float = 1.0
 
 
-@dataclass
-class Rates:
-    """Learning rates and moving-average decay of a round."""
-
-    lr: float
-    energy_lr: float
-    ema_decay: float
-
-
-class DivergenceTriangle:
+class Objective:
     """One round of the game on three players; see the module's text for the losses."""
 
-    def __init__(self, config: TriangleConfig, latent: int, players: dict):
+    def __init__(self, config: Config, latent: int, players: dict):
         self.config = config
         self.G, self.U, self.I = (players[name] for name in PLAYERS)
-        self.beta = config.beta * latent
+        self.beta, self.every = config.beta * latent, config.r1_every
+
+    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
+        """What a round on the faded real images x (B, C, r, r) needs, its noise drawn."""
+        extra = [(draw(f"latent{k}", latent), draw(f"posterior{k}", latent)) for k in range(1, self.config.generator_steps)]
+        return Batch(x, draw("latent", latent), draw("posterior", latent), extra, alpha)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, penalise: bool, micro_batch: int = 0) -> dict[str, Tensor]:
         """Update all three players once and return the round's measures as scalars on the device (this rank's means).
@@ -142,7 +159,7 @@ class DivergenceTriangle:
         self.kappa, self.gamma = self.config.kappa(resolution), self.config.gamma(resolution)
         parts = _split(batch, micro_batch)
         order = self._published if self.config.updates == "published" else self._messages
-        record = _Record(1 / len(parts))
+        record = Record(1 / len(parts))
         try:
             measures = order(parts, rates, penalise, record)
         except NotFinite as error:
@@ -154,7 +171,7 @@ class DivergenceTriangle:
 
     # -------------------------------------------------------------------------------------------- the three orders
 
-    def _messages(self, parts: list[Batch], rates: Rates, penalise: bool, record: "_Record") -> dict[str, Tensor]:
+    def _messages(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> dict[str, Tensor]:
         """`energy_first` (20 forward passes a round) and `simultaneous` (18): I and G step from one point."""
         simultaneous = self.config.updates == "simultaneous"
         share = 1 / len(parts)
@@ -177,7 +194,7 @@ class DivergenceTriangle:
         self.G.step(rates.lr, rates.ema_decay)
         return record.means
 
-    def _published(self, parts: list[Batch], rates: Rates, penalise: bool, record: "_Record") -> dict[str, Tensor]:
+    def _published(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> dict[str, Tensor]:
         """P1's loop: alpha, then phi, then theta, each seeing the others already updated (25 forward passes a round)."""
         share = 1 / len(parts)
         synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
@@ -201,7 +218,7 @@ class DivergenceTriangle:
         return record.means
 
     def _generator_step(
-        self, parts: list[Batch], rates: Rates, synthesis: list[Tensor] | None = None, record: "_Record | None" = None
+        self, parts: list[Batch], rates: Rates, synthesis: list[Tensor] | None = None, record: Record | None = None
     ) -> None:
         """A theta step alone, energy and inference model as they stand: reconstruction from a fresh posterior, U and N of the samples."""
         share = 1 / len(parts)
@@ -241,7 +258,7 @@ class DivergenceTriangle:
         return torch.cat([x_tilde.detach(), x_hat])
 
     def _energy_backward(
-        self, part: Batch, fakes: Tensor, penalise: bool, share: float, record: "_Record", want_gradient: bool
+        self, part: Batch, fakes: Tensor, penalise: bool, share: float, record: Record, want_gradient: bool
     ) -> Tensor | None:
         """L_alpha into the energy; with `want_gradient` also g_U, out of the same backward.
 
@@ -278,7 +295,7 @@ class DivergenceTriangle:
         # the energy's fakes may be twice as many as the samples: their mean is over all of them, the message's over each half
         return fakes.grad / (share * c[:, None, None, None]) * (len(fakes) // B)
 
-    def _inference_and_generator(self, part: Batch, x_tilde: Tensor, g_u: Tensor | None, share: float, record: "_Record") -> None:
+    def _inference_and_generator(self, part: Batch, x_tilde: Tensor, g_u: Tensor | None, share: float, record: Record) -> None:
         """phi and theta from one point: R's backward gives g_z, phi's gives g_N, and theta's second backward takes g_U + g_N."""
         B = len(part.x)
         leaf = x_tilde.detach().requires_grad_()
@@ -320,7 +337,7 @@ class DivergenceTriangle:
         mu, logvar = posterior
         return mu, soft_clamp(logvar, self.config.logvar_min, self.config.logvar_max)
 
-    def _record_generator(self, record: "_Record", part: Batch, x_tilde: Tensor, x_hat: Tensor, R: Tensor, g_u: Tensor) -> None:
+    def _record_generator(self, record: Record, part: Batch, x_tilde: Tensor, x_hat: Tensor, R: Tensor, g_u: Tensor) -> None:
         """R, |dU/dx_tilde| per sample, rho = |dU/dx_tilde| / |d kappa R/dx_hat| and the spread of the samples over that of the data."""
         B = len(part.x)
         force = g_u.flatten(1).norm(dim=1).mean() * B
@@ -330,19 +347,6 @@ class DivergenceTriangle:
         record.add(R=R, energy_slope=force, rho=force / pull)
         if B > 1:
             record.add(diversity=(x_tilde.detach().var(0).mean() / part.x.var(0).mean()).sqrt())
-
-
-class _Record:
-    """Sums of the round's measures over its micro-batches, on the device: nothing waits for the host."""
-
-    def __init__(self, share: float):
-        self.share = share
-        self.means: dict[str, Tensor] = {}
-
-    def add(self, **measures: Tensor) -> None:
-        for name, value in measures.items():
-            value = value.detach().float() * self.share
-            self.means[name] = self.means[name] + value if name in self.means else value
 
 
 def _split(batch: Batch, micro_batch: int) -> list[Batch]:

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from torch import nn
 
-from hires import networks
-from hires.config import TrainConfig
+from hires.config import TrainConfig, train_config
 from hires.errors import HiresError
-from hires.objectives.divergence_triangle import PLAYERS
 from hires.training import state
+from hires.training.game import empty_network
 from hires.training.schedule import parse_images
 
 
@@ -25,24 +23,82 @@ class RunNetworks:
     fading: bool
     alpha: float
     checkpoint: Path
+    data: str = ""  # identity of the shards that it was trained on (Shards.identity), empty where it is not known
 
 
-def load(run: str, at: str = "") -> RunNetworks:
-    """The newest checkpoint of a run, or the newest that is not past `at` images; raises HiresError where there is none."""
-    folder = Path(run) / "checkpoints"
+def load(run: str, at: str = "", resolution: int = 0) -> RunNetworks:
+    """The newest checkpoint of a run; with `at` the newest that is not past so many images, with `resolution` that is stable at that level.
+
+    Its files are read whole and compared with their hashes. Raises HiresError where there is none, saying what there is, or where it is
+    damaged or of another version.
+    """
     limit = parse_images(at, "at") if at else None
-    found = [p for p in state.complete(folder) if limit is None or int(p.name.removeprefix("images-")) <= limit]
+    there = _checkpoints(run)
+    found = [path for path in there if limit is None or int(path.name.removeprefix("images-")) <= limit]
     if not found:
-        there = f"{run} has {', '.join(p.name for p in state.complete(folder)) or 'no checkpoint'}"
-        raise HiresError(f"run={run}: no whole checkpoint{f' at or before {at} images' if at else ''}; {there}")
-    checkpoint = state.Checkpoint(found[-1])
+        raise HiresError(f"run={run}: the first checkpoint is {there[0].name}, none at or before at={at}")
+    path = _stable_at(found, resolution, run, at) if resolution else found[-1]
+    if problem := state.verify(path):
+        raise HiresError(f"{path}: damaged checkpoint: {problem}; take one before it with at=…")
+    checkpoint = state.Checkpoint(path)
     manifest = checkpoint.manifest
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), manifest["config"]))
+    try:
+        config = train_config(manifest["config"])
+    except HiresError as error:
+        raise HiresError(f"{path}: made with settings that this version does not know ({error})") from error
     loaded = {}
-    for name in PLAYERS:
-        network = networks.build(config.network, name, manifest["resolution"], manifest["fading"], config.objective.energy)
+    for name in config.objective.players():
+        network = empty_network(config, name, manifest["resolution"], manifest["fading"])
         lacking = checkpoint.load_network(network, name, "ema")
         if lacking:
-            raise HiresError(f"{found[-1]}: {name} lacks {', '.join(sorted(lacking)[:3])}")
+            raise HiresError(f"{path}: {name} lacks {', '.join(sorted(lacking)[:3])}")
         loaded[name] = network.eval().requires_grad_(False)
-    return RunNetworks(config, loaded, checkpoint.images, manifest["resolution"], manifest["fading"], manifest["alpha"], found[-1])
+    place = checkpoint.images, manifest["resolution"], manifest["fading"], manifest["alpha"]
+    return RunNetworks(config, loaded, *place, path, manifest.get("data", ""))
+
+
+def list_stable(run: str) -> list[tuple[int, int]]:
+    """(images, resolution) of each checkpoint of a run in which no level is fading in, oldest first.
+
+    Those with a damaged manifest are left out. Raises HiresError where the run has no checkpoint.
+    """
+    return _stable(_checkpoints(run))
+
+
+def told(stable: list[tuple[int, int]]) -> str:
+    """The newest of each level, for a person: '4x4 (48 images), 8x8 (112 images)'; 'none' for an empty list."""
+    newest = {resolution: images for images, resolution in stable}
+    return ", ".join(f"{r}x{r} ({images:,} images)" for r, images in newest.items()) or "none"
+
+
+def _checkpoints(run: str) -> list[Path]:
+    if not Path(run).is_dir():
+        raise HiresError(f"run={run}: no such folder; wanted what hires train run=… wrote")
+    found = state.complete(Path(run) / "checkpoints")
+    if not found:
+        raise HiresError(f"run={run}: no whole checkpoint in {Path(run) / 'checkpoints'}")
+    return found
+
+
+def _stable(paths: list[Path]) -> list[tuple[int, int]]:
+    found = []
+    for path in paths:
+        try:
+            manifest = state.read_manifest(path)
+        except HiresError:
+            continue  # of no known level
+        if not manifest["fading"]:
+            found.append((manifest["images"], manifest["resolution"]))
+    return found
+
+
+def _stable_at(paths: list[Path], resolution: int, run: str, at: str) -> Path:
+    for path in reversed(paths):
+        try:
+            manifest = state.read_manifest(path)
+        except HiresError as error:
+            raise HiresError(f"{path}: damaged checkpoint: {error}; take one before it with at=…") from error
+        if not manifest["fading"] and manifest["resolution"] == resolution:
+            return path
+    before = f" at or before {at} images" if at else ""
+    raise HiresError(f"run={run}: no checkpoint stable at {resolution}x{resolution}{before}; stable ones{before}: {told(_stable(paths))}")

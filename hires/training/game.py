@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from hires import networks
 from hires.config import TrainConfig
 from hires.errors import HiresError, NotFinite
-from hires.objectives import divergence_triangle
-from hires.objectives.divergence_triangle import PLAYERS, Batch, DivergenceTriangle, Rates
+from hires.objectives import system
+from hires.objectives.rounds import Rates
 from hires.training import noise, player, state
 from hires.training.distributed import World
 from hires.training.player import Player
@@ -20,7 +20,6 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
     """Raise HiresError for the first thing in a configuration that cannot train in a world of `world_size`."""
     schedule.check_world(world_size)
     player.check(config.zero, config.train.precision, config.optimizer)
-    divergence_triangle.check(config.objective, config.zero.stage)
     kind = config.network.kind
     if kind not in ("growing", "dcgan32"):
         raise HiresError(f"network.kind={kind}: wanted growing or dcgan32")
@@ -29,6 +28,7 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
             raise HiresError(f"network.{name}={getattr(config.network, name)}: wanted at least 1")
     if config.network.image_channels not in (1, 3):
         raise HiresError(f"network.image_channels={config.network.image_channels}: wanted 1 or 3")
+    system(config.objective).check(config.objective, config.network, config.zero.stage)
     if kind == "dcgan32":
         if [level.resolution for level in schedule.levels] != [32]:
             raise HiresError(f"network=dcgan32: wanted a schedule of 32 alone, found {[level.resolution for level in schedule.levels]}")
@@ -36,9 +36,14 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
             raise HiresError(f"network=dcgan32 on {world_size} processes: its batch norm would see a rank's share alone; run one process")
 
 
+def empty_network(config: TrainConfig, name: str, resolution: int, fading: bool) -> nn.Module:
+    """A player's network, its parameters not yet set."""
+    return system(config.objective).network(config.objective, config.network, name, resolution, fading)
+
+
 def build_network(config: TrainConfig, name: str, resolution: int, fading: bool) -> nn.Module:
     """A network with its starting weights: a function of (seed, player, parameter name)."""
-    network = networks.build(config.network, name, resolution, fading, config.objective.energy)
+    network = empty_network(config, name, resolution, fading)
     networks.initialise(network, lambda parameter: noise.generator(config.train.seed, f"{name}/{parameter}"))
     return network
 
@@ -57,13 +62,13 @@ class Shape:
 
 
 class Game:
-    """The three players at one shape, from scratch or out of a checkpoint."""
+    """The players at one shape, from scratch or out of a checkpoint."""
 
     def __init__(self, config: TrainConfig, world: World, shape: Shape, checkpoint: state.Checkpoint | None = None):
         """Raises HiresError where the checkpoint is of another network."""
         self.config, self.world, self.shape = config, world, shape
         self.players: dict[str, Player] = {}
-        for name in PLAYERS:
+        for name in config.objective.players():
             network = build_network(config, name, shape.resolution, shape.fading)
             if checkpoint:
                 checkpoint.load_network(network, name)
@@ -72,9 +77,9 @@ class Game:
                 grows = checkpoint.manifest["resolution"] != shape.resolution
                 checkpoint.load_optimizer(one, moments=not grows or config.schedule.growth_moments == "keep")
             self.players[name] = one
-        self.objective = DivergenceTriangle(config.objective, config.network.latent, self.players)
+        self.objective = system(config.objective).Objective(config.objective, config.network.latent, self.players)
 
-    def round(self, phase: Phase, images: Tensor, penalise: bool | None = None) -> dict[str, Tensor]:
+    def round(self, phase: Phase, images: Tensor, due: bool | None = None) -> dict[str, Tensor]:
         """One step on this rank's uint8 images (B, C, r, r), already in the order of the plan; returns measures on the device."""
         config, device = self.config, self.world.device
         B, rows = phase.batch, rank_rows(phase.batch, self.world)
@@ -86,21 +91,20 @@ class Game:
             x = torch.where(flip[:, None, None, None], x.flip(3), x)
         x = networks.growing.fade_images(x, phase.alpha)
 
-        def draw(stream: str) -> Tensor:
-            return noise.normal(seed, stream, phase.images, B, config.network.latent, rows).to(device, non_blocking=True)
+        def draw(stream: str, size: int) -> Tensor:
+            return noise.normal(seed, stream, phase.images, B, size, rows).to(device, non_blocking=True)
 
-        extra = [(draw(f"latent{k}"), draw(f"posterior{k}")) for k in range(1, config.objective.generator_steps)]
-        batch = Batch(x, draw("latent"), draw("posterior"), extra, phase.alpha)
+        batch = self.objective.batch(x, phase.alpha, draw, config.network.latent)
         decay = 0.5 ** (phase.batch / phase.ema_halflife)
-        if penalise is None:
-            penalise = ((phase.images - phase.level_start) // phase.batch) % config.objective.r1_every == 0
-        return self.objective.round(batch, Rates(phase.lr, phase.energy_lr, decay), phase.resolution, penalise, phase.micro_batch)
+        if due is None:
+            due = ((phase.images - phase.level_start) // phase.batch) % self.objective.every == 0
+        return self.objective.round(batch, Rates(phase.lr, phase.energy_lr, decay), phase.resolution, due, phase.micro_batch)
 
     def averaged(self) -> dict[str, nn.Module]:
-        """The three networks with their moving averages as weights, fp32, eval, whole on every rank; a collective."""
+        """The networks with their moving averages as weights, fp32, eval, whole on every rank; a collective."""
         copies = {}
         for name, one in self.players.items():
-            network = networks.build(self.config.network, name, self.shape.resolution, self.shape.fading, self.config.objective.energy)
+            network = empty_network(self.config, name, self.shape.resolution, self.shape.fading)
             network.load_state_dict(one.gather("ema"))
             copies[name] = network.to(self.world.device).eval().requires_grad_(False)
         return copies
@@ -136,7 +140,7 @@ def preflight(config: TrainConfig, world: World, schedule: Schedule, load, image
             game = Game(config, world, Shape.of(phase))
             pictures = load(phase)
             started = time.perf_counter()
-            measures = game.round(phase, pictures, penalise=True)
+            measures = game.round(phase, pictures, due=True)
             bad = [name for name, value in measures.items() if not torch.isfinite(value)]  # also waits for the device
             seconds[level.resolution] = (time.perf_counter() - started) / phase.batch * 1000
             game.destroy()

@@ -1,5 +1,6 @@
 """Whether the run may go on: every rank learns at the same step that one met a number that is none, or was asked to stop."""
 
+from collections.abc import Iterable, Mapping
 import math
 
 import numpy as np
@@ -12,15 +13,14 @@ from hires.training import distributed
 from hires.training.distributed import World
 from hires.training.player import MOMENTS, Player
 
-ENERGYS = ("energy_real", "energy_fake", "energy_gap", "energy_size", "energy_slope", "loss_energy", "r1", "divisor_held")
-INFERENCES = ("K", "N", "logvar")
-
 
 class Health:
     """The ranks' agreement after each step, looked at one step late, so the host never waits for the device."""
 
-    def __init__(self, world: World):
+    def __init__(self, world: World, terms: Mapping[str, Iterable[str]]):
+        """`terms`: the measures that tell of each player."""
         self.world = world
+        self._player_of = {term: player for player, those in terms.items() for term in those}
         self._pending: list[tuple[Tensor, torch.cuda.Event | None, dict[str, Tensor], int]] = []
 
     def record(self, measures: dict[str, Tensor], stop_asked: bool, images: int) -> None:
@@ -53,13 +53,13 @@ class Health:
             asked = asked or bool(flags[0])
             if flags[1]:
                 bad = [name for name, value in measures.items() if name != "diversity" and not math.isfinite(value)]
-                raise NotFinite(f"at {images} images: {_told(distributed.gather(bad))}")
+                raise NotFinite(f"at {images} images: {self._told(distributed.gather(bad))}")
         return asked
 
     def told(self, error: NotFinite) -> str:
         """A refused gradient with the terms of its round that are not finite, of all ranks; a collective."""
         bad = [name for name, value in error.measures.items() if name != "diversity" and not math.isfinite(value)]
-        terms = _told(distributed.gather(bad))
+        terms = self._told(distributed.gather(bad))
         return f"{error}, from {terms}" if terms else str(error)
 
     def check_state(self, players: dict[str, Player], images: int) -> None:
@@ -73,16 +73,14 @@ class Health:
         if any(found):
             raise NotFinite(f"at {images} images: {', '.join(dict.fromkeys(name for names in found for name in names))}")
 
-
-def _told(names: list[list[str]]) -> str:
-    """Each rank's names of terms, grouped by the player that they belong to: 'energy: loss_energy, r1 (rank 1)'."""
-    players: dict[str, list[str]] = {}
-    for term in dict.fromkeys(term for those in names for term in those):
-        player = "energy" if term in ENERGYS else "inference" if term in INFERENCES else "generator"
-        players.setdefault(player, []).append(term)
-    ranks = [rank for rank, those in enumerate(names) if those]
-    where = "" if len(ranks) in (0, len(names)) else f" (rank {', '.join(map(str, ranks))})"
-    return "; ".join(f"{player}: {', '.join(terms)}" for player, terms in players.items()) + where
+    def _told(self, names: list[list[str]]) -> str:
+        """Each rank's names of terms, grouped by the player that they belong to: 'energy: loss_energy, r1 (rank 1)'."""
+        players: dict[str, list[str]] = {}
+        for term in dict.fromkeys(term for those in names for term in those):
+            players.setdefault(self._player_of[term], []).append(term)
+        ranks = [rank for rank, those in enumerate(names) if those]
+        where = "" if len(ranks) in (0, len(names)) else f" (rank {', '.join(map(str, ranks))})"
+        return "; ".join(f"{player}: {', '.join(terms)}" for player, terms in players.items()) + where
 
 
 def noise_seed(seed: int, attempt: int) -> int:

@@ -1,5 +1,6 @@
 """What a person sees of a run: tables, progress lines, metrics.jsonl, grids, wandb."""
 
+from collections.abc import Mapping
 import json
 import math
 from pathlib import Path
@@ -42,11 +43,11 @@ def duration(seconds: float) -> str:
 class Monitor:
     """Rank 0's voice; on other ranks every method does nothing."""
 
-    def __init__(self, run: Path, schedule: Schedule, first: bool, wandb: str, config: dict):
-        """Raises HiresError for an unknown wandb mode."""
+    def __init__(self, run: Path, schedule: Schedule, first: bool, wandb: str, config: dict, line: Mapping[str, str]):
+        """`line`: the measures of a progress line by the names that it gives them. Raises HiresError for an unknown wandb mode."""
         if wandb not in WANDB_MODES:
             raise HiresError(f"monitor.wandb={wandb}: wanted {', '.join(WANDB_MODES)}")
-        self.run, self.schedule, self.first = run, schedule, first
+        self.run, self.schedule, self.first, self.line = run, schedule, first, line
         self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.step_seconds: dict[int, float] = {}  # resolution -> seconds a thousand images, from the preflight
         self.alarm = Alarm()
@@ -115,14 +116,14 @@ class Monitor:
             **{name: float(f"{value:.6g}") for name, value in measures.items()},
         }
         away, warning = self.alarm.see(record)
-        self.mark(record | ({"alarm": away} if away else {}))
+        left = {"eta_seconds": round(eta)} if math.isfinite(eta) else {}  # for `hires slurm status`
+        self.mark(record | left | ({"alarm": away} if away else {}))
         if self._wandb:
             self._wandb.log(record, step=images)
-        m = measures
+        shown = "  ".join(f"{name} {measures[key]:+.3f}" for name, key in self.line.items() if key in measures)
         self.say(
             f"{phase.resolution:>4}px α {phase.alpha:.2f} kimg {images / 1000:8.1f}/{end / 1000:.1f}  {speed:6.1f} s/kimg  "
-            f"ETA {duration(eta):>8}  {memory:5.2f} GB  E(real) {m['energy_real']:+.2f}  E(fake) {m['energy_fake']:+.2f}  "
-            f"ρ {m['rho']:.3f}  R {m['R']:.4f}  K {m['K']:.2f}  N {m['N']:.2f}  div {m.get('diversity', math.nan):.2f}"
+            f"ETA {duration(eta):>8}  {memory:5.2f} GB  {shown}"
         )
         if warning:
             self.say(warning)

@@ -6,18 +6,11 @@ import math
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from hires import networks
 from hires.config import TrainConfig
-from hires.objectives.divergence_triangle import PLAYERS
+from hires.objectives import system
+from hires.training.game import empty_network
 from hires.training.player import group_of
 from hires.training.schedule import Level, Schedule
-
-# players whose gradients are held at the same time, for each order of the updates
-TOGETHER = {
-    "published": (("energy",), ("inference",), ("generator",)),
-    "energy_first": (("energy",), ("inference", "generator")),
-    "simultaneous": (PLAYERS,),
-}
 
 
 @dataclass(frozen=True)
@@ -53,15 +46,15 @@ def level_plans(config: TrainConfig, schedule: Schedule, world_size: int) -> lis
 
 
 def level_networks(config: TrainConfig, level: Level) -> dict[str, torch.nn.Module]:
-    """The three networks of a level at their largest (fading in, where it does), without memory for their weights."""
+    """The networks of a level at their largest (fading in, where it does), without memory for their weights."""
     with torch.device("meta"):
-        return {name: networks.build(config.network, name, level.resolution, level.fade > 0, config.objective.energy) for name in PLAYERS}
+        return {name: empty_network(config, name, level.resolution, level.fade > 0) for name in config.objective.players()}
 
 
 def _plan(config: TrainConfig, schedule: Schedule, level: Level, world_size: int) -> LevelPlan:
     built = level_networks(config, level)
     parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in built.items()}
-    stage, sets = config.zero.stage, TOGETHER[config.objective.updates]
+    stage, sets = config.zero.stage, config.objective.together()
     of = {name: held(network, stage, config.train.precision, world_size) for name, network in built.items()}
     share = max(1, level.config.batch // world_size)
     steps = schedule.steps[level.resolution, True] + schedule.steps[level.resolution, False]
@@ -115,19 +108,18 @@ def bucket(sizes: list[int]) -> int:
 
 
 def _activations(config: TrainConfig, built: dict[str, torch.nn.Module], resolution: int, micro_batch: int, share: int) -> int:
-    """Bytes that autograd keeps at the fullest moment: G's synthesis waits while the energy sees x and x_tilde, or while I sees both and G
-    reconstructs. With micro-batches the synthesis is made again, so it waits in the second case alone.
-    """
+    """Bytes that autograd keeps at the fullest moment of a round; with micro-batches the synthesis is made again."""
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    G, U, I = (built[name].to(dtype) for name in PLAYERS)  # noqa: E741 - the papers' name
-    x = torch.empty(1, config.network.image_channels, resolution, resolution, device="meta")
-    z = torch.empty(1, config.network.latent, device="meta")
-    g, u, i = _kept(G, z), _kept(U, x), _kept(I, x)
-    synthesis_waits = g if micro_batch == share else 0
-    return micro_batch * max(synthesis_waits + 2 * u, g + g + 2 * i)
+    given = {
+        "x": torch.empty(1, config.network.image_channels, resolution, resolution, device="meta"),
+        "z": torch.empty(1, config.network.latent, device="meta"),
+    }
+    takes = system(config.objective).TAKES
+    kept = {name: _kept(network.to(dtype), *(given[what] for what in takes[name])) for name, network in built.items()}
+    return micro_batch * config.objective.fullest(kept, micro_batch == share)
 
 
-def _kept(network: torch.nn.Module, inputs: torch.Tensor) -> int:
+def _kept(network: torch.nn.Module, *inputs: torch.Tensor) -> int:
     """Bytes of the tensors kept for one image's backward pass, parameters and their scaled copies left out."""
     sizes: dict[int, int] = {}
     kept: list[torch.Tensor] = []  # held, so that no two tensors share an id
@@ -139,5 +131,5 @@ def _kept(network: torch.nn.Module, inputs: torch.Tensor) -> int:
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        network(inputs.requires_grad_(), 0.5)
+        network(*(tensor.requires_grad_() for tensor in inputs), 0.5)
     return sum(sizes.values())

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -18,6 +17,7 @@ import shutil
 import threading
 import time
 
+from blake3 import blake3
 import torch
 from torch import Tensor
 import torch.distributed as dist
@@ -211,13 +211,13 @@ def layout(tensors: dict[str, Tensor]) -> tuple[bytes, dict[str, tuple[int, int]
 def write(path: Path, data: memoryview) -> dict:
     """Write a file, hash it meanwhile, and wait until it is on the disk; returns its entry in the manifest."""
     with ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(lambda: hashlib.sha256(data).hexdigest())
+        digest = beside.submit(lambda: blake3(data).hexdigest())
         with open(path, "wb", buffering=0) as file:
             written = 0
             while written < len(data):
                 written += file.write(data[written : written + CHUNK])
             os.fsync(file.fileno())
-    return {"name": path.name, "bytes": len(data), "sha256": digest.result()}
+    return {"name": path.name, "bytes": len(data), "blake3": digest.result()}
 
 
 def _tensors(players: dict[str, Player], rank: int) -> dict[str, Tensor]:

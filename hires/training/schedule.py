@@ -37,6 +37,7 @@ class ScheduleConfig:
     decay: str = "0"  # learning rates fall linearly to zero over the last so many images of the run
     growth_moments: str = "reset"  # Adam's moments when a level is added: reset (ProGAN) | keep
     ema_halflife: str = "20k"  # of the weights' moving average, at most a tenth of the level's length
+    nodes_at: str = ""  # nodes of a Slurm cluster from a level on, such as 4:1,64:2,256:4: slurm/chain submits a job for each
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Schedule:
             raise HiresError(f"schedule.ema_halflife={config.ema_halflife}: wanted at least 1 image")
         if self.decay > self.total:
             raise HiresError(f"schedule.decay={config.decay}: the whole run has only {self.total} images")
+        self.nodes_at = _nodes_at(config)
 
     def at(self, images: int) -> Phase:
         """The phase of the step that starts after `images` images, 0 <= images < total."""
@@ -97,6 +99,10 @@ class Schedule:
         return Phase(
             images, level.resolution, fading, alpha, row.batch, row.micro_batch, lr, lr * self.config.energy_lr, halflife, level.start
         )
+
+    def nodes(self, resolution: int) -> int:
+        """Nodes that a level is to have by schedule.nodes_at; 0 where it says nothing."""
+        return next((nodes for first, nodes in reversed(self.nodes_at.items()) if first <= resolution), 0)
 
     @cached_property
     def steps(self) -> dict[tuple[int, bool], int]:
@@ -155,6 +161,23 @@ def _resolve(config: ScheduleConfig) -> list[Level]:
         levels.append(Level(r, start, fade, end, row))
         start = end
     return levels
+
+
+def _nodes_at(config: ScheduleConfig) -> dict[int, int]:
+    """{first resolution: nodes}, from the lowest on."""
+    found: dict[int, int] = {}
+    for part in config.nodes_at.split(",") if config.nodes_at else []:
+        match = re.fullmatch(r"\s*(\d+)\s*:\s*([1-9]\d*)\s*", part)
+        if not match:
+            raise HiresError(f"schedule.nodes_at={config.nodes_at}: wanted levels and numbers of nodes such as 4:1,64:2")
+        found[int(match[1])] = int(match[2])
+    lowest = min(map(int, config.levels))
+    unknown = [r for r in found if str(r) not in config.levels]
+    if unknown:
+        raise HiresError(f"schedule.nodes_at={config.nodes_at}: schedule.levels has no {_names(unknown)}")
+    if found and lowest not in found:
+        raise HiresError(f"schedule.nodes_at={config.nodes_at}: says nothing of {lowest}x{lowest}, the first level")
+    return dict(sorted(found.items()))
 
 
 def _names(resolutions) -> str:

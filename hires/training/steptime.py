@@ -12,7 +12,8 @@ import yaml
 
 from hires.config import TrainConfig
 from hires.errors import HiresError
-from hires.objectives.divergence_triangle import Batch, DivergenceTriangle, Rates
+from hires.objectives.divergence_triangle import Batch, Objective
+from hires.objectives.rounds import Rates
 from hires.training.plan import level_networks
 from hires.training.schedule import Level
 
@@ -113,7 +114,7 @@ def operations(config: TrainConfig, level: Level) -> float:
         counter = FlopCounterMode(display=False)
         counter.mod_tracker = _NoModules()
         with counter:
-            game = DivergenceTriangle(config.objective, latent, players)
+            game = Objective(config.objective, latent, players)
             game.round(Batch(x, *noise[0], noise[1:], 0.5), Rates(0.0, 0.0, 0.0), r, penalise)
         counts.append(counter.get_total_flops())
     plain, penalised = counts

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from hires.config import TrainConfig, to_dict
 from hires.errors import HiresError, NotFinite
 from hires.networks.growing import fade_images
+from hires.objectives import system
 from hires.sampling.images import save_grid
 from hires.training import distributed, game, noise, state
 from hires.training.distributed import World
@@ -65,12 +66,12 @@ class Trainer:
         self.order = Order(self.shards.shard_sizes("train"), config.train.seed)
         self.run = Path(config.run)
         self.checkpoints = self.run / "checkpoints"
-        self.monitor = Monitor(self.run, self.schedule, world.first, config.monitor.wandb, to_dict(config))
+        self.monitor = Monitor(self.run, self.schedule, world.first, config.monitor.wandb, to_dict(config), system(config.objective).LINE)
         self.images = 0
         self.game: Game | None = None
         self._loader: Loader | None = None
         self._stream: Iterator[Tensor] | None = None
-        self._health = Health(world)
+        self._health = Health(world, system(config.objective).TERMS)
         self.attempt = 0  # rollbacks so far: with (configuration, images) it decides the noise, and is saved
         if config.train.on_nonfinite not in ("stop", "rollback"):
             raise HiresError(f"train.on_nonfinite={config.train.on_nonfinite}: wanted stop or rollback")
@@ -174,7 +175,7 @@ class Trainer:
         self.game.destroy()
         self.game = None
         self._stream.close()
-        self._health, self._sums, self._counts = Health(self.world), {}, {}
+        self._health, self._sums, self._counts = Health(self.world, system(self.config.objective).TERMS), {}, {}
         checkpoint, self.images = self._newest()
         self.phase = self.schedule.at(max(0, min(self.images, self.schedule.total) - 1))
         self._build(checkpoint)
@@ -313,13 +314,13 @@ class Trainer:
     def _overview(self) -> Table:
         """The table at the start: what will run, on what, and how it is sharded."""
         table = Table(title=f"{self.run}: {self.world.size} process{'es' if self.world.size > 1 else ''}, ZeRO {self.config.zero.stage}")
-        for column in ("level", "images", "fade", "batch", "lr", "kappa", "gamma"):
-            table.add_column(column, justify="right")
         objective = self.config.objective
+        for column in ("level", "images", "fade", "batch", "lr", *objective.weights_at(4)):
+            table.add_column(column, justify="right")
         for level in self.schedule.levels:
             r, row = level.resolution, level.config
             images = f"{level.start:,}–{level.end:,}"
-            weights = f"{objective.kappa(r):g}", f"{objective.gamma(r):g}"
+            weights = (f"{weight:g}" for weight in objective.weights_at(r).values())
             table.add_row(f"{r}x{r}", images, f"{level.fade:,}", str(row.batch), f"{row.lr:g}", *weights)
         parts = []
         for name, p in self.game.players.items():
@@ -341,11 +342,11 @@ class Trainer:
 def _check_same_network(config: TrainConfig, checkpoint: state.Checkpoint) -> None:
     """Raise HiresError naming the first setting in which the checkpoint's networks differ from the configured ones."""
     then, now = checkpoint.manifest["config"], to_dict(config)
-    for section, keys in (("network", now["network"]), ("objective", ["energy"])):
+    for section, keys in (("network", now["network"]), ("objective", ["name", *system(config.objective).SHAPED_BY])):
         for key in keys:
-            if then[section][key] != now[section][key]:
+            if then[section].get(key) != now[section][key]:
                 raise HiresError(
-                    f"{checkpoint.path} was made with {section}.{key}={then[section][key]}, this command says {now[section][key]}: "
+                    f"{checkpoint.path} was made with {section}.{key}={then[section].get(key)}, this command says {now[section][key]}: "
                     "take another run=… or the old value"
                 )
 

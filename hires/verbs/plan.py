@@ -7,6 +7,7 @@ from rich.table import Table
 
 from hires.config import PlanConfig
 from hires.errors import HiresError
+from hires.objectives import system
 from hires.training import game, steptime
 from hires.training.plan import level_plans
 from hires.training.scaling import Cluster, Forecast, forecast, hours, most_useful
@@ -31,8 +32,13 @@ def run(config: PlanConfig) -> int:
             shards.require_level(level.resolution)
     _print(_levels(config, schedule, world_size))
     print("bytes are a rank's: gradients of the players that hold theirs at one time, buffers on top while they are reduced, ", end="")
-    print("moments and EMA of all three, activations of the fullest moment of a step")
+    print("moments and EMA of all players, activations of the fullest moment of a step")
+    print(f"{config.objective.name}: what each player lowers")
+    for player, loss in system(config.objective).LOSSES.items():
+        print(f"  {player:10} {loss}")
     if scales:
+        if config.objective.name != "divergence_triangle":
+            raise HiresError(f"objective={config.objective.name}: scaling is modelled for divergence_triangle alone; leave nodes=… out")
         _scaling(config, schedule)
     return 0
 
@@ -66,7 +72,8 @@ def _world_size(config: PlanConfig) -> int:
 
 def _levels(config: PlanConfig, schedule: Schedule, world_size: int) -> Table:
     table = Table(title=f"{schedule.total:,} images on {world_size} ranks, ZeRO {config.zero.stage}, {config.train.precision}")
-    for column in ("level", "images", "fade", "steps", "batch", "a rank", "lr", "κ", "γ", "G+U+I (M)"):
+    players = "+".join(config.objective.players())
+    for column in ("level", "images", "fade", "steps", "batch", "a rank", "lr", *config.objective.weights_at(4), f"{players} (M)"):
         table.add_column(column, justify="right")
     for column in ("weights", "gradients", "buffers", "moments", "EMA", "activations"):
         table.add_column(f"{column} (MB)", justify="right")
@@ -82,8 +89,7 @@ def _levels(config: PlanConfig, schedule: Schedule, world_size: int) -> Table:
             str(row.batch),
             f"{row.batch // world_size}{micro}" if row.batch % world_size == 0 else "refused",
             f"{row.lr:g}",
-            f"{config.objective.kappa(level.resolution):g}",
-            f"{config.objective.gamma(level.resolution):g}",
+            *(f"{weight:g}" for weight in config.objective.weights_at(level.resolution).values()),
             "+".join(f"{n / 1e6:.2f}" for n in plan.parameters.values()),
             *(f"{n / 1e6:,.1f}" for n in parts),
         )

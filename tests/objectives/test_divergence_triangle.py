@@ -8,7 +8,8 @@ import torch
 
 from hires import networks
 from hires.networks import NetworkConfig
-from hires.objectives.divergence_triangle import PLAYERS, UPDATES, Batch, DivergenceTriangle, Rates, TriangleConfig
+from hires.objectives.divergence_triangle import PLAYERS, UPDATES, Batch, Config, Objective
+from hires.objectives.rounds import Rates
 from hires.training.player import OptimizerConfig, Player, ZeroConfig
 
 D, BATCH, RESOLUTION, ALPHA = 6, 4, 16, 0.4
@@ -16,7 +17,7 @@ LR, ENERGY_LR = 2e-3, 1e-3
 EPS = 1e-3  # of Adam: small enough to adapt, large enough not to turn rounding into steps (fp32, real engines)
 ADAM = OptimizerConfig(beta1=0.3, beta2=0.9, eps=EPS, clip=30.0)
 OFF = {"lambda_u": 0.0, "r1": 0.0, "r1_on": "real", "range": 0.0, "reconstruct_box": 1, "logvar_min": 0.0, "logvar_max": 0.0}
-PLAIN = TriangleConfig(kappa_max=768.0, beta=0.1, lambda_z=2.0, **OFF)
+PLAIN = Config(kappa_max=768.0, beta=0.1, lambda_z=2.0, **OFF)
 
 
 def start(plain, energy: str = "identity") -> dict[str, torch.nn.Module]:
@@ -27,13 +28,11 @@ def start(plain, energy: str = "identity") -> dict[str, torch.nn.Module]:
     return nets
 
 
-def triangle(config: TriangleConfig, nets: dict, device, stage: int = 1) -> DivergenceTriangle:
-    return DivergenceTriangle(
-        config, D, {n: Player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()}
-    )
+def triangle(config: Config, nets: dict, device, stage: int = 1) -> Objective:
+    return Objective(config, D, {n: Player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()})
 
 
-def play(one: DivergenceTriangle, rounds: list[dict], penalise=lambda i: True, micro_batch: int = 0) -> tuple[list[dict], dict]:
+def play(one: Objective, rounds: list[dict], penalise=lambda i: True, micro_batch: int = 0) -> tuple[list[dict], dict]:
     """Measures of each round, and all parameters at the end; the engines are freed."""
     measures = []
     for i, data in enumerate(rounds):
@@ -46,7 +45,7 @@ def play(one: DivergenceTriangle, rounds: list[dict], penalise=lambda i: True, m
     return measures, weights
 
 
-def settings_of(plain, config: TriangleConfig):
+def settings_of(plain, config: Config):
     """The same weights for the reference."""
     clamp = (config.logvar_min, config.logvar_max) if config.logvar_min < config.logvar_max else None
     return plain.Settings(
@@ -87,7 +86,7 @@ CASES = [(updates, name) for updates in UPDATES for name in OPTIONS if not (upda
 @pytest.mark.parametrize("updates,option", CASES)
 def test_options_agree_with_plain_autograd(updates, option, world, plain, in_double):
     """In double precision, where no leaky unit flips for rounding's sake; engines in fp32 follow below."""
-    fields = {f.name for f in dataclasses.fields(TriangleConfig)}
+    fields = {f.name for f in dataclasses.fields(Config)}
     if not OPTIONS[option].keys() <= fields:
         pytest.skip(f"no {OPTIONS[option].keys() - fields}")
     config = dataclasses.replace(PLAIN, updates=updates, **OPTIONS[option])

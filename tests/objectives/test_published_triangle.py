@@ -12,17 +12,18 @@ import torch
 
 from hires import networks
 from hires.networks import NetworkConfig
-from hires.objectives.divergence_triangle import PLAYERS, Batch, DivergenceTriangle, Rates, TriangleConfig
+from hires.objectives.divergence_triangle import PLAYERS, Batch, Config, Objective
+from hires.objectives.rounds import Rates
 from hires.training.player import OptimizerConfig, Player, ZeroConfig
 
 D, BATCH, ROUNDS = 100, 2, 3
 LR, ENERGY_LR = 3e-4, 1e-4
 
 
-def published_weights(updates: str) -> TriangleConfig:
+def published_weights(updates: str) -> Config:
     """kappa 3072, one of the KL's mean over dimensions (ours multiplies beta by d), 10 of the NLL's mean, nothing else."""
     weights = {"kappa_pixel": 3.0, "kappa_max": 3072.0, "beta": 1 / D, "lambda_z": 10.0, "lambda_u": 0.0}
-    return TriangleConfig(updates=updates, **weights, r1=0.0, range=0.0, reconstruct_box=1, logvar_min=0.0, logvar_max=0.0)
+    return Config(updates=updates, **weights, r1=0.0, range=0.0, reconstruct_box=1, logvar_min=0.0, logvar_max=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_three_rounds_agree_with_plain_autograd(updates, start, world, plain, in
     reference = plain.Reference(copy.deepcopy(start), plain.Settings(updates=updates))
     adam = OptimizerConfig(beta1=0.5, beta2=0.999, eps=1e-8, clip=100.0)
     players = {n: Player(n, copy.deepcopy(net), adam, ZeroConfig(0), "fp32", world.device) for n, net in start.items()}
-    triangle = DivergenceTriangle(config, D, players)
+    triangle = Objective(config, D, players)
     assert triangle.beta == pytest.approx(1.0)
     for data in plain.draw(ROUNDS, BATCH, D, 3, 32):
         x, z, eps = (data[key].double() for key in ("x", "z", "eps"))

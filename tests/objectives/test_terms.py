@@ -7,7 +7,9 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from hires.errors import HiresError
-from hires.objectives.divergence_triangle import TriangleConfig, check, kl, nll, overshoot, soft_clamp
+from hires.networks import NetworkConfig
+from hires.objectives.divergence_triangle import Config, check
+from hires.objectives.terms import kl, nll, overshoot, soft_clamp
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_soft_clamp_is_off_when_its_bounds_cross():
 
 
 def test_kappa_grows_with_the_pixels_and_is_held_and_gamma_goes_on():
-    config = TriangleConfig(kappa_pixel=3.0, kappa_max=3072.0, r1=2.0)
+    config = Config(kappa_pixel=3.0, kappa_max=3072.0, r1=2.0)
     assert [config.kappa(r) for r in (4, 8, 16, 32, 64, 1024)] == [48, 192, 768, 3072, 3072, 3072]
     assert [config.gamma(r) for r in (4, 16, 32, 64, 128)] == [0.5, 0.5, 2.0, 8.0, 32.0]
 
@@ -73,14 +75,14 @@ BAD = [
 @pytest.mark.parametrize("bad", BAD, ids=str)
 def test_meaningless_values_are_refused_in_one_line(bad):
     with pytest.raises(HiresError) as refusal:
-        check(TriangleConfig(**bad), zero_stage=1)
+        check(Config(**bad), NetworkConfig(), zero_stage=1)
     text = str(refusal.value)
     assert "\n" not in text and next(iter(bad)) in text
 
 
 def test_second_derivatives_are_refused_on_stage_3_alone():
-    check(TriangleConfig(r1=0.0), zero_stage=3)
+    check(Config(r1=0.0), NetworkConfig(), zero_stage=3)
     for stage in (0, 1, 2):
-        check(TriangleConfig(r1=1.0), stage)
+        check(Config(r1=1.0), NetworkConfig(), stage)
     with pytest.raises(HiresError, match=r"objective\.r1.*zero\.stage=3"):
-        check(TriangleConfig(r1=1.0), zero_stage=3)
+        check(Config(r1=1.0), NetworkConfig(), zero_stage=3)

@@ -1,6 +1,5 @@
 """Checkpoints: whatever was cut is read whole, what is damaged is refused in words, and nothing in a folder is trusted with code."""
 
-import hashlib
 from itertools import pairwise
 import json
 import os
@@ -8,6 +7,7 @@ from pathlib import Path
 import pickle
 import shutil
 
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 import pytest
@@ -237,7 +237,7 @@ def rewrite(path: Path, entries: list[dict]) -> None:
 
 
 def entry_of(file: Path, name: str) -> dict:
-    return {"name": name, "bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return {"name": name, "bytes": file.stat().st_size, "blake3": blake3(file.read_bytes()).hexdigest()}
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "{absolute}", "sub/../../outside.safetensors", ".."])
@@ -305,11 +305,12 @@ def test_the_same_moment_damaged_twice_is_set_aside_twice(two):
     assert {p.name for p in two.glob("damaged-*")} == {f"damaged-{state.folder_name(64)}", f"damaged-{state.folder_name(64)}-1"}
 
 
-def test_a_manifest_of_format_1_is_read(two):
+def test_a_manifest_of_another_format_is_refused_by_number(two):
     path = two / state.folder_name(64)
-    manifest = state.read_manifest(path) | {"format": 1}
-    (path / state.MANIFEST).write_text(json.dumps(manifest))
-    assert state.verify(path) is None and state.Checkpoint(path).images == 64
+    (path / state.MANIFEST).write_text(state.manifest_text(state.read_manifest(path) | {"format": 2}))
+    assert state.verify(path) == f"format 2, wanted {state.FORMAT}"
+    with pytest.raises(HiresError, match="format 2, wanted"):
+        state.Checkpoint(path)
 
 
 def test_no_clock_is_asked_which_checkpoint_is_the_newest(two):

@@ -1,0 +1,33 @@
+"""What every system's round is given and gives back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+# draw(stream, size) -> this rank's rows of the global batch's N(0, 1) noise (B, size), a function of (seed, stream, images seen)
+Draw = Callable[[str, int], Tensor]
+
+
+@dataclass
+class Rates:
+    """Learning rates and moving-average decay of a round."""
+
+    lr: float
+    energy_lr: float
+    ema_decay: float
+
+
+class Record:
+    """Sums of the round's measures over its micro-batches, on the device: nothing waits for the host."""
+
+    def __init__(self, share: float):
+        """`share`: one over the number of micro-batches."""
+        self.share = share
+        self.means: dict[str, Tensor] = {}
+
+    def add(self, **measures: Tensor) -> None:
+        """Add a micro-batch's means."""
+        for name, value in measures.items():
+            value = value.detach().float() * self.share
+            self.means[name] = self.means[name] + value if name in self.means else value

@@ -1,0 +1,27 @@
+"""Terms that the systems share: means over batch and dimensions, never sums, so a weight means the same at every resolution."""
+
+from torch import Tensor
+import torch.nn.functional as F
+
+
+def soft_clamp(logvar: Tensor, low: float, high: float) -> Tensor:
+    """log-variance bent into (low, high) with gradients kept everywhere; unchanged when low >= high."""
+    if low >= high:
+        return logvar
+    logvar = low + F.softplus(logvar - low)
+    return high - F.softplus(high - logvar)
+
+
+def kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """K = mean over batch and dimensions of KL(N(mu, exp(logvar)) || N(0, 1)), in nats per dimension."""
+    return -0.5 * (1 + logvar - mu.square() - logvar.exp()).mean()
+
+
+def overshoot(x: Tensor) -> Tensor:
+    """Mean over all values of max(|x| - 1, 0)^2: how far images leave [-1, 1]."""
+    return F.relu(x.abs() - 1).square().mean()
+
+
+def nll(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """N = mean over batch and dimensions of (logvar + (z - mu)^2 / exp(logvar)) / 2: P1's sleep term per dimension."""
+    return 0.5 * (logvar + (z - mu).square() * (-logvar).exp()).mean()
