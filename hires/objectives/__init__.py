@@ -5,7 +5,8 @@
 - `check(config, network settings, zero stage)`: raises HiresError for what does not train
 - `network(config, network settings, player, resolution, fading)`: a player's network, its parameters not yet set
 - `Objective(config, latent, players)`: `batch(x, alpha, draw, latent)` gathers what a round needs, `round(batch, rates, resolution, due,
-  micro_batch)` updates every player and returns measures; what is due only every so many steps is due when `every` divides their number
+  micro_batch)` updates every player and returns measures; what is due only every so many steps is due when `every` divides their number;
+  `pictures(averaged networks, x, z, alpha)` is what the grids in RUN/samples show of held-out pictures x and fixed latents z
 - `LOSSES`: what each player lowers, in a line; `TAKES`: what it reads, images "x", latents "z" or pairs "xz"; `SHAPED_BY`: names of
   settings that decide the networks; `TERMS`: measures by the player that they tell of; `LINE`: those of a progress line by shown name
 """

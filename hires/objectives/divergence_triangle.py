@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from hires import networks
 from hires.errors import HiresError, NotFinite
 from hires.networks import NetworkConfig
-from hires.objectives.rounds import Draw, Rates, Record
+from hires.objectives.rounds import Draw, Pictures, Rates, Record, in_parts
 from hires.objectives.terms import kl, nll, overshoot, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
@@ -168,6 +168,12 @@ class Objective:
         for z, eps in batch.extra:
             self._generator_step(_split(Batch(batch.x, z, eps, [], batch.alpha), micro_batch), rates)
         return measures
+
+    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
+        """`fakes`, the samples of latents z, and `reconstructions`, each picture of x beside its own from the posterior's mean."""
+        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
+        x_hat = in_parts(lambda part: G(I(part, alpha)[0], alpha), x)
+        return {"fakes": (in_parts(lambda part: G(part, alpha), z), None), "reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8)}
 
     # -------------------------------------------------------------------------------------------- the three orders
 
@@ -344,7 +350,9 @@ class Objective:
         residual = self._residual(x_hat.detach(), part.x)
         block = part.x.shape[-1] // residual.shape[-1]  # a box mean's gradient is spread over block^2 pixels
         pull = residual.flatten(1).norm(dim=1).mean() * (2 * self.kappa / residual[0].numel() / block)
-        record.add(R=R, energy_slope=force, rho=force / pull)
+        record.add(R=R, energy_slope=force)
+        if self.kappa:  # without the pull there is no ratio
+            record.add(rho=force / pull)
         if B > 1:
             record.add(diversity=(x_tilde.detach().var(0).mean() / part.x.var(0).mean()).sqrt())
 

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 # draw(stream, size) -> this rank's rows of the global batch's N(0, 1) noise (B, size), a function of (seed, stream, images seen)
 Draw = Callable[[str, int], Tensor]
+# what a grid in RUN/samples shows: name -> images (N, C, r, r) in [-1, 1], and the grid's columns (None: as square as it gets)
+Pictures = dict[str, tuple[Tensor, int | None]]
 
 
 @dataclass
@@ -31,3 +34,8 @@ class Record:
         for name, value in measures.items():
             value = value.detach().float() * self.share
             self.means[name] = self.means[name] + value if name in self.means else value
+
+
+def in_parts(function: Callable[[Tensor], Tensor], inputs: Tensor, size: int = 16) -> Tensor:
+    """function(inputs), computed for `size` rows at a time."""
+    return torch.cat([function(part) for part in inputs.split(size)])

@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from hires.config import TrainConfig
 from hires.objectives import system
 from hires.training.game import empty_network
-from hires.training.player import group_of
+from hires.training.player import bucket, group_of
 from hires.training.schedule import Level, Schedule
 
 
@@ -100,11 +100,6 @@ def share_of(network: torch.nn.Module, stage: int, world_size: int) -> int:
     for name, parameter in network.named_parameters():
         groups[group_of(name)] = groups.get(group_of(name), 0) + parameter.numel()
     return sum(2 * math.ceil(n / (2 * world_size)) for n in groups.values())
-
-
-def bucket(sizes: list[int]) -> int:
-    """Numbers that DeepSpeed reduces at once for parameters of these sizes, as a Player asks it to."""
-    return max(5_000_000, *sizes)
 
 
 def _activations(config: TrainConfig, built: dict[str, torch.nn.Module], resolution: int, micro_batch: int, share: int) -> int:

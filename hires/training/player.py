@@ -78,6 +78,13 @@ def group_of(name: str) -> str:
     return match[1] if match else "all"
 
 
+def bucket(sizes: list[int]) -> int:
+    """Numbers that DeepSpeed reduces at once, for parameters of these sizes: it allocates them whole (2 GB a player by default), and no
+    parameter may be larger.
+    """
+    return max(5_000_000, *sizes)
+
+
 class Player:
     """One network in the game, sharded over the ranks."""
 
@@ -102,7 +109,7 @@ class Player:
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=network.to(device),
             optimizer=adam,
-            config=copy.deepcopy(_engine_config(optimizer, zero, precision, max(shape.numel() for shape in self.shapes.values()))),
+            config=copy.deepcopy(_engine_config(optimizer, zero, precision, bucket([shape.numel() for shape in self.shapes.values()]))),
             dist_init_required=False,
         )
         self._adam = adam
@@ -256,7 +263,7 @@ class Player:
         return self.optimizer.single_partition_of_fp32_groups[mapping.param_group_index], here.start, inside.start, here.numel
 
 
-def _engine_config(optimizer: OptimizerConfig, zero: ZeroConfig, precision: str, largest: int) -> dict:
+def _engine_config(optimizer: OptimizerConfig, zero: ZeroConfig, precision: str, reduced_at_once: int) -> dict:
     return {
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed's own bookkeeping; the batch is the schedule's
         "gradient_accumulation_steps": 1,
@@ -265,8 +272,7 @@ def _engine_config(optimizer: OptimizerConfig, zero: ZeroConfig, precision: str,
         "zero_optimization": {
             "stage": zero.stage,
             "overlap_comm": False,
-            # numbers reduced at once; DeepSpeed allocates it whole, and by default holds 2 GB a player. No parameter may be larger.
-            "reduce_bucket_size": max(5_000_000, largest),
+            "reduce_bucket_size": reduced_at_once,
             "stage3_param_persistence_threshold": 0,
             "stage3_prefetch_bucket_size": 0,
         },

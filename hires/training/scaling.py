@@ -11,8 +11,8 @@ import math
 from torch import nn
 
 from hires.config import TrainConfig
-from hires.training.plan import bucket, level_networks, share_of
-from hires.training.player import group_of
+from hires.training.plan import level_networks, share_of
+from hires.training.player import bucket, group_of
 from hires.training.schedule import Level, Schedule
 from hires.training.steptime import StepTime
 

@@ -292,22 +292,20 @@ class Trainer:
 
     @torch.no_grad()
     def _snapshot(self) -> None:
-        """Grids of fixed latents, of held-out pictures with their reconstructions, and of real images, by the moving averages."""
+        """Grids of what the system shows of fixed latents and fixed held-out pictures, by the moving averages, and of those pictures."""
         networks = self.game.averaged()
         if self.world.first:
             alpha = self.phase.alpha if self.game.shape.fading else 1.0
             count, size, device = self.config.monitor.samples, self.game.shape.resolution, self.world.device
             z = noise.normal(self.config.train.seed, "grid", 0, count, self.config.network.latent, slice(None)).to(device)
-            fakes = torch.cat([networks["generator"](part, alpha).cpu() for part in z.split(16)])
             split = "holdout" if self.shards.count("holdout") else "train"
             n = min(count // 2, self.shards.count(split))
             pick = torch.randperm(self.shards.count(split), generator=noise.generator(self.config.train.seed, "grid pictures"))[:n]
-            x = fade_images(self._open_loader(size, split, keep=False).read(pick.numpy()).cpu().float() / 127.5 - 1, alpha)
-            x_hat = torch.cat([networks["generator"](networks["inference"](p.to(device), alpha)[0], alpha).cpu() for p in x.split(16)])
-            folder, stamp = self.run / "samples", f"{self.images:012d}-{size}x{size}"
+            x = fade_images(self._open_loader(size, split, keep=False).read(pick.numpy()).to(device).float() / 127.5 - 1, alpha)
+            folder = self.run / "samples"
             folder.mkdir(exist_ok=True)
-            save_grid(fakes, folder / f"fakes-{stamp}.png")
-            save_grid(torch.stack([x, x_hat], 1).flatten(0, 1), folder / f"reconstructions-{stamp}.png", columns=8)
+            for name, (images, columns) in self.game.objective.pictures(networks, x, z, alpha).items():
+                save_grid(images, folder / f"{name}-{self.images:012d}-{size}x{size}.png", columns)
             save_grid(x, folder / f"reals-{size}x{size}.png")
         self.monitor.restart_clock(self.images)
 
@@ -335,6 +333,8 @@ class Trainer:
         self.monitor.say(text)
         self.watchdog.at("the end", self.images, patient=True)
         self.monitor.close()
+        if code == DONE:
+            distributed.from_first(None)  # wandb may take minutes, and srun ends what is left a minute after the first process
         self.game.destroy()
         return code
 

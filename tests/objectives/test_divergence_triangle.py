@@ -163,3 +163,11 @@ def test_measures_say_what_they_are_called(world, plain):
     assert m["energy_gap"] == pytest.approx((u_f.mean() - u_x.mean()).item(), abs=1e-5)
     assert m["energy_size"] == pytest.approx(torch.cat([u_x, u_f]).abs().mean().item(), abs=1e-5)
     assert m["diversity"] == pytest.approx((x_tilde.var(0).mean() / x.var(0).mean()).sqrt().item(), rel=1e-4)
+
+
+def test_without_reconstruction_no_ratio_is_told(world, plain):
+    """rho divides by the reconstruction's pull: at kappa = 0 it would be infinite, and the run would stop for it."""
+    measures, _ = play(
+        triangle(dataclasses.replace(PLAIN, kappa_max=0.0), start(plain), world.device), plain.draw(1, BATCH, D, 1, RESOLUTION)
+    )
+    assert "rho" not in measures[0] and all(torch.tensor(list(measures[0].values())).isfinite())
