@@ -43,7 +43,7 @@ from pipelines import PrepareConfig, prepare
 
 WORLD = 2
 DAMAGES = ("cut short", "bit flipped", "shard missing", "manifest missing", "stray temporary folder", "empty checkpoint")
-LONGEST = 120  # seconds that a life may take
+LONGEST = 900  # seconds that a life may take, on a machine with much else to do
 
 
 def main() -> int:

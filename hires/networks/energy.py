@@ -9,6 +9,16 @@ from torch.nn.utils.parametrizations import spectral_norm
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, GrowingEncoder, NetworkConfig
 
 
+def bound_layers(network: nn.Module) -> None:
+    """Put spectral normalisation on every equalised layer but the one named head."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, EqualizedConv2d | EqualizedLinear) and not name.endswith("head"):
+            # a normalised random layer shrinks its input; sqrt(2) keeps the signal and its gradient alive through many levels
+            module.scale = math.sqrt(2)
+            nn.init.ones_(module.weight)  # torch wants numbers to start from; initialise() sets weights and singular vectors
+            spectral_norm(module)
+
+
 class Energy(GrowingEncoder):
     """U: image -> energy; a function of one image alone, so no normalisation over the batch anywhere.
 
@@ -20,12 +30,7 @@ class Energy(GrowingEncoder):
         super().__init__(config, resolution, fading, outputs=1)
         self.form = form
         if form == "softplus":
-            for name, module in list(self.named_modules()):
-                if isinstance(module, EqualizedConv2d | EqualizedLinear) and not name.endswith("head"):
-                    # a normalised random layer shrinks its input; sqrt(2) keeps the signal and its gradient alive through many levels
-                    module.scale = math.sqrt(2)
-                    nn.init.ones_(module.weight)  # torch wants numbers to start from; initialise() sets weights and singular vectors
-                    spectral_norm(module)
+            bound_layers(self)
 
     def forward(self, x: Tensor, alpha: float = 1.0) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32."""

@@ -137,10 +137,9 @@ class EncoderTop(nn.Module):
         self.head = EqualizedLinear(channels, outputs, gain=1, fp32=True)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(B, channels(4), 4, 4) -> (B, outputs), fp32."""
+        """(B, channels(4), 4, 4) -> features (B, channels(4)); the network that owns the head applies it."""
         h = activate(self.conv0(h))
-        h = activate(self.dense(h.flatten(1)))
-        return self.head(h)
+        return activate(self.dense(h.flatten(1)))
 
 
 class GrowingEncoder(nn.Module):
@@ -157,6 +156,10 @@ class GrowingEncoder(nn.Module):
 
     def forward(self, x: Tensor, alpha: float = 1.0) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] -> (B, outputs), fp32; `alpha` is used in a fade alone."""
+        return self.levels["4x4"].head(self.features(x, alpha))
+
+    def features(self, x: Tensor, alpha: float = 1.0) -> Tensor:
+        """Images (B, C, r, r) in [-1, 1] -> (B, channels(4)), what the head sees."""
         top = self.levels[level_name(self.resolution)]
         x = x.to(top.from_rgb.weight.dtype, memory_format=torch.channels_last)
         h = top(activate(top.from_rgb(x)))

@@ -16,13 +16,12 @@ import math
 
 import torch
 from torch import Tensor, nn
-import torch.nn.functional as F
 
 from hires import networks
 from hires.errors import HiresError, NotFinite
 from hires.networks import NetworkConfig
-from hires.objectives.rounds import Draw, Pictures, Rates, Record, in_parts
-from hires.objectives.terms import kl, nll, overshoot, soft_clamp
+from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record, in_parts
+from hires.objectives.terms import kl, nll, overshoot, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
 LOSSES = {
@@ -30,6 +29,7 @@ LOSSES = {
     "inference": "κ R(x, x̂) + β K(q(z|x) ‖ p(z)) + λ_z N(z | x̃)",
     "generator": "κ R(x, x̂) + E U(x̃) + λ_z N(z | x̃) + range",
 }
+ROWS = 1
 TAKES = {"generator": "z", "energy": "x", "inference": "x"}
 SHAPED_BY = ("energy",)  # settings that decide what the networks are
 TERMS = {
@@ -138,7 +138,7 @@ class Batch:
     alpha: float = 1.0
 
 
-class Objective:
+class Objective(CarriesNothing):
     """One round of the game on three players; see the module's text for the losses."""
 
     def __init__(self, config: Config, latent: int, players: dict):
@@ -214,7 +214,7 @@ class Objective:
                 z_tilde = mu + (0.5 * logvar).exp() * part.eps
                 leaf = z_tilde.detach().requires_grad_()
                 x_hat = self.G(leaf, part.alpha)
-                R = self._residual(x_hat, part.x).square().mean()
+                R = residual(x_hat, part.x, self.config.reconstruct_box).square().mean()
                 (g_z,) = torch.autograd.grad(self.kappa * R + self.config.range * overshoot(x_hat), leaf)
                 K, N = kl(mu, logvar), nll(part.z, mu_f, logvar_f)
                 self.I.backward(share * ((z_tilde * g_z).sum() + self.beta * K + self.config.lambda_z * N))
@@ -234,7 +234,7 @@ class Objective:
                     mu, logvar = self._clamped(self.I(part.x, part.alpha))
                     z_tilde = mu + (0.5 * logvar).exp() * part.eps
                 x_hat = self.G(z_tilde, part.alpha)
-                R = self._residual(x_hat, part.x).square().mean()
+                R = residual(x_hat, part.x, self.config.reconstruct_box).square().mean()
                 kept = synthesis is not None and synthesis[i].requires_grad
                 x_tilde = synthesis[i] if kept else self.G(part.z, part.alpha)
                 leaf = x_tilde.detach().requires_grad_()
@@ -309,7 +309,7 @@ class Objective:
         z_tilde = mu + (0.5 * logvar).exp() * part.eps
         z_leaf = z_tilde.detach().requires_grad_()
         x_hat = self.G(z_leaf, part.alpha)
-        R = self._residual(x_hat, part.x).square().mean()
+        R = residual(x_hat, part.x, self.config.reconstruct_box).square().mean()
         with_reconstructions = self.config.energy_sees != "samples"
         if g_u is None:
             seen = x_tilde.detach() if not with_reconstructions else torch.cat([x_tilde.detach(), x_hat.detach()])
@@ -334,11 +334,6 @@ class Objective:
         B = len(part.x)
         return mu[:B], logvar[:B], mu[B:], logvar[B:]
 
-    def _residual(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        """x_hat - x, in the box means that R compares."""
-        box = min(self.config.reconstruct_box, max(1, x.shape[-1] // 8))
-        return F.avg_pool2d(x_hat - x, box) if box > 1 else x_hat - x
-
     def _clamped(self, posterior: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         mu, logvar = posterior
         return mu, soft_clamp(logvar, self.config.logvar_min, self.config.logvar_max)
@@ -347,9 +342,9 @@ class Objective:
         """R, |dU/dx_tilde| per sample, rho = |dU/dx_tilde| / |d kappa R/dx_hat| and the spread of the samples over that of the data."""
         B = len(part.x)
         force = g_u.flatten(1).norm(dim=1).mean() * B
-        residual = self._residual(x_hat.detach(), part.x)
-        block = part.x.shape[-1] // residual.shape[-1]  # a box mean's gradient is spread over block^2 pixels
-        pull = residual.flatten(1).norm(dim=1).mean() * (2 * self.kappa / residual[0].numel() / block)
+        error = residual(x_hat.detach(), part.x, self.config.reconstruct_box)
+        block = part.x.shape[-1] // error.shape[-1]  # a box mean's gradient is spread over block^2 pixels
+        pull = error.flatten(1).norm(dim=1).mean() * (2 * self.kappa / error[0].numel() / block)
         record.add(R=R, energy_slope=force)
         if self.kappa:  # without the pull there is no ratio
             record.add(rho=force / pull)

@@ -21,6 +21,17 @@ class Rates:
     ema_decay: float
 
 
+class CarriesNothing:
+    """Of an objective whose players are all that a checkpoint holds."""
+
+    def carried(self) -> dict[str, tuple[Tensor, int]]:
+        """Tensors that go from step to step beside the players: name -> (this rank's stretch, flattened; its start in the whole)."""
+        return {}
+
+    def restore(self, checkpoint) -> None:
+        """Take up what `carried` gave when `checkpoint` was written: `checkpoint.read("carried", name, "state", start, numel)`."""
+
+
 class Record:
     """Sums of the round's measures over its micro-batches, on the device: nothing waits for the host."""
 

@@ -17,6 +17,12 @@ def kl(mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * (1 + logvar - mu.square() - logvar.exp()).mean()
 
 
+def residual(x_hat: Tensor, x: Tensor, box: int) -> Tensor:
+    """x_hat - x in means of boxes of `box` pixels a side, smaller ones where fewer than 8 boxes a side would be left."""
+    box = min(box, max(1, x.shape[-1] // 8))
+    return F.avg_pool2d(x_hat - x, box) if box > 1 else x_hat - x
+
+
 def overshoot(x: Tensor) -> Tensor:
     """Mean over all values of max(|x| - 1, 0)^2: how far images leave [-1, 1]."""
     return F.relu(x.abs() - 1).square().mean()

@@ -29,11 +29,24 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
     if config.network.image_channels not in (1, 3):
         raise HiresError(f"network.image_channels={config.network.image_channels}: wanted 1 or 3")
     system(config.objective).check(config.objective, config.network, config.zero.stage)
+    _check_rows(config, schedule, world_size)
     if kind == "dcgan32":
         if [level.resolution for level in schedule.levels] != [32]:
             raise HiresError(f"network=dcgan32: wanted a schedule of 32 alone, found {[level.resolution for level in schedule.levels]}")
         if world_size > 1:
             raise HiresError(f"network=dcgan32 on {world_size} processes: its batch norm would see a rank's share alone; run one process")
+
+
+def _check_rows(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
+    """Raise HiresError where a system that takes images in groups (vcd: pairs) would have to cut one."""
+    rows = system(config.objective).ROWS
+    for level in schedule.levels:
+        for name, size in (("batch", level.config.batch // world_size), ("micro_batch", level.config.micro_batch)):
+            if size % rows:
+                key = f"schedule.levels.{level.resolution}.{name}={getattr(level.config, name)}"
+                raise HiresError(
+                    f"{key}: objective={config.objective.name} takes a process's images {rows} at a time ({world_size} processes)"
+                )
 
 
 def empty_network(config: TrainConfig, name: str, resolution: int, fading: bool) -> nn.Module:
@@ -78,6 +91,8 @@ class Game:
                 checkpoint.load_optimizer(one, moments=not grows or config.schedule.growth_moments == "keep")
             self.players[name] = one
         self.objective = system(config.objective).Objective(config.objective, config.network.latent, self.players)
+        if checkpoint:
+            self.objective.restore(checkpoint)
 
     def round(self, phase: Phase, images: Tensor, due: bool | None = None) -> dict[str, Tensor]:
         """One step on this rank's uint8 images (B, C, r, r), already in the order of the plan; returns measures on the device."""

@@ -38,6 +38,9 @@ DTYPES = {
 }  # fmt: skip
 
 
+Carried = dict[str, tuple[Tensor, int]]  # an objective's state: name -> (this rank's stretch, its start)
+
+
 class Saver:
     """Writes one run's checkpoints, one at a time. Every method is called by all ranks alike."""
 
@@ -70,14 +73,14 @@ class Saver:
             with suppress(HiresError):  # the error that ends the run is the one to tell
                 self._raise()
 
-    def save(self, players: dict[str, Player], images: int, info: dict) -> Path:
-        """Begin a checkpoint of all players; returns the path it will have as soon as training may go on.
+    def save(self, players: dict[str, Player], images: int, info: dict, carried: Carried | None = None) -> Path:
+        """Begin a checkpoint of all players and of what the objective carries; returns its path as soon as training may go on.
 
         Waits first for a save under way. Raises HiresError where that one failed.
         """
         self.join()
         started = time.perf_counter()
-        data = self._copy(_tensors(players, self._rank))
+        data = self._copy(_tensors(players, self._rank) | _carried(carried or {}))
         steps = {player.name: player.steps() for player in players.values()}
         final = self.folder / state.folder_name(images)
         manifest = {"format": state.FORMAT, "images": images, "world_size": self._size, "steps": steps, **info}
@@ -231,6 +234,10 @@ def _tensors(players: dict[str, Player], rank: int) -> dict[str, Tensor]:
             for buffer, value in player.network.named_buffers():
                 tensors[f"{player.name}/{buffer}/buffer@0"] = value
     return tensors
+
+
+def _carried(carried: Carried) -> dict[str, Tensor]:
+    return {f"carried/{name}/state@{start}": tensor for name, (tensor, start) in carried.items()}
 
 
 def _make_empty(folder: Path) -> None:

@@ -274,7 +274,7 @@ class Trainer:
             "time": time.time(),
             "config": to_dict(self.config),
         }
-        self.saver.save(self.game.players, self.images, info)
+        self.saver.save(self.game.players, self.images, info, self.game.objective.carried())
         self.monitor.restart_clock(self.images)
 
     def _status(self) -> None:
