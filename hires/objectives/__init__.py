@@ -6,16 +6,27 @@
 - `network(config, network settings, player, resolution, fading)`: a player's network, its parameters not yet set
 - `Objective(config, latent, players)`: `batch(x, alpha, draw, latent)` gathers what a round needs, `round(batch, rates, resolution, due,
   micro_batch)` updates every player and returns measures; what is due only every so many steps is due when `every` divides their number;
-  `pictures(averaged networks, x, z, alpha)` is what the grids in RUN/samples show of held-out pictures x and fixed latents z
+  `pictures(averaged networks, x, z, alpha)` is what the grids in RUN/samples show of held-out pictures x and fixed latents z;
+  `carried()` is what goes from step to step beside the players (a replay buffer), {name: (this rank's stretch, its start)}, saved with
+  them and given back to a new Objective by `restore(checkpoint)`; most have none (rounds.CarriesNothing)
 - `LOSSES`: what each player lowers, in a line; `TAKES`: what it reads, images "x", latents "z" or pairs "xz"; `SHAPED_BY`: names of
-  settings that decide the networks; `TERMS`: measures by the player that they tell of; `LINE`: those of a progress line by shown name
+  settings that decide the networks; `ROWS`: images are taken in groups of so many; `TERMS`: measures by the player that they
+  tell of; `LINE`: those of a progress line by shown name
 """
 
 from types import ModuleType
 
-from hires.objectives import divergence_triangle
+from hires.objectives import contrastive_divergence, divergence_triangle, f_ebm, gan, latent_ebm, vcd, vgan
 
-SYSTEMS: dict[str, ModuleType] = {"divergence_triangle": divergence_triangle}
+SYSTEMS: dict[str, ModuleType] = {
+    "divergence_triangle": divergence_triangle,
+    "latent_ebm": latent_ebm,
+    "vgan": vgan,
+    "gan": gan,
+    "vcd": vcd,
+    "f_ebm": f_ebm,
+    "contrastive_divergence": contrastive_divergence,
+}
 
 
 def system(config) -> ModuleType:
