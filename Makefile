@@ -24,7 +24,7 @@ test: $(READY)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/shellcheck .ci/run launch/*.sh slurm/*.sh slurm/preflight slurm/box/*.sh
+	@$(VENV)/bin/shellcheck .ci/run launch/*.sh slurm/*.sh slurm/chain slurm/preflight slurm/box/*.sh
 
 environment: $(READY)
 

@@ -18,8 +18,12 @@ VERBS = {
     "checkpoints": "list a run's checkpoints; `checkpoints verify` reads them whole",
     "evaluate": "measure a run or a bundle against held-out pictures",
     "export": "a run -> a bundle that loads without this project",
-    "sample": "a bundle -> a grid of pictures",
-    "video": "a bundle -> an interpolation clip",
+    "sample": "a bundle -> a grid of pictures, or a folder of them",
+    "reconstruct": "pictures -> codes -> pictures, side by side with their errors",
+    "score": "the energy of each picture of a folder, beside training and held-out pictures",
+    "edit": "pictures + what folder A has more of than folder B",
+    "video": "a bundle -> a clip between seeds, codes or pictures; `video growth`: a run's pictures as they grew",
+    "explore": "a bundle -> a local page to draw, move between pictures and reconstruct your own",
     "slurm": "`slurm status`: how a run and its Slurm job stand",
 }
 
@@ -38,14 +42,17 @@ def main(arguments: list[str] | None = None) -> int:
         overrides[0] = "action=verify"
     if verb == "slurm" and overrides[:1] == ["status"]:
         overrides[0] = "action=status"
+    if verb == "video" and overrides[:1] == ["growth"]:
+        verb, overrides = "video growth", overrides[1:]
+    name = verb.replace(" ", "_")  # of its configuration and its file
     from hires import config as configuration
     from pipelines import DataError
 
     try:
         if "--help" in overrides or "-h" in overrides:
-            print((configuration.CONFIGS / f"{verb}.yaml").read_text())
+            print((configuration.CONFIGS / f"{name}.yaml").read_text())
             return 0
-        return importlib.import_module(f"hires.verbs.{verb}").run(configuration.load(verb, overrides)) or 0
+        return importlib.import_module(f"hires.verbs.{name}").run(configuration.load(name, overrides)) or 0
     except (HiresError, DataError) as error:
         return _fail(verb, str(error))
     except OSError as error:
@@ -61,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(verb: str, text: str) -> int:
-    print(f"hires {verb}: error: {text}".replace(f"error: hires {verb}:", "error:"), file=sys.stderr, flush=True)
+    print(f"hires {verb}: error: {text}".replace(f"error: hires {verb.replace(' ', '_')}:", "error:"), file=sys.stderr, flush=True)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         os._exit(1)  # the other ranks may wait in a collective; torchrun and srun end them when this one fails
     return 1

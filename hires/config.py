@@ -249,6 +249,9 @@ class EvaluateConfig:
     data: str = MISSING  # shards with a held-out split
     measure: str = "swd,reconstruction,diversity"
     images: int = 1000  # samples, and held-out pictures at most
+    labels: int = 0  # labelled training pictures, the first ones; 0 = all of them for probe, 1000 for augmentation
+    epochs: int = 200  # of augmentation's classifiers
+    width: int = 64  # channels of their layers; the paper's 64 takes hours on a core
     out: str = ""  # a JSON file to write as well
 
 

@@ -72,12 +72,13 @@ def look(overrides: list[str], world: World) -> dict:
     """What this process sees by itself: facts in words, and the first problem."""
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     versions = f"python {platform.python_version()}, torch {version('torch')}, deepspeed {version('deepspeed')}"
-    found = {"node": node, "code": code(), "versions": versions, "gpus": "", "data": "", "run": "", "sum": "", "problem": ""}
+    found = {"node": node, "code": code(), "versions": versions, "gpus": "", "data": "", "run": "", "sum": "", "note": "", "problem": ""}
     try:
         config = configuration.load("train", overrides)
         found["run"] = config.run
         found["gpus"] = gpus(world)
         found["data"] = data(config, world)
+        found["note"] = note(config)
     except (HiresError, DataError) as error:
         found["problem"] = str(error)
     except (RuntimeError, OSError) as error:  # a GPU that answers no more, a file server that is away
@@ -105,6 +106,15 @@ def data(config: configuration.TrainConfig, world: World) -> str:
 
     quiet = replace(config, monitor=replace(config.monitor, wandb="off"))
     return f"data {config.data.root} of {Trainer(quiet, world).shards.count('train'):,} pictures"
+
+
+def note(config: configuration.TrainConfig) -> str:
+    """What schedule.nodes_at wants and this job is not: empty where it is, or where nothing is wanted."""
+    here = int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
+    wanted = {nodes for nodes, _ in slurm.chain(config, 1)} if config.schedule.nodes_at else set()
+    if wanted <= {here}:
+        return ""
+    return f"schedule.nodes_at={config.schedule.nodes_at} is not heeded by one job of {here}: slurm/chain submits a job for each"
 
 
 def code() -> str:
@@ -190,6 +200,8 @@ def conclude(everyone: list[dict]) -> str:
         f"{found['gpus']}; hires {found['code']}, {found['versions']}; run {found['run']} at {start.images:,} images; {found['sum']}",
         flush=True,
     )
+    if found["note"]:
+        print(found["note"], flush=True)
     return ""
 
 

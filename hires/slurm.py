@@ -11,8 +11,11 @@ from pathlib import Path
 import sys
 import time
 
+from hires import config as configuration
+from hires.config import TrainConfig
 from hires.errors import HiresError
 from hires.training import state
+from hires.training.schedule import Schedule, parse_images
 
 FAILURES = 10  # a job that fails is requeued at most so often (HIRES_REQUEUES)
 IDLE_STARTS = 5  # starts in a row from the same checkpoint, whatever ended them, after which a job is not started again
@@ -107,6 +110,27 @@ def after_failure(run: Path, status: int, env: Mapping[str, str]) -> tuple[bool,
     return True, f"{failed} at {now:,} images or more, {now - begun:,} beyond its start; failure {record.failures} of at most {limit}"
 
 
+def chain(config: TrainConfig, tasks: int) -> list[tuple[int, int]]:
+    """(nodes, images at its end) of each job that slurm/chain is to submit, with `tasks` processes a node; none for what the run has seen.
+
+    Raises HiresError where schedule.nodes_at is empty, or a batch does not divide over the processes of one of the jobs.
+    """
+    schedule, wanted = Schedule(config.schedule), config.train.max_images
+    end = min(parse_images(wanted, "train.max_images"), schedule.total) if wanted else schedule.total
+    if not schedule.nodes_at:
+        raise HiresError("schedule.nodes_at is empty: wanted levels and numbers of nodes such as 4:1,64:2; for one number take sbatch")
+    jobs: list[tuple[int, int]] = []
+    for level in schedule.levels:
+        nodes = schedule.nodes(level.resolution)
+        if min(level.end, end) <= max(level.start, images(Path(config.run))):
+            continue
+        schedule.check_world(nodes * tasks)
+        if jobs and jobs[-1][0] == nodes:
+            jobs.pop()
+        jobs.append((nodes, min(level.end, end)))
+    return jobs
+
+
 def owner(run: Path) -> str:
     """The Slurm job that holds a run's folder, else the process; empty where nobody does. A dead one's lock may still be there."""
     for lock in run.glob(".running-*"):
@@ -119,10 +143,17 @@ def owner(run: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m hires.slurm STATUS SETTINGS…`, as slurm/job.sh asks after a failure: prints why, returns 0 for a requeue and else 1."""
-    from hires import config as configuration
-
-    again, why = after_failure(Path(configuration.load("train", arguments[1:]).run), int(arguments[0]), os.environ)
+    """What slurm/ asks: `python -m hires.slurm STATUS SETTINGS…` after a failure says why, and returns 0 for a requeue and else 1;
+    `python -m hires.slurm chain TASKS SETTINGS…` says "NODES IMAGES" for each job to submit."""
+    try:
+        if arguments[0] == "chain":
+            jobs = chain(configuration.load("train", arguments[2:]), int(arguments[1]))
+            print("".join(f"{nodes} {end}\n" for nodes, end in jobs), end="")
+            return 0
+        again, why = after_failure(Path(configuration.load("train", arguments[1:]).run), int(arguments[0]), os.environ)
+    except HiresError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(why)
     return 0 if again else 1
 

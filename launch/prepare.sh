@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Make a pyramid of shards on one node, with all its cores. From the project's folder, with the settings of `hires prepare`:
+# Make a pyramid of shards, on one node or on several, with all their cores. From the project's folder, with the settings of `hires prepare`:
 #   sbatch launch/prepare.sh path=celebahq out=data/celebahq resolution=1024 split.holdout=1000
+#   sbatch --array=1-4 launch/prepare.sh path=…                               four nodes, every fourth shard each
 #   bash launch/prepare.sh path=…                                             this machine, no Slurm
-# Stopped or out of time, the job comes back and goes on shard by shard.
+# Stopped or out of time, a job comes back and goes on shard by shard.
 #SBATCH --job-name=prepare
 #SBATCH --nodes=1
 #SBATCH --exclusive
@@ -13,4 +14,6 @@
 #SBATCH --output=logs/%x-%j.log
 
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" && source slurm/job.sh || exit
+# shellcheck disable=SC2153 # Slurm's names
+[[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || set -- "$@" "part=$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN + 1))/$SLURM_ARRAY_TASK_COUNT"
 on_one_node prepare "$@"

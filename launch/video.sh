@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# An interpolation clip of a bundle (hires export makes one), with the settings of `hires video`. From the project's folder:
+# A clip of a bundle (hires export makes one), or of a run as it grew, with the settings of `hires video`. From the project's folder:
 #   sbatch launch/video.sh sampler=bundle out=walk.mp4 seeds=1,5,9
+#   sbatch launch/video.sh growth run=runs/celebahq_1024 out=growth.mp4
 #   bash launch/video.sh sampler=bundle out=walk.mp4                          this machine, no Slurm
 #SBATCH --job-name=video
 #SBATCH --nodes=1

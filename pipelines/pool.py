@@ -24,7 +24,7 @@ def write_shards(job: Job, todo: list[Shard], workers: int, progress: Progress |
 
     Raises DataError as write_shard does, once all workers have stopped, or if one of them was killed.
     """
-    waiting, running, total = deque(todo), set(), job.listing.images
+    waiting, running, total = deque(todo), set(), job.done.value + sum(shard.images for shard in todo)
     if not todo:
         return
     context = multiprocessing.get_context("fork")

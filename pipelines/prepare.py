@@ -1,9 +1,6 @@
 """From a source of pictures to a pyramid of shards: what `hires prepare` does."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-import fcntl
 import json
 import multiprocessing
 import os
@@ -13,6 +10,7 @@ import tempfile
 import time
 from typing import Any
 
+from .claiming import SETTINGS, claim, refuse_other, refuse_unfinished, share, turn
 from .codecs import Codec
 from .errors import DataError
 from .files import LocalFiles
@@ -25,8 +23,7 @@ from .shards import Shards
 from .sources import Source, detect, open_source
 from .writing import WORK, Job, finished_shard, write_whole
 
-SETTINGS = "settings.json"  # in WORK: what an unfinished data set is to become
-HOW = ("path", "out", "on_error", "workers", "licence")  # settings that say how to work, not what comes out
+HOW = ("path", "out", "on_error", "workers", "part", "licence")  # settings that say how to work, not what comes out
 
 
 @dataclass
@@ -46,6 +43,7 @@ class PrepareConfig:
     licence: str = ""  # under which the pictures may be used, for the manifest
     on_error: str = "fail"  # fail | skip: what a bad picture does
     workers: int = 0  # processes; 0: one per core
+    part: str = ""  # 2/4: of four such processes, on any machines, this one makes every fourth shard; the last one to finish completes
 
 
 def prepare(config: PrepareConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -55,6 +53,7 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> dict[str
     picture is decoded once, cropped to its centre square and resized to the top level; the levels below are exact box averages
     (pictures.pyramid).
     The same source and settings give the same bytes whatever the workers, and the same command again continues where it was killed.
+    With part=2/4 it makes every fourth shard; where the others are done too it completes the set, else its status says what is not.
     `progress(done, total)` is called about twice a second. Raises DataError for a bad setting, a bad picture or two with one key
     (on_error=fail), an `out` that holds something else, a full disk.
     """
@@ -69,20 +68,42 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> dict[str
         return report
     if source is None:
         raise DataError(f"path={config.path}: gone, and {out} needs mending from it")
-    with _claim(out, identity):
+    with claim(out, identity, config.part) as own:
         seen = (lambda count: progress(count, None)) if progress else None
-        listing = write_listing(source, out / WORK, config.split, config.images_per_shard, config.on_error, seen)
-        write_whole(out / WORK / SETTINGS, json.dumps(identity))
+        listing = write_listing(source, own, config.split, config.images_per_shard, config.on_error, seen)
+        with turn(out):
+            refuse_unfinished(out, identity)  # another part may have begun meanwhile
+            write_whole(out / WORK / SETTINGS, json.dumps(identity))
         for level in levels:
             (out / str(level)).mkdir(exist_ok=True)
         fork = multiprocessing.get_context("fork")
         job = Job(source, listing, out, levels, identity, config.on_error, fork.Event(), fork.Value("q", 0))
-        todo = [shard for shard in listing.shards if finished_shard(job, shard) is None]
-        job.done.value = listing.images - sum(shard.images for shard in todo)
+        first, step = share(config.part)
+        mine = listing.shards[first - 1 :: step]
+        todo = [shard for shard in mine if finished_shard(job, shard) is None]
+        job.done.value = sum(shard.images for shard in mine) - sum(shard.images for shard in todo)
         write_shards(job, todo, config.workers or len(os.sched_getaffinity(0)), progress)
-        report = finish(job, config.path, config.licence, time.monotonic() - started)
+        with turn(out):  # of two parts that end together one completes
+            report = _complete(config, job, identity, source, time.monotonic() - started)
         listing.remove()
+        if not config.part:
+            for left in (out / WORK).glob("part-*"):  # of parts that were killed
+                shutil.rmtree(left)
         return report
+
+
+def _complete(config: PrepareConfig, job: Job, identity: dict[str, Any], source: Source, seconds: float) -> dict[str, Any]:
+    """The report of the whole where all shards are there, else of a part."""
+    if config.part:
+        lacking = [shard for shard in job.listing.shards if finished_shard(job, shard) is None]
+        if lacking:
+            status = f"part {config.part} is done, {len(lacking)} shards of others are not"
+            return {"status": status, "out": str(job.out), "images": job.done.value, "seconds": round(seconds, 1)}
+        manifest = read_manifest(LocalFiles(job.out)) if (job.out / MANIFEST).exists() else None
+        report = _already_complete(config, job.out, identity, source, manifest)
+        if report:
+            return report
+    return finish(job, config.path, config.licence, seconds)
 
 
 def _open(config: PrepareConfig, manifest: dict | None) -> tuple[str, Source | None]:
@@ -113,6 +134,7 @@ def _check(config: PrepareConfig) -> None:
     if config.resolution:
         levels_up_to(config.resolution)
     Codec(config.codec)
+    share(config.part)
 
 
 def _identity(config: PrepareConfig, kind: str, source: Source | None, manifest: dict | None) -> dict[str, Any]:
@@ -133,7 +155,7 @@ def _already_complete(
     """The report of a finished `out` that is what `config` asks for; None if there is none or a file of it needs mending."""
     if manifest is None:
         return None
-    _refuse_other(out, manifest["settings"], identity, "holds a data set")
+    refuse_other(out, manifest["settings"], identity, "holds a data set")
     if source:
         with tempfile.TemporaryDirectory() as scratch:
             found = fingerprint(source, Path(scratch))
@@ -147,53 +169,3 @@ def _already_complete(
     except (DataError, OSError, ValueError):  # a file was lost or cut short since
         return None
     return {**report, "status": "already complete"}
-
-
-def _refuse_other(out: Path, found: dict, wanted: dict, what: str) -> None:
-    differs = [name for name in wanted if found.get(name) != wanted[name]]
-    if differs:
-        theirs = ", ".join(_setting(name, found.get(name)) for name in differs)
-        ours = ", ".join(_setting(name, wanted[name]) for name in differs)
-        raise DataError(f"{out}: {what} with {theirs}; wanted {ours}: choose another out=, or remove that folder")
-
-
-def _setting(name: str, value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(_setting(f"{name}.{key}", inner) for key, inner in value.items())
-    return f"{name}={value}"
-
-
-@contextmanager
-def _claim(out: Path, identity: dict[str, Any]) -> Iterator[None]:
-    """Makes `out` ours alone while inside; raises DataError if it holds something else or someone else is writing there."""
-    work = out / WORK
-    try:
-        if not work.is_dir() and out.is_dir() and any(out.iterdir()):
-            raise DataError(f"{out}: not empty, and not written by hires prepare; wanted a new or empty folder")
-        work.mkdir(parents=True, exist_ok=True)
-        lock = (work / "lock").open("w")
-    except OSError as error:
-        raise DataError(f"out={out}: cannot be written ({error.strerror})") from error
-    with lock:
-        _lock(lock.fileno(), out)
-        try:
-            if (work / SETTINGS).exists():
-                _refuse_other(out, json.loads((work / SETTINGS).read_text(encoding="utf-8")), identity, "holds an unfinished data set")
-            yield
-        except OSError as error:  # what workers meet is a DataError already
-            raise DataError(f"{out}: cannot be written ({error.strerror or error}); run hires prepare again once mended") from error
-        finally:
-            if not (work / SETTINGS).exists():  # nothing was begun: leave nothing behind
-                shutil.rmtree(work)
-                with suppress(OSError):  # it may hold something, or have been there before
-                    out.rmdir()
-
-
-def _lock(descriptor: int, out: Path) -> None:
-    # Workers share the lock and outlive a killed parent by up to a second: wait for them rather than write into their files.
-    for _ in range(30):
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.1)
-    raise DataError(f"{out}: another hires prepare is writing there; wait for it or choose another out=")

@@ -15,6 +15,7 @@ export HIRES_LOGS=logs/${SLURM_JOB_NAME:-}-${SLURM_JOB_ID:-} # the other ranks' 
 # on_every_gpu train SETTINGS…: hires on every task of the job; without Slurm on every GPU of this machine, or on its processor.
 # Warned of its end (USR1), the job saves and is requeued. Failed, it is requeued where it got further. Cancelled (TERM), it ends.
 on_every_gpu() {
+  if [[ -n ${HIRES_CHAIN:-} ]]; then "${python[@]}" -m hires.slurm chain "$HIRES_CHAIN" "${@:2}"; return; fi # slurm/chain asks
   if [[ -z ${SLURM_JOB_ID:-} ]]; then without_slurm "$@"; return; fi
   local reason setting status=0
   for setting in "$@"; do

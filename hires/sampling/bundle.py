@@ -1,6 +1,8 @@
 """What a run hands over: a folder that loads without this project, checked before it appears."""
 
+from collections.abc import Sequence
 import copy
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -14,61 +16,60 @@ import torch
 from torch import Tensor, nn
 
 from hires.errors import HiresError
-from hires.networks import NetworkConfig
+from hires.networks import Energy, Generator, Inference, NetworkConfig, dcgan32
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, resolutions_up_to
 from hires.sampling import hires_bundle
 from hires.sampling.atomic import in_words
-from hires.sampling.images import save_grid
+from hires.sampling.card import card
+from hires.sampling.formats import write_formats
+from hires.sampling.images import save_grid, to_uint8
 
-PLAYERS = ("generator", "inference", "energy")
+KNOWN = {  # to hires_bundle.py
+    "generator": (Generator, dcgan32.Generator),
+    "inference": (Inference, dcgan32.Inference),
+    "energy": (Energy, dcgan32.Energy),
+}
+PLAYERS = tuple(KNOWN)
 CHECKED_SEEDS = [0, 1, 2]
 PREVIEW_SEEDS = list(range(16))
 
 # Run by a fresh interpreter, isolated (-I) and in another folder; prints what differs.
 CHECK = """
-import importlib.util, sys
+import importlib.util, os, sys
 sys.modules["hires"] = None  # an editable install would still be found: out of reach, whatever the interpreter has installed
 folder, expected, *seeds = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("hires_bundle", folder + "/hires_bundle.py")
 hires_bundle = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(hires_bundle)
+
+def compare(got, want, what):
+    if got.shape != want.shape:
+        sys.exit(f"{what} of seeds {seeds}: shape {tuple(got.shape)}, wanted {tuple(want.shape)}")
+    difference = (got - want).abs().max().item()
+    allowed = 1e-4 * max(1.0, want.abs().max().item())
+    if not difference <= allowed:  # so that NaN fails
+        sys.exit(f"{what} of seeds {seeds} differ by {difference:.3g} from the network's own, allowed {allowed:.3g}")
+
 want = hires_bundle.load_file(expected)
 bundle = hires_bundle.load(folder)
-got = {"images": bundle.sample([int(seed) for seed in seeds])}
-got["mu"], got["logvar"] = bundle.inference(want["images"])
-got["energy"] = bundle.energy(want["images"])
-for name in want:
-    difference = (got[name] - want[name]).abs().max().item()
-    allowed = 1e-4 * max(1.0, want[name].abs().max().item())
-    if not difference <= allowed:  # so that NaN fails
-        sys.exit(f"{name} of seeds {seeds} differ by {difference:.3g} from the network's own, allowed {allowed:.3g}")
-"""
-
-CARD = """# {title}
-
-A generator of {size} pictures, an inference model and an energy, trained together by `hires`.
-
-    import sys; sys.path.insert(0, "this/folder")
-    import hires_bundle                                  # needs torch and safetensors alone
-
-    bundle = hires_bundle.load("this/folder", device="cpu")
-    images = bundle.sample([0, 1, 2])                    # seed n is the same picture in any list
-    mu, logvar = bundle.inference(images.clamp(-1, 1))   # q(z | x) = N(mu, diag exp(logvar))
-    energy = bundle.energy(images.clamp(-1, 1))          # lower is more like the data
-
-| network | takes | gives |
-|---|---|---|
-| `bundle.generator(z)` | (B, {latent}) float, z ~ N(0, I) | (B, {shape}) float, {range} |
-| `bundle.inference(x)` | (B, {shape}) float in [-1, 1] | mu and logvar, (B, {latent}) each |
-| `bundle.energy(x)` | (B, {shape}) float in [-1, 1] | (B,) float, {energy} |
-
-`((images.clamp(-1, 1) + 1) * 127.5).round().byte()` makes bytes of pictures. Weights are fp32; `preview.png` shows seeds 0 to 15.
-
-## Where it comes from
-
-{info}
-
-Licence: inherits the licence of the training data.
+compare(bundle.sample([int(seed) for seed in seeds]), want["images"], "images")
+z, x = bundle.latents([int(seed) for seed in seeds]), want["images"]
+inputs = {"generator": z, "inference": x, "energy": x}
+outputs = {"generator": ["images"], "inference": ["mu", "logvar"], "energy": ["energy"]}
+for name in inputs:
+    networks = {"safetensors": getattr(bundle, name)}
+    if os.path.exists(path := f"{folder}/{name}.onnx"):
+        import onnxruntime
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        feed = session.get_inputs()[0].name
+        networks["onnx"] = lambda batch: [hires_bundle.torch.from_numpy(a) for a in session.run(outputs[name], {feed: batch.numpy()})]
+    if os.path.exists(path := f"{folder}/{name}.pt2"):
+        networks["pt2"] = hires_bundle.torch.export.load(path).module()  # written a moment ago by this very export
+    for form, network in networks.items():
+        for count in (1, len(seeds)):
+            got = network(inputs[name][:count])
+            for output, one in zip(outputs[name], got if isinstance(got, (list, tuple)) else [got]):
+                compare(one, want[output][:count], f"{output} ({form}, {count} at once)")
 """
 
 
@@ -96,20 +97,25 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def write_bundle(out: Path, config: NetworkConfig, resolution: int, networks: dict[str, nn.Module], info: dict) -> Path:
+def write_bundle(
+    out: Path, config: NetworkConfig, resolution: int, networks: dict[str, nn.Module], info: dict, formats: Sequence[str] = ()
+) -> Path:
     """Write the bundle of `networks` (generator, inference, energy; stable at `resolution` pixels) as the new folder `out`, and return it.
 
-    `info` goes into config.json and the model card as it is: data, images_seen, commit, ... The networks may be on any device and in any
-    mode and are left as they are. The folder appears under its name when a process without this project has loaded it and given the same
-    pictures, codes and energies to 1e-4. Raises HiresError if `out` exists, a network is missing, in a fade or of another resolution, the
-    check fails, or the system refuses to write.
+    `info` goes into config.json and the model card: see card.facts. `formats` are other formats to add, from parse_formats. The networks
+    may be on any device and in any mode and are left as they are. The folder appears under its name when a process without this project
+    has loaded it and given the same pictures, codes and energies to 1e-4, in each format. Raises HiresError if `out` exists, a network is
+    missing, in a fade or of another resolution, the check fails, or the system refuses to write.
     """
     out = Path(out)
-    if out.exists():
-        raise HiresError(f"{out}: exists already; a bundle is never written over another, choose a new name")
+    require_new(out)
     if set(networks) != set(PLAYERS):
         raise HiresError(f"{out}: networks {', '.join(sorted(networks)) or 'none'}, a bundle wants {', '.join(PLAYERS)}")
     for name, network in networks.items():
+        if not isinstance(network, KNOWN[name]):
+            raise HiresError(
+                f"{out}: the {name} is of class {type(network).__name__}; a bundle holds networks of the divergence triangle alone"
+            )
         if network.fading or network.resolution != resolution:
             state = "in a fade" if network.fading else "stable"
             raise HiresError(f"{out}: the {name} is {state} at {network.resolution} pixels, a bundle wants it stable at {resolution}")
@@ -118,7 +124,7 @@ def write_bundle(out: Path, config: NetworkConfig, resolution: int, networks: di
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
             folder = Path(temporary) / "bundle"
-            write_files(folder, config, resolution, networks, info, title=out.name)
+            write_files(folder, config, resolution, networks, info, out.name, formats)
             check(folder, networks)
             os.rename(folder, out)
     except OSError as error:
@@ -126,13 +132,27 @@ def write_bundle(out: Path, config: NetworkConfig, resolution: int, networks: di
     return out
 
 
-def write_files(folder: Path, config: NetworkConfig, resolution: int, networks: dict[str, nn.Module], info: dict, title: str) -> None:
+def require_new(out: Path) -> None:
+    """Raises HiresError if there is something at `out`."""
+    if out.exists():
+        raise HiresError(f"{out}: exists already; a bundle is never written over another, choose a new name")
+
+
+def write_files(
+    folder: Path,
+    config: NetworkConfig,
+    resolution: int,
+    networks: dict[str, nn.Module],
+    info: dict,
+    title: str,
+    formats: Sequence[str] = (),
+) -> None:
     """The files of a bundle, unchecked, in a new folder; networks on the CPU, in fp32 and eval mode."""
     folder.mkdir()
-    form = getattr(networks["energy"], "form", "identity")
-    for name in PLAYERS:
+    paths = [folder / f"{name}.safetensors" for name in PLAYERS]
+    for path in paths:
         # not save_file, whose files (safetensors 0.8) nobody but their owner may read
-        (folder / f"{name}.safetensors").write_bytes(save(fold(networks[name])))
+        path.write_bytes(save(fold(networks[path.stem])))
     document = {
         "format": hires_bundle.FORMAT,
         "kind": config.kind,
@@ -141,22 +161,28 @@ def write_files(folder: Path, config: NetworkConfig, resolution: int, networks: 
         "image_channels": config.image_channels,
         "convs": config.convs,
         "widths": {str(r): config.channels(r) for r in resolutions_up_to(resolution)} if config.kind == "growing" else {},
-        "energy_form": form,
+        "energy_form": getattr(networks["energy"], "form", "identity"),
         "info": info,
     }
-    (folder / "config.json").write_text(json.dumps(document, indent=2, default=str) + "\n", encoding="utf-8")
-    shutil.copyfile(hires_bundle.__file__, folder / "hires_bundle.py")
-    save_grid(hires_bundle.load(folder).sample(PREVIEW_SEEDS), folder / "preview.png", columns=4)
-    card = CARD.format(
-        title=title,
-        size=f"{resolution}x{resolution}",
-        latent=config.latent,
-        shape=f"{config.image_channels}, {resolution}, {resolution}",
-        range="in (-1, 1)" if config.kind == "dcgan32" else "about [-1, 1], not clamped",
-        energy="above 0" if form == "softplus" else "of any sign",
-        info="\n".join(f"- {key.replace('_', ' ')}: {value}" for key, value in info.items()) or "Not recorded.",
-    )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    _write_json(folder / "config.json", document)
+    paths.append(Path(shutil.copyfile(hires_bundle.__file__, folder / "hires_bundle.py")))
+    bundle = hires_bundle.load(folder)
+    paths += write_formats(folder, bundle, list(formats))
+    document["sha256"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    document["seed_pictures_sha256"] = picture_hashes(bundle, CHECKED_SEEDS)
+    _write_json(folder / "config.json", document)
+    (folder / "README.md").write_text(card(document, title, list(formats)), encoding="utf-8")
+    save_grid(bundle.sample(PREVIEW_SEEDS), folder / "preview.png", columns=4)
+
+
+def picture_hashes(bundle: hires_bundle.Bundle, seeds: list[int]) -> dict[str, str]:
+    """The sha256 of each seed's picture as bytes, row by row (H, W, C), all seeds in one call of `bundle.sample`."""
+    pictures = to_uint8(bundle.sample(seeds)).permute(0, 2, 3, 1).contiguous().numpy()
+    return {str(seed): hashlib.sha256(picture).hexdigest() for seed, picture in zip(seeds, pictures, strict=True)}
+
+
+def _write_json(path: Path, document: dict) -> None:
+    path.write_text(json.dumps(document, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 @torch.no_grad()

@@ -1,17 +1,24 @@
-"""From float images to bytes, and grids of them as PNG."""
+"""From float images to bytes: grids of them as PNG, and folders of PNG files."""
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 import math
+import os
 from pathlib import Path
+import shutil
 
 from PIL import Image
 import torch
 from torch import Tensor
 
 from hires.errors import HiresError
-from hires.sampling.atomic import whole_file
+from hires.sampling.atomic import in_words, whole_file
 from pipelines.torchvision_cpu import torchvision
 
 READABLE = 64  # smallest side of a grid's cell in pixels
+AHEAD = 64  # pictures that wait to be encoded, at most
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -37,3 +44,53 @@ def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> N
     grid = torchvision.utils.make_grid(cells, nrow=columns or math.ceil(math.sqrt(len(cells))), padding=2)
     with whole_file(Path(path)) as part:
         Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()).save(part, format="PNG")
+
+
+def check_png(key: str, name: str) -> None:
+    """Raise HiresError unless the setting `key` names a .png file."""
+    if Path(name).suffix.lower() != ".png":
+        raise HiresError(f"{key}={name}: wanted the name of a .png file")
+
+
+def save_each(pictures: Iterable[tuple[Path, Tensor]]) -> int:
+    """Write each picture (C, H, W), float in [-1, 1], C 1 or 3, as the PNG file beside it, and return how many there were.
+
+    Threads encode while `pictures` makes the next ones, which waits when 64 are ahead. What it raises goes through; raises OSError where
+    the system refuses to write.
+    """
+    count, waiting = 0, deque()
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        for path, picture in pictures:
+            waiting.append(pool.submit(_save, path, to_uint8(picture[None])[0].cpu()))
+            count += 1
+            while len(waiting) > AHEAD:
+                waiting.popleft().result()
+        for each in waiting:
+            each.result()
+    return count
+
+
+def _save(path: Path, picture: Tensor) -> None:
+    pixels = picture[0].numpy() if len(picture) == 1 else picture.permute(1, 2, 0).contiguous().numpy()
+    Image.fromarray(pixels).save(path, format="PNG")
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to write to, renamed to `path` when the block ends and removed when it raises.
+
+    Raises HiresError where `path` exists already, unless as an empty folder, and where the system refuses (full disk, no permission).
+    """
+    path = Path(path)
+    full = Path(os.path.abspath(path))
+    part = full.with_name(f".{full.name}.{os.getpid()}.part")
+    try:
+        if full.exists() and not (full.is_dir() and not any(full.iterdir())):
+            raise HiresError(f"{path}: exists already; wanted a new folder, which is never written over another")
+        part.mkdir(parents=True)
+        yield part
+        os.rename(part, full)
+    except OSError as error:
+        raise HiresError(f"{path}: not written: {in_words(error)}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # gone after the renaming

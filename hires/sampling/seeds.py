@@ -1,26 +1,54 @@
-"""Seeds as a person writes them."""
+"""What a person writes in the command: seeds, a bundle, a device."""
 
 import re
 
+import torch
+
 from hires.errors import HiresError
+
+MOST = 1_000_000  # seeds in one command
+LARGEST = 2**63 - 1  # seed that torch takes
 
 
 def parse_seeds(text: str) -> list[int]:
-    """'0-63' or '1,5,9' or both, as a list; raises HiresError for anything else."""
+    """'0-63' or '1,5,9' or both, as a list; raises HiresError for anything else, more than a million seeds, or one of 2^63 and above."""
     seeds: list[int] = []
     for part in str(text).split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise HiresError(f"seeds={text}: wanted numbers and ranges such as 0-63 or 1,5,9")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last > LARGEST or len(seeds) + last - first >= MOST:
+            raise HiresError(f"seeds={text}: wanted at most {MOST:,} seeds, each below 2^63")
+        seeds += range(first, last + 1)
     return seeds
 
 
-def open_bundle(folder: str):
-    """The bundle in a folder; raises HiresError in one line where it is missing, damaged or of another version."""
+def parse_device(text: str) -> torch.device:
+    """'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'; raises HiresError for anything else, or a GPU that is not there.
+
+    On a GPU convolutions are kept in fp32 from here on: TF32, the default there, would change pictures by more than rounding.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise HiresError(f"device={text}: wanted auto, cpu, cuda or cuda:N")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "cpu" or (text == "auto" and not there):
+        return torch.device("cpu")
+    number = int(text.partition(":")[2] or 0)
+    if number >= there:
+        raise HiresError(f"device={text}: torch finds {there} GPUs here; wanted cpu, or one that is there")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda", number)
+
+
+def open_bundle(folder: str, device: str = "cpu"):
+    """The bundle in a folder, on a device as `parse_device` reads it; raises HiresError in one line where it is missing, damaged or of
+    another version.
+    """
     from hires.sampling import hires_bundle
 
+    on = parse_device(device)
     try:
-        return hires_bundle.load(folder)
+        return hires_bundle.load(folder, on)
     except (FileNotFoundError, ValueError) as error:
         raise HiresError(f"sampler={folder}: {error}") from error

@@ -30,6 +30,9 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
         raise HiresError(f"network.image_channels={config.network.image_channels}: wanted 1 or 3")
     system(config.objective).check(config.objective, config.network, config.zero.stage)
     _check_rows(config, schedule, world_size)
+    if "energy" in vars(config.objective) and config.objective.energy == "softplus" and config.train.precision == "bf16":
+        # DeepSpeed leaves the singular vectors in fp32 beside bf16 weights, which the power iteration cannot multiply
+        raise HiresError("objective.energy=softplus with train.precision=bf16: spectral normalisation wants train.precision=fp32")
     if kind == "dcgan32":
         if [level.resolution for level in schedule.levels] != [32]:
             raise HiresError(f"network=dcgan32: wanted a schedule of 32 alone, found {[level.resolution for level in schedule.levels]}")

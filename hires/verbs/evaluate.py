@@ -9,16 +9,19 @@ import torch
 
 from hires.config import EvaluateConfig
 from hires.errors import HiresError
+from hires.evaluation import labelled
 from hires.evaluation.diversity import diversity
 from hires.evaluation.reconstruction import reconstruction_mse
 from hires.evaluation.swd import band_statistics, real_floor, sliced_wasserstein
 from hires.networks.growing import fade_images
+from hires.networks.transition import markov_chain
 from hires.sampling import from_run
 from hires.sampling.hires_bundle import latents
 from hires.sampling.seeds import open_bundle
 from pipelines import Loader, Shards
 
-MEASURES = ("swd", "reconstruction", "diversity")
+LABELLED = ("probe", "augmentation")  # of data with labels (docs/vgan.md)
+MEASURES = ("swd", "reconstruction", "diversity", *LABELLED)
 BATCH = 50
 
 
@@ -31,6 +34,8 @@ def run(config: EvaluateConfig) -> int:
     if bool(config.run) == bool(config.sampler):
         raise HiresError("give either run=… or sampler=…")
     generate, encode, latent, resolution, alpha, name = _open(config)
+    if "reconstruction" in wanted and encode is None:
+        raise HiresError(f"measure=reconstruction: {name} has no inference model; say measure=swd,diversity")
     shards = Shards.open(config.data)
     shards.require_level(resolution)
     if shards.count("holdout") < 2:
@@ -56,6 +61,8 @@ def run(config: EvaluateConfig) -> int:
         result["diversity"] = diversity(samples, real)
     if "reconstruction" in wanted:
         result["reconstruction_mse"] = reconstruction_mse(generate, encode, real, BATCH)
+    if set(LABELLED) & set(wanted):
+        result |= _labelled(config, wanted, shards)
     table = Table("measure", "value", title=f"{name} at {resolution}x{resolution}, {count} held-out pictures of {config.data}")
     for key, value in list(result.items())[4:]:
         table.add_row(key, _shown(value))
@@ -71,9 +78,28 @@ def _open(config: EvaluateConfig):
         bundle = open_bundle(config.sampler)
         return bundle.generator, lambda x: bundle.inference(x)[0], bundle.latent, bundle.resolution, 1.0, config.sampler
     loaded = from_run.load(config.run)
-    G, I, alpha = loaded.networks["generator"], loaded.networks["inference"], loaded.alpha  # noqa: E741 - the papers' name
+    G, I, alpha = loaded.networks["generator"], loaded.networks.get("inference"), loaded.alpha  # noqa: E741 - the papers' name
     name = f"{config.run} ({loaded.images:,} images)"
-    return lambda z: G(z, alpha), lambda x: I(x, alpha)[0], loaded.config.network.latent, loaded.resolution, alpha, name
+    encode = (lambda x: I(x, alpha)[0]) if I else None
+    return lambda z: G(z, alpha), encode, loaded.config.network.latent, loaded.resolution, alpha, name
+
+
+def _labelled(config: EvaluateConfig, wanted: list[str], shards: Shards) -> dict:
+    """The measures that need labels, of a run's energy and of its transition operator."""
+    if not config.run:
+        raise HiresError("measure=probe and augmentation look into a run's networks: give run=…, not sampler=…")
+    loaded = from_run.load(config.run)
+    networks, alpha, result = loaded.networks, loaded.alpha, {}
+    common = shards, loaded.resolution, alpha, config.labels, config.images
+    if "probe" in wanted:
+        result |= labelled.probe(lambda x: networks["energy"].features(x, alpha), *common)
+    if "augmentation" in wanted:
+        name = loaded.config.objective.name
+        if name != "vcd":
+            raise HiresError(f"measure=augmentation: {config.run} is of objective={name}, wanted vcd: that has transitions")
+        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
+        result |= labelled.augmentation(lambda x, noise: markov_chain(I, G, x, 1, noise, alpha)[:, 1], *common, config.epochs, config.width)
+    return result
 
 
 def _pictures(shards: Shards, resolution: int, split: str, count: int, alpha: float) -> torch.Tensor:

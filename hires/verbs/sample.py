@@ -1,13 +1,39 @@
 """`hires sample`."""
 
+from pathlib import Path
+
 from hires.config import SampleConfig
-from hires.sampling.images import save_grid
+from hires.errors import HiresError
+from hires.sampling import choosing, langevin
+from hires.sampling.drawing import draw
 from hires.sampling.seeds import open_bundle, parse_seeds
+from hires.sampling.writing import Written, write_folder, write_grid
+
+TOLD = 64  # seeds that are told with their energies
 
 
 def run(config: SampleConfig) -> int:
-    """Write a grid of a bundle's pictures; seed n is the same picture in any grid."""
-    seeds = parse_seeds(config.seeds)
-    save_grid(open_bundle(config.sampler).sample(seeds), config.out)
-    print(f"{config.out}: {len(seeds)} pictures")
+    """Write a grid of a bundle's pictures, or a folder of numbered PNG files; seed n is the same picture in any of them."""
+    suffix = "" if config.out.endswith("/") else Path(config.out).suffix
+    if suffix.lower() not in ("", ".png"):
+        raise HiresError(f"out={config.out}: wanted a .png file for a grid, or a folder for PNG files, written folder/")
+    choosing.check_truncation(config.truncation)
+    choosing.check_top(config.top_by, config.keep)
+    langevin.check(config.langevin)
+    seeds = list(dict.fromkeys(parse_seeds(config.seeds)))  # one picture a seed
+    drawn = draw(open_bundle(config.sampler, config.device), seeds, config.truncation, config.langevin, bool(config.top_by))
+    written = (write_grid if suffix else write_folder)(config.out, drawn, config.top_by, config.keep)
+    _tell(config, written)
     return 0
+
+
+def _tell(config: SampleConfig, written: Written) -> None:
+    energies, before = written.energies, written.before
+    if config.langevin.steps:
+        lower = int((energies < before).sum())
+        print(f"refined: mean energy {before.mean():.4f} -> {energies.mean():.4f}, lower for {lower} of {len(energies)} pictures")
+    if config.top_by:
+        print(f"energy of all {len(energies)}: {energies.min():.4f} to {energies.max():.4f}, mean {energies.mean():.4f}; lowest first:")
+        told = [f"{written.seeds[i]} ({energies[i]:.4f})" for i in written.kept[:TOLD]]
+        print("seed (energy): " + ", ".join(told) + " …" * (len(written.kept) > TOLD))
+    print(f"{config.out}: {len(written.kept)} pictures")

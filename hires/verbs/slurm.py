@@ -73,8 +73,10 @@ def progress(folder: Path) -> dict[str, str]:
     lines = {"images": f"{images:,} of {end:,}, {level.resolution}x{level.resolution}{fading}", "speed": f"{speed:.2f} s/kimg"}
     if images >= end:
         return lines | {"ETA": "done"}
+    if "eta_seconds" in last:
+        return lines | {"ETA": duration(last["eta_seconds"])}
     here = duration((min(level.end, end) - images) * speed / 1000)
-    return lines | {"ETA": here if level.end >= end else f"{here} to this level's end; later ones take longer an image, see the log"}
+    return lines | {"ETA": here if level.end >= end else f"{here} to this level's end; with train.preflight=true also to the run's"}
 
 
 def last_status(file: Path) -> dict | None:

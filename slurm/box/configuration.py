@@ -114,7 +114,7 @@ def write(box: Box, user: str, plugins: str, version: tuple[int, int]) -> None:
         f"SlurmctldPort={box.port}",
         f"SlurmUser={user}",
         f"SlurmdUser={user}",
-        f"AuthInfo=socket={box.folder}/munge.socket,cred_expire=5",  # a requeued job waits cred_expire; the default is 120 s
+        f"AuthInfo=socket={box.folder}/munge.socket,cred_expire=5",  # a requeued job waits cred_expire, 5 s at least; the default is 120 s
         f"StateSaveLocation={box.folder}/state",
         f"SlurmdSpoolDir={box.folder}/spool/%n",
         f"SlurmctldPidFile={box.folder}/spool/slurmctld.pid",

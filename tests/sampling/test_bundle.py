@@ -100,8 +100,8 @@ def test_the_folder_holds_what_is_promised(whole):
     assert config["resolution"] == 8
     assert config["info"] == INFO
     card = (whole / "README.md").read_text()
-    assert "- images seen: 12000000" in card
-    assert "inherits the licence of the training data" in card
+    assert "- images seen: 12,000,000" in card
+    assert "licence of the training data is not recorded" in card
     assert "{" not in card
 
 
@@ -178,6 +178,8 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
         write_bundle(tmp_path / "b", config, 4, {"generator": networks["generator"]}, INFO)
     with pytest.raises(HiresError, match="in a fade"):
         write_bundle(tmp_path / "b", config, 8, {name: nets.build(config, name, 8, fading=True) for name in networks}, INFO)
+    with pytest.raises(HiresError, match="the energy is of class Inference; a bundle holds networks of the divergence triangle alone"):
+        write_bundle(tmp_path / "b", config, 4, networks | {"energy": networks["inference"]}, INFO)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hires.errors import HiresError
-from hires.sampling.images import enlarge, save_grid, to_uint8
+from hires.sampling.images import enlarge, save_each, save_grid, to_uint8, whole_folder
 
 
 def test_to_uint8_clamps_and_rounds_to_the_nearest():
@@ -57,3 +57,44 @@ def test_a_failure_keeps_the_file_that_was_there(tmp_path, monkeypatch):
         save_grid(torch.ones(1, 3, 4, 4), tmp_path / "grid.png")
     assert (tmp_path / "grid.png").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+
+
+def test_each_picture_is_a_file_of_its_bytes(tmp_path):
+    pictures = torch.rand(200, 3, 5, 4, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2  # more than wait at once
+    assert save_each((tmp_path / f"{i}.png", picture) for i, picture in enumerate(pictures)) == 200
+    for i in (0, 77, 199):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / f"{i}.png")), to_uint8(pictures)[i].permute(1, 2, 0).numpy())
+    save_each([(tmp_path / "grey.png", pictures[0, :1])])
+    assert Image.open(tmp_path / "grey.png").mode == "L"
+
+
+def test_what_makes_pictures_may_fail(tmp_path):
+    def pictures():
+        yield tmp_path / "a.png", torch.zeros(3, 4, 4)
+        raise HiresError("no more")
+
+    with pytest.raises(HiresError, match="no more"), whole_folder(tmp_path / "out"):
+        save_each(pictures())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path):
+    with whole_folder(tmp_path / "deep" / "out") as folder:
+        (folder / "a").write_text("a")
+        assert not (tmp_path / "deep" / "out").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+    assert (tmp_path / "deep" / "out" / "a").read_text() == "a"
+    (tmp_path / "empty").mkdir()
+    with whole_folder(tmp_path / "empty") as folder:
+        (folder / "a").write_text("a")
+    assert (tmp_path / "empty" / "a").exists()
+
+
+def test_a_folder_with_something_in_it_is_left_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    monkeypatch.chdir(tmp_path / "out")
+    for path in (tmp_path / "out", ".", tmp_path / "out" / "mine"):
+        with pytest.raises(HiresError, match="exists already"), whole_folder(path):
+            raise AssertionError("nothing is begun")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]

@@ -1,4 +1,7 @@
-"""The cluster in a box: it is a real Slurm with nodes and GPUs, jobs come back as they should, and nothing stays behind."""
+"""The cluster in a box: it is a real Slurm with nodes and GPUs, jobs come back, and nothing stays behind.
+
+Preemption and nodes without power: tests/slurm/test_jobs.py, with jobs that train.
+"""
 
 import json
 import os
@@ -70,32 +73,6 @@ def test_requeued_job_runs_again(cluster):
     assert "run 0" in cluster.output(number)
 
 
-def test_high_partition_preempts_low(cluster):
-    """The job in `low` is warned by its own --signal, waits in the queue while the other runs, and comes back."""
-    cluster.run("scontrol", "update", "PartitionName=low", "GraceTime=1")
-    low = cluster.submit("--nodes=2", "--exclusive", "--requeue", "--signal=B:USR1@60", cluster.script(WAITS))
-    cluster.wait(low, "RUNNING")
-    cluster.until(lambda: "run 0" in cluster.output(low))
-    high = cluster.submit("--partition=high", "--nodes=2", "--exclusive", cluster.script("srun --nodes=2 true\n"))
-    cluster.wait(high, "COMPLETED")
-    cluster.wait(low, "RUNNING", restarts=1)
-    cluster.until(lambda: "run 1" in cluster.output(low))
-    assert "warned" in cluster.output(low).partition("run 1")[0]
-
-
-def test_job_of_a_dead_node_comes_back_on_the_other(cluster):
-    """A power failure: Slurm notices, requeues, and takes the node back when it is on again."""
-    number = cluster.submit("--requeue", cluster.script(WAITS))
-    dead = cluster.wait(number, "RUNNING")["BatchHost"]
-    cluster.until(lambda: f"run 0 on {dead}" in cluster.output(number))
-    cluster.node("off", dead)
-    back = cluster.wait(number, "RUNNING", restarts=1)["BatchHost"]
-    assert {dead, back} == {"n1", "n2"}
-    assert cluster.nodes()[dead] == "down*"
-    cluster.node("on", dead)
-    cluster.until(lambda: cluster.nodes()[dead] == "idle")
-
-
 @pytest.mark.parametrize("kind", ["namespaces", "ports"])
 def test_down_leaves_nothing(fresh, cluster, kind):
     """With a job running; also after the daemons were killed, which the next `up` clears away. Another cluster goes on undisturbed."""
@@ -152,13 +129,14 @@ def test_wrong_command_is_told(words, said):
 def test_a_machine_that_cannot_have_it_is_told(tmp_path):
     """Neither Slurm nor apt: one line and status 3, for which the tests are skipped."""
     shutil.copytree(ROOT / "slurm", tmp_path / "slurm")  # away from packages that are already unpacked
-    code = "import box.packages as p; p.SYSTEM = ''; from box.commands import main; raise SystemExit(main(['up', 'folder=/tmp/x/y'], ''))"
+    folder = f"/tmp/hires-test-{os.getpid()}-never"
+    code = f"import box.packages as p; p.SYSTEM = ''; from box.commands import main; raise SystemExit(main(['up', 'folder={folder}'], ''))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "slurm", env={"PATH": ""}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1].endswith("its packages are fetched on Debian and Ubuntu alone: no apt-get here")
-    assert not Path("/tmp/x").exists()
+    assert not Path(folder).exists()
 
 
 def call(*words: str) -> subprocess.CompletedProcess:

@@ -12,11 +12,13 @@ import shutil
 import signal
 import subprocess
 
+from omegaconf import OmegaConf
 import pytest
 import torch
 
 from hires import slurm
 from hires.training import state
+from pipelines import PrepareConfig, prepare
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -41,12 +43,16 @@ class Project:
         (folder / "logs").mkdir()
         self.env = cluster.env | {"HIRES_GPUS": "0"}  # the cluster's GPUs are none to torch
 
-    def sbatch(self, *words: object) -> int:
-        """A job's number."""
-        command = ["sbatch", "--parsable", *map(str, words)]
+    def call(self, *words: object) -> str:
+        """What a command that a user types in the folder prints."""
+        command = list(map(str, words))
         done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
-        return int(done.stdout)
+        return done.stdout
+
+    def sbatch(self, *words: object) -> int:
+        """A job's number."""
+        return int(self.call("sbatch", "--parsable", *words))
 
     def train(self, run: str, *settings: str, nodes: int = 2, options: tuple[str, ...] = ()) -> int:
         """Submit the launch script itself, with one process a node on the digits."""
@@ -130,12 +136,23 @@ def distance(a: Path, b: Path, images: int) -> float:
     return max((left[key] - right[key]).abs().max().item() for key in left)
 
 
+def waits_for(process: int, number: int) -> bool:
+    """Whether a stopped process has been sent a signal."""
+    sent = re.search(r"^ShdPnd:\s*(\w+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)[1]
+    return bool(int(sent, 16) >> (number - 1) & 1)
+
+
 def test_warned_and_preempted(project, undisturbed):
     """Each time one agreed checkpoint, a requeue and a resume: at the end of its time, by a signal to its processes, for a job of more
     priority; and the end is bit for bit that of the undisturbed run."""
     job, cluster = project.train("warned"), project.cluster
     project.until_it_trains(job, 0)
-    cluster.run("scancel", "--signal=USR1", "--batch", job)  # what --signal=B:USR1@300 does 300 s before the time limit
+    held = project.trainer(job, 1)
+    os.kill(held, signal.SIGSTOP)  # so that the run does not end before Slurm looks at its clock, twice a minute
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    project.until(job, lambda: waits_for(held, signal.SIGUSR1))
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=UNLIMITED")
+    os.kill(held, signal.SIGCONT)
     project.until_it_trains(job, 1)
     cluster.run("scancel", "--signal=USR1", job)
     project.until_it_trains(job, 2)
@@ -161,6 +178,7 @@ def test_killed_hung_and_without_power(project, undisturbed):
     cluster.node("off", nodes[1])
     project.until_it_saves(job, 3)
     assert nodes[1] not in cluster.run("scontrol", "show", "hostnames", cluster.job(job)["NodeList"]).split()
+    assert cluster.nodes()[nodes[1]] == "down*"
     cluster.node("on", nodes[1])
     project.finish(job, restarts=3)
     same_bits(undisturbed, project.run("failing"))
@@ -177,21 +195,22 @@ def test_second_submission_is_refused_and_scancel_cancels(project, hires):
     assert cluster.job(second)["Restarts"] == "0"
     assert re.search(f"already being trained by process .* \\(Slurm job {first}\\)", project.log(second))
     assert re.search(f"is being trained by job {first}; not requeued", project.log(second))
+    project.until_it_saves(first, 0)
     said = hires("slurm", "status", f"run={project.run('twice')}", **project.env).stdout
-    assert re.search(rf"^job +{first} \(celebahq_1024\), RUNNING on n\d for ", said, re.MULTILINE), said
+    wanted = [
+        rf"job +{first} \(celebahq_1024\), RUNNING on n\d for 00:\d\d:\d\d of 1-00:00:00",
+        r"restarts +0, 0 of them after failures; the last start at 0 images, 1 processes on n\d",
+        rf"log +logs/celebahq_1024-{first}.log",
+        r"images +[\d,]+ of 103,360, 4x4",
+        r"speed +[\d.]+ s/kimg",
+        r"ETA +\d.* to this level",
+        r"checkpoint +\S*/images-\d{12}, \d+s old",
+    ]
+    assert [line for line in wanted if not re.search(rf"^{line}", said, re.MULTILINE)] == [], said
     cluster.run("scancel", first)
     job = cluster.wait(first, "CANCELLED", seconds=PATIENCE)
     assert job["Restarts"] == "0"
     assert "back into the queue" not in cluster.output(first)
-
-
-def test_job_that_gets_nowhere_is_not_requeued(project):
-    """A trainer that dies before it saved anything would die again."""
-    job = project.train("nowhere", LASTING, "train.checkpoint_every=100k", nodes=1)
-    project.until_it_trains(job, 0)
-    os.kill(project.trainer(job, 0), signal.SIGKILL)
-    assert project.cluster.wait(job, "FAILED", seconds=PATIENCE)["Restarts"] == "0"
-    assert "failed with status 137 without a new checkpoint (still 0 images), and would fail again; not requeued" in project.log(job)
 
 
 @pytest.mark.parametrize(
@@ -209,12 +228,14 @@ def test_bad_setting_fails_at_once(project, setting, said):
 
 
 def test_another_number_of_nodes_at_each_level(project, undisturbed):
-    """A chain of jobs, each for one level with nodes of its own: begun on two, then one, then four. The parameters agree with those of the
-    run that had two all the time to the tolerance of docs/resuming.md."""
+    """slurm/chain: a job for each number of nodes, here for a run begun on two, then one, then four. The parameters agree with those of
+    the run that had two all the time to the tolerance of docs/resuming.md."""
     mine = project.run("chain") / "checkpoints"
     shutil.copytree(undisturbed / "checkpoints" / state.folder_name(EARLY), mine / state.folder_name(EARLY))
-    one = project.train("chain", f"train.max_images={GROWN}", nodes=1)
-    four = project.train("chain", f"train.max_images={LATER}", nodes=4, options=(f"--dependency=afterok:{one}",))
+    settings = (*project.settings, "run=runs/chain", "schedule.nodes_at=4:1,8:4", f"train.max_images={LATER}")
+    said = project.call("slurm/chain", "--ntasks-per-node=1", LAUNCH, *settings)
+    one, four = map(int, re.findall(r"^job (\d+): up to", said, re.MULTILINE))
+    assert said.splitlines() == [f"job {one}: up to 480 images on 1 node", f"job {four}: up to 640 images on 4 nodes, after job {one}"]
     project.finish(one, restarts=0)
     project.finish(four, restarts=0)
     assert "1 process on 1 node" in project.log(one) and "4 processes on 4 nodes" in project.log(four)
@@ -222,16 +243,36 @@ def test_another_number_of_nodes_at_each_level(project, undisturbed):
         assert distance(undisturbed, project.run("chain"), images) < 1e-5
 
 
-def test_array_of_seeds(project):
-    """A run for each task, named and seeded by its number; the task that is warned comes back alone, and each ends."""
-    cluster, number = project.cluster, "${oc.env:SLURM_ARRAY_TASK_ID}"
-    settings = (f"train.seed={number}", "train.max_images=1600")
-    job = project.train(f"seed-{number}", *settings, nodes=1, options=("--array=1-2",))
-    project.until_it_trains(f"{job}_1", 0)
-    cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_1")
-    project.finish(f"{job}_1", restarts=1)
+def test_array_of_parts_of_a_data_set(project):
+    """Each task makes every second shard; the last to end completes, and the bytes are those of one process."""
+    settings = ("source=digits", "resolution=8", "images_per_shard=100", "workers=1")
+    job = project.sbatch("--array=1-2", "launch/prepare.sh", *settings, "out=data/array")
+    project.finish(f"{job}_1", restarts=0)
     project.finish(f"{job}_2", restarts=0)
-    assert distance(project.run("seed-1"), project.run("seed-2"), 1600) > 1e-3
+    prepare(PrepareConfig(source="digits", resolution=8, images_per_shard=100, workers=1, out=str(project.folder / "data/alone")))
+    array, alone = (json.loads((project.folder / f"data/{name}/manifest.json").read_text()) for name in ("array", "alone"))
+    assert array == alone and len(array["shards"]["train"]) == 18
+
+
+def test_array_of_seeds(project):
+    """A run for each task, named and seeded by its number; each goes its own way: the task that is warned comes back and ends; the one
+    whose trainer dies before it saved anything would die again, and does not."""
+    cluster, number = project.cluster, "${oc.env:SLURM_ARRAY_TASK_ID}"
+    settings = (f"train.seed={number}", "train.checkpoint_every=100k")
+    job = project.train(f"seed-{number}", *settings, nodes=1, options=("--array=1-2",))
+    for task in (1, 2):
+        project.until_it_trains(f"{job}_{task}", 0)
+        os.kill(project.trainer(int(cluster.job(f"{job}_{task}")["JobId"]), 0), signal.SIGSTOP)  # until its turn
+    one, two = (int(cluster.job(f"{job}_{task}")["JobId"]) for task in (1, 2))
+    os.kill(project.trainer(two, 0), signal.SIGKILL)
+    assert cluster.wait(f"{job}_2", "FAILED", seconds=PATIENCE)["Restarts"] == "0"
+    why = "failed with status 137 without a new checkpoint (still 0 images), and would fail again; not requeued"
+    assert why in project.log(f"{job}_2")
+    cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_1")
+    os.kill(project.trainer(one, 0), signal.SIGCONT)
+    project.finish(f"{job}_1", restarts=1)
+    seeds = [OmegaConf.load(project.run(f"seed-{task}") / "config.yaml").train.seed for task in (1, 2)]
+    assert seeds == [1, 2]
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "launch").glob("*.sh") if "#SBATCH" in path.read_text()))

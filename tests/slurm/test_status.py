@@ -30,8 +30,8 @@ def run(tmp_path) -> Path:
     return folder
 
 
-def at(run: Path, images: int, resolution: int, alpha: float) -> None:
-    record = {"images": images, "resolution": resolution, "alpha": alpha, "seconds_per_kimg": 500.0}
+def at(run: Path, images: int, resolution: int, alpha: float, **more: int) -> None:
+    record = {"images": images, "resolution": resolution, "alpha": alpha, "seconds_per_kimg": 500.0, **more}
     event = {"images": images, "rollback": 1, "why": "no status"}
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (record, event)) + '{"images": 99')
 
@@ -68,9 +68,11 @@ def test_without_slurm_and_without_a_job(run, capsys, monkeypatch):
 
 
 def test_time_left_is_not_guessed_beyond_the_level(run, capsys):
-    """A higher level's speed is not known here."""
+    """A higher level's speed is not known where the trainer measured none."""
     at(run, 320, 4, 1.0)
-    assert status(run, capsys)["ETA"].startswith("2m 40s to this level's end; later ones take longer")
+    assert status(run, capsys)["ETA"].startswith("2m 40s to this level's end; with train.preflight=true")
+    at(run, 320, 4, 1.0, eta_seconds=3900)
+    assert status(run, capsys)["ETA"] == "1h 05m"
     at(run, 1920, 8, 1.0)
     assert status(run, capsys)["ETA"] == "done"
 

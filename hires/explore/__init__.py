@@ -1,0 +1,1 @@
+"""A local page to explore a bundle: draw, choose, move between, reconstruct, sort by energy, download."""

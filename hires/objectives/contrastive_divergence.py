@@ -1,0 +1,142 @@
+"""Contrastive divergence: an energy-based model alone, by maximum likelihood with Langevin chains that go on; the baseline of f-EBM.
+
+    energy     L_theta = E_p U(x) - E_q U(x_q) + lambda_U (E_p U^2 + E_q U^2)
+
+x real (faded while growing) with a little noise, x_q from the chains (replay.py). Means over batch and ranks; the chains' pictures come
+without gradient.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from hires import networks
+from hires.errors import HiresError, NotFinite
+from hires.networks import NetworkConfig
+from hires.objectives import replay
+from hires.objectives.replay import Chains, ChainsConfig
+from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record
+
+PLAYERS = ("energy",)
+LOSSES = {"energy": "E U(x) − E U(x̃) + λ_U (E U(x)² + E U(x̃)²),  x̃ by Langevin from a replay buffer"}
+TAKES = {"energy": "x"}
+SHAPED_BY = ()
+ROWS = 1
+TERMS = {
+    "energy": (
+        *("energy_real", "energy_fake", "energy_gap", "energy_size", "loss_energy", "chain_slope", "chain_moved"),
+        "diversity",
+    )
+}
+LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "|∂U|": "chain_slope", "moved": "chain_moved", "div": "diversity"}
+
+
+@dataclass
+class Config:
+    """Weight of the bound on the energy, noise on the data, and the chains."""
+
+    name: str = "contrastive_divergence"
+    lambda_u: float = 0.1  # L2 on the energy
+    data_noise: float = 0.02  # standard deviation of N(0, 1) noise on real images, at least that of a chain's step
+    chains: ChainsConfig = field(default_factory=ChainsConfig)
+
+    def players(self) -> tuple[str, ...]:
+        """The networks of the game."""
+        return PLAYERS
+
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The players whose gradients are held at the same time, for each moment of a round."""
+        return (PLAYERS,)
+
+    def fullest(self, kept: dict[str, int], whole: bool) -> int:
+        """Bytes that autograd keeps an image at the fullest moment: the energy sees x and x_q."""
+        return 2 * kept["energy"]
+
+    def weights_at(self, resolution: int) -> dict[str, float]:
+        """No weight changes with the resolution."""
+        return {}
+
+
+def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+    """The network of a player, parameters not yet set."""
+    return networks.build(shape, "energy", resolution, fading)
+
+
+def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
+    """Raise HiresError for a value that means nothing."""
+    for name in ("lambda_u", "data_noise"):
+        if not getattr(config, name) >= 0:
+            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
+    replay.check(config.chains)
+
+
+@dataclass
+class Batch:
+    """What one rank needs for a round: real images (faded, with noise) (B, C, r, r), and where the chains' noise comes from."""
+
+    x: Tensor
+    alpha: float
+    draw: Draw
+
+
+class Objective(CarriesNothing):
+    """One round on one player; the chains' buffer is what it carries."""
+
+    every = 1
+
+    def __init__(self, config: Config, latent: int, players: dict):
+        self.config, self.U = config, players["energy"]
+        self.chains = Chains(config.chains)
+        self.carried, self.restore = self.chains.buffer.carried, self.chains.buffer.restore
+
+    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
+        """What a round on the faded real images x (B, C, r, r) needs."""
+        return Batch(x + self.config.data_noise * draw("data", x[0].numel()).view(x.shape), alpha, draw)
+
+    def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
+        """Let the chains go on, update the energy, and return the round's measures as scalars on the device (this rank's means)."""
+        size, alpha = micro_batch or len(batch.x), batch.alpha
+        record = Record(size / len(batch.x))
+        x_q, measures = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, batch.draw, micro_batch)
+        try:
+            self._energy(batch, x_q, size, rates, record)
+        except NotFinite as error:
+            error.measures = record.means | measures
+            raise
+        return record.means | measures | spread(batch.x, x_q)
+
+    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
+        """`chains`: as many pictures of the buffer as there are latents."""
+        return {"chains": (self.chains.shown(len(z)), None)}
+
+    def _energy(self, batch: Batch, x_q: Tensor, size: int, rates: Rates, record: Record) -> None:
+        with self.U.accumulate():
+            for x_p, x_n in zip(batch.x.split(size), x_q.split(size), strict=True):
+                e_p, e_q = paired(self.U, x_p, x_n, batch.alpha)
+                loss = e_p.mean() - e_q.mean() + self.config.lambda_u * squares(e_p, e_q)
+                self.U.backward(record.share * loss)
+                record.add(loss_energy=loss, **energies(e_p, e_q))
+        self.U.step(rates.energy_lr, rates.ema_decay)
+
+
+def paired(network, x_p: Tensor, x_q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """A network's numbers (B,) of data and of samples, out of one pass."""
+    both = network(torch.cat([x_p, x_q]), alpha)
+    return both[: len(x_p)], both[len(x_p) :]
+
+
+def squares(on_p: Tensor, on_q: Tensor) -> Tensor:
+    """E_p v^2 + E_q v^2: what bounds an energy or a variational function."""
+    return on_p.square().mean() + on_q.square().mean()
+
+
+def energies(e_p: Tensor, e_q: Tensor) -> dict[str, Tensor]:
+    """Measures of the energy on data and samples."""
+    size = (e_p.abs().mean() + e_q.abs().mean()) / 2
+    return {"energy_real": e_p.mean(), "energy_fake": e_q.mean(), "energy_gap": e_q.mean() - e_p.mean(), "energy_size": size}
+
+
+def spread(x: Tensor, x_q: Tensor) -> dict[str, Tensor]:
+    """`diversity`: the spread of the samples over that of the data; none of a batch of one."""
+    return {"diversity": (x_q.var(0).mean() / x.var(0).mean()).sqrt()} if len(x) > 1 else {}

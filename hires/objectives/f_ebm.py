@@ -1,0 +1,166 @@
+"""f-EBM (Yu et al., ICML 2020): an energy-based model trained by any f-divergence, with a variational function H beside it.
+
+With x real (faded while growing), x_q from Langevin chains of the energy (replay.py), r = H + U, the model's log p/q, and A, B of the
+divergence (divergences.py), the players step one after the other, each seeing the other as it then stands:
+
+    variational  L_omega = -[E_p A(r) - E_q B(r)] + lambda_H (E_p H^2 + E_q H^2)
+    energy       L_theta =   E_p A(r) - E_q B(r) + Cov_q(U, B) + lambda_U (E_p U^2 + E_q U^2),   the covariance's B held fixed
+
+The covariance's mean of B is over the global batch. The players exchange numbers (B,), H's and U's of the same pictures. Against the
+published image code: no first steps on the L2 terms alone, exponents go on straight beyond their limit instead of being cut off.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+import torch.distributed as dist
+
+from hires import networks
+from hires.errors import HiresError, NotFinite
+from hires.networks import NetworkConfig
+from hires.objectives import divergences, replay
+from hires.objectives.contrastive_divergence import Batch, energies, paired, spread, squares
+from hires.objectives.divergences import bound, divergence, energy_loss
+from hires.objectives.replay import Chains, ChainsConfig
+from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record
+
+PLAYERS = ("variational", "energy")
+LOSSES = {
+    "variational": "−[E A(r(x)) − E B(r(x̃))] + λ_H (E H(x)² + E H(x̃)²),  r = H + U, x̃ by Langevin from a replay buffer",
+    "energy": "E A(r(x)) − E B(r(x̃)) + Cov(U(x̃), B(r(x̃))) + λ_U (E U(x)² + E U(x̃)²)",
+}
+TAKES = {"variational": "x", "energy": "x"}
+SHAPED_BY = ()
+ROWS = 1
+TERMS = {
+    "variational": ("bound", "ratio_real", "ratio_fake", "beyond", "variational_size", "loss_variational"),
+    "energy": ("energy_real", "energy_fake", "energy_gap", "energy_size", "loss_energy", "chain_slope", "chain_moved", "diversity"),
+}
+LINE = {
+    **{"E(real)": "energy_real", "E(fake)": "energy_fake", "r(real)": "ratio_real", "r(fake)": "ratio_fake", "D_f ≥": "bound"},
+    **{"|∂U|": "chain_slope", "moved": "chain_moved", "div": "diversity"},
+}
+
+
+@dataclass
+class Config:
+    """The divergence, weights of the bounds on U and H, noise on the data, and the chains; docs/f_ebm.md says what to turn when."""
+
+    name: str = "f_ebm"
+    divergence: str = "jensen_shannon"  # kl | reverse_kl | jensen_shannon | squared_hellinger | pearson | neyman | alpha
+    order: float = 0.5  # of divergence=alpha
+    limit: float = divergences.LIMIT  # of an exponent's argument: beyond it the exponential goes on as its tangent
+    lambda_u: float = 0.1  # L2 on the energy
+    lambda_h: float = 0.1  # L2 on H
+    data_noise: float = 0.02  # standard deviation of N(0, 1) noise on real images, at least that of a chain's step
+    chains: ChainsConfig = field(default_factory=ChainsConfig)
+
+    def players(self) -> tuple[str, ...]:
+        """The networks of the game."""
+        return PLAYERS
+
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The players whose gradients are held at the same time, for each moment of a round."""
+        return (("variational",), ("energy",))
+
+    def fullest(self, kept: dict[str, int], whole: bool) -> int:
+        """Bytes that autograd keeps an image at the fullest moment: one of the two sees x and x_q."""
+        return 2 * max(kept.values())
+
+    def weights_at(self, resolution: int) -> dict[str, float]:
+        """No weight changes with the resolution."""
+        return {}
+
+
+def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+    """The network of a player, parameters not yet set: H has the energy's."""
+    return networks.build(shape, "energy", resolution, fading)
+
+
+def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
+    """Raise HiresError for a value that means nothing."""
+    divergence(config.divergence, config.order, config.limit)
+    for name in ("lambda_u", "lambda_h", "data_noise"):
+        if not getattr(config, name) >= 0:
+            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
+    if not config.limit > 0:
+        raise HiresError(f"objective.limit={config.limit}: wanted a number above 0")
+    replay.check(config.chains)
+
+
+class Objective(CarriesNothing):
+    """One round of the game on two players; the chains' buffer is what it carries."""
+
+    every = 1
+
+    def __init__(self, config: Config, latent: int, players: dict):
+        self.config = config
+        self.H, self.U = (players[name] for name in PLAYERS)
+        self.divergence = divergence(config.divergence, config.order, config.limit)
+        self.chains = Chains(config.chains)
+        self.carried, self.restore = self.chains.buffer.carried, self.chains.buffer.restore
+
+    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
+        """What a round on the faded real images x (B, C, r, r) needs."""
+        return Batch(x + self.config.data_noise * draw("data", x[0].numel()).view(x.shape), alpha, draw)
+
+    def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
+        """Let the chains go on, update H, then the energy; returns the round's measures as scalars on the device (this rank's means)."""
+        size, alpha = micro_batch or len(batch.x), batch.alpha
+        record = Record(size / len(batch.x))
+        x_q, measures = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, batch.draw, micro_batch)
+        parts = list(zip(batch.x.split(size), x_q.split(size), strict=True))
+        try:
+            energy = self._numbers(self.U, parts, alpha)
+            self._variational(parts, energy, alpha, rates, record)
+            self._energy(parts, energy, self._numbers(self.H, parts, alpha), alpha, rates, record)
+        except NotFinite as error:
+            error.measures = record.means | measures
+            raise
+        return record.means | measures | spread(batch.x, x_q)
+
+    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
+        """`chains`: as many pictures of the buffer as there are latents."""
+        return {"chains": (self.chains.shown(len(z)), None)}
+
+    def _variational(self, parts, energy, alpha: float, rates: Rates, record: Record) -> None:
+        config = self.config
+        with self.H.accumulate():
+            for (x_p, x_q), (e_p, e_q) in zip(parts, energy, strict=True):
+                h_p, h_q = paired(self.H, x_p, x_q, alpha)
+                r_p, r_q = h_p + e_p, h_q + e_q
+                gain = bound(self.divergence, r_p, r_q)
+                loss = config.lambda_h * squares(h_p, h_q) - gain
+                self.H.backward(record.share * loss)
+                beyond = (torch.cat([r_p, r_q]).detach().abs() > config.limit).float().mean()
+                size = (h_p.abs().mean() + h_q.abs().mean()) / 2
+                record.add(bound=gain, ratio_real=r_p.mean(), ratio_fake=r_q.mean(), beyond=beyond)
+                record.add(variational_size=size, loss_variational=loss)
+        self.H.step(rates.lr, rates.ema_decay)
+
+    def _energy(self, parts, energy, variational, alpha: float, rates: Rates, record: Record) -> None:
+        b = [self.divergence.B(h_q + e_q).mean() for (_, e_q), (_, h_q) in zip(energy, variational, strict=True)]
+        mean_b = over_ranks(torch.stack(b).mean())
+        with self.U.accumulate():
+            for (x_p, x_q), (h_p, h_q) in zip(parts, variational, strict=True):
+                e_p, e_q = paired(self.U, x_p, x_q, alpha)
+                loss = energy_loss(self.divergence, h_p + e_p, h_q + e_q, e_q, mean_b)
+                loss = loss + self.config.lambda_u * squares(e_p, e_q)
+                self.U.backward(record.share * loss)
+                record.add(loss_energy=loss, **energies(e_p, e_q))
+        self.U.step(rates.energy_lr, rates.ema_decay)
+
+    @torch.no_grad()
+    def _numbers(self, player, parts, alpha: float) -> list[tuple[Tensor, Tensor]]:
+        """A player's numbers of each part's data and samples: a message, without a graph."""
+        return [paired(player, x_p, x_q, alpha) for x_p, x_q in parts]
+
+
+def over_ranks(mean: Tensor) -> Tensor:
+    """The mean over the ranks of each one's mean, without a graph; a collective."""
+    if dist.get_world_size() > 1:
+        mean = mean.clone()
+        dist.all_reduce(mean)
+        mean /= dist.get_world_size()
+    return mean

@@ -1,0 +1,58 @@
+"""The baseline of VGAN (Zhai et al. 2016, §7.1): the same networks and round with one sigmoid unit D in place of the experts, a GAN.
+
+    U(x)       = -ln D(x)
+    energy     L_alpha = E U(x) - E ln(1 - D(x_tilde)) + lambda_s (E s(x)^2 + E s(x_tilde)^2)
+    generator  L_theta = E U(x_tilde) + range term               the form that does not saturate (Goodfellow et al. 2014)
+
+The energy is low where D takes an image for real, and has no bound above.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+import torch.nn.functional as F
+
+from hires.networks import Generator, NetworkConfig
+from hires.networks.expert_energy import GanEnergy
+from hires.objectives import vgan
+
+LOSSES = {
+    "energy": "E U(x) − E ln(1 − D(x̃)) + λ_s (E s(x)² + E s(x̃)²), U = −ln D, D = sigmoid(s)",
+    "generator": "E U(x̃) + range",
+}
+ROWS, TAKES, SHAPED_BY = vgan.ROWS, vgan.TAKES, ()
+TERMS = {"energy": ("energy_real", "energy_fake", "energy_gap", "score_square", "loss_energy"), "generator": ("energy_slope", "diversity")}
+LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "div": "diversity"}
+check = vgan.check
+
+
+@dataclass
+class Config:
+    """The order of the updates."""
+
+    name: str = "gan"
+    generator_steps: int = 1
+    lambda_s: float = 0.01  # L2 on the scores, as in vgan
+    range: float = 10.0  # weight of the mean of max(|x| - 1, 0)^2 over samples
+    players, together, fullest, weights_at = vgan.Config.players, vgan.Config.together, vgan.Config.fullest, vgan.Config.weights_at
+
+
+def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+    """The network of a player, parameters not yet set."""
+    return (Generator if player == "generator" else GanEnergy)(shape, resolution, fading)
+
+
+class Objective(vgan.Objective):
+    """VGAN's round with a GAN's losses."""
+
+    def energy_loss(self, real: Tensor, fake: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_alpha without its last term of scores (B, 1) of real images and fakes, and measures."""
+        u_x, u_f = F.softplus(-real).mean(), F.softplus(-fake).mean()
+        return u_x + F.softplus(fake).mean(), {"energy_real": u_x, "energy_fake": u_f, "energy_gap": u_f - u_x}
+
+    def pull(self, scores: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """E U(x_tilde) of samples' scores (B, 1)."""
+        return F.softplus(-scores).mean(), {}
+
+    def _mean_before(self, parts: list[Tensor], alpha: float, images=None) -> None:
+        """No batch statistic stands in these losses."""

@@ -1,0 +1,156 @@
+"""Samples of an energy by Langevin chains that go on from step to step of the training: their buffer and their settings.
+
+The buffer holds N pictures. Slot s belongs to place floor(s B / N) of the global batch, so the place draws from slots of its own alone:
+whoever computes a row of the batch, in whatever world, finds the same picture, and a rank holds just the slots of its rows. They are
+stored as 8 bits a value and taken out with uniform noise of one step of these. When the resolution doubles each picture goes on, enlarged.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+import math
+
+import torch
+from torch import Tensor
+import torch.distributed as dist
+
+from hires.errors import HiresError
+from hires.networks.growing import upsample
+from hires.objectives import langevin
+from hires.objectives.rounds import Draw
+
+NAME = "replay"  # in a checkpoint
+
+
+@dataclass
+class ChainsConfig:
+    """Langevin chains on pictures in [-1, 1]: x <- x - step_size clamp(dU/dx, ±clip) + noise e, then clamped to that range."""
+
+    steps: int = 20  # a round
+    step_size: float = 10.0
+    noise: float = 0.01
+    clip: float = 0.01  # of each element of dU/dx: no pixel moves further than step_size * clip in a step, its noise apart
+    replay: int = 10_000  # pictures in the buffer, of all ranks together
+    restart: float = 0.05  # chance that a chain begins again, from uniform noise
+
+
+def check(config: ChainsConfig) -> None:
+    """Raise HiresError for a value that means nothing."""
+    for name in ("steps", "replay"):
+        if getattr(config, name) < 1:
+            raise HiresError(f"objective.chains.{name}={getattr(config, name)}: wanted at least 1")
+    for name in ("step_size", "clip"):
+        if not getattr(config, name) > 0:
+            raise HiresError(f"objective.chains.{name}={getattr(config, name)}: wanted a number above 0")
+    if not 0 <= config.noise < math.inf:
+        raise HiresError(f"objective.chains.noise={config.noise}: wanted a number from 0 up")
+    if not 0 <= config.restart <= 1:
+        raise HiresError(f"objective.chains.restart={config.restart}: wanted a chance from 0 to 1")
+
+
+def first_slot(place: int, slots: int, places: int) -> int:
+    """The first of `slots` slots that belong to `place` of `places`: the least s with floor(s places / slots) = place."""
+    return -(-place * slots // places)
+
+
+class Replay:
+    """This rank's slots of the buffer."""
+
+    def __init__(self, slots: int):
+        """`slots`: N, of all ranks together; empty until `fit`."""
+        self.slots = slots
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.first = first_slot(self.rank, slots, self.size)
+        self.pictures: Tensor | None = None  # uint8: (n, C, r, r), or flat rows as they come out of a checkpoint
+
+    def fit(self, like: Tensor, draw: Draw) -> None:
+        """Make the buffer one of pictures like the rank's batch (b, C, r, r): fill an empty one with uniform noise, enlarge smaller ones.
+
+        Raises HiresError where a place of the batch would have no slot.
+        """
+        b, channels, resolution, _ = like.shape
+        if self.slots < b * self.size:
+            raise HiresError(f"objective.chains.replay={self.slots}: wanted at least the batch, {b * self.size}")
+        if self.pictures is None:
+            most = -(-self.slots // (b * self.size))
+            noise = uniform(draw("replay", most * like[0].numel())).view(b, most, channels, resolution, resolution)
+            self.pictures = to_bytes(torch.cat([noise[i, :n] for i, n in enumerate(self._counts(b))]) * 2 - 1)
+        if self.pictures.dim() == 2:
+            side = math.isqrt(self.pictures.shape[1] // channels)
+            self.pictures = self.pictures.view(-1, channels, side, side)
+        while self.pictures.shape[-1] < resolution:
+            self.pictures = upsample(self.pictures)
+        self.pictures = self.pictures.to(like.device)
+
+    def choose(self, share: Tensor) -> Tensor:
+        """A slot of its own for each of the rank's places, by a number in [0, 1) for each (b,): indices into `pictures`."""
+        counts = torch.tensor(self._counts(len(share)), device=share.device)
+        inside = torch.minimum((share * counts).long(), counts - 1)
+        return counts.cumsum(0) - counts + inside
+
+    def carried(self) -> dict[str, tuple[Tensor, int]]:
+        """What a checkpoint is to hold: this rank's pictures and where they begin."""
+        if self.pictures is None:
+            return {}
+        return {NAME: (self.pictures.flatten(), self.first * self.pictures[0].numel())}
+
+    def restore(self, checkpoint) -> None:
+        """Take this rank's slots out of a checkpoint of any world; raises HiresError where its buffer has another number of slots."""
+        if NAME not in checkpoint.names("carried", "state"):
+            return
+        whole = checkpoint.numel("carried", NAME, "state")
+        held = checkpoint.manifest["config"]["objective"]["chains"]["replay"]
+        if held != self.slots:
+            raise HiresError(f"objective.chains.replay={self.slots}: {checkpoint.path} has {held} pictures; wanted the same")
+        size, end = whole // self.slots, first_slot(self.rank + 1, self.slots, self.size)
+        flat = checkpoint.read("carried", NAME, "state", self.first * size, (end - self.first) * size)
+        self.pictures = flat.view(-1, size)
+
+    def _counts(self, b: int) -> list[int]:
+        """Slots of each of the rank's b places."""
+        ends = [first_slot(self.rank * b + i, self.slots, b * self.size) for i in range(b + 1)]
+        return [after - before for before, after in pairwise(ends)]
+
+
+class Chains:
+    """The negatives of a system without a generator: pictures of the buffer, some begun again, after a few Langevin steps."""
+
+    def __init__(self, config: ChainsConfig):
+        self.config, self.buffer = config, Replay(config.replay)
+
+    def go_on(self, energy, x: Tensor, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+        """Samples (b, C, r, r) for the rank's real images x, put back into the buffer, and measures of the chains.
+
+        `energy` maps images to (B,). Images are handled `micro_batch` at a time, their noise drawn alike.
+        """
+        config = self.config
+        self.buffer.fit(x, draw)
+        chosen = draw("chain", 2 + x[0].numel())
+        share, chance, noise = (uniform(t) for t in (chosen[:, 0], chosen[:, 1], chosen[:, 2:]))
+        slots = self.buffer.choose(share)
+        from_buffer = (self.buffer.pictures[slots] + (noise.view(x.shape) - 0.5)) / 127.5 - 1
+        begin = torch.where((chance < config.restart)[:, None, None, None], noise.view(x.shape) * 2 - 1, from_buffer)
+        parts = list(begin.split(micro_batch or len(x)))
+        slope = torch.zeros((), device=x.device)
+        for k in range(config.steps):
+            kicks = (config.noise * draw(f"langevin{k}", x[0].numel())).view(x.shape).split(micro_batch or len(x))
+            for i, kick in enumerate(kicks):
+                parts[i], g = langevin.step(energy, parts[i], config.step_size, kick, config.clip, bound=1.0)
+                slope = slope + g.flatten(1).norm(dim=1).sum()
+        x_q = torch.cat(parts)
+        self.buffer.pictures[slots] = to_bytes(x_q)
+        moved = (x_q - begin).square().mean((1, 2, 3)).sqrt().mean()
+        return x_q, {"chain_slope": slope / len(x) / config.steps, "chain_moved": moved}
+
+    def shown(self, count: int) -> Tensor:
+        """The first `count` pictures of this rank's buffer (N, C, r, r) in [-1, 1]."""
+        return self.buffer.pictures[:count].float() / 127.5 - 1
+
+
+def uniform(normal: Tensor) -> Tensor:
+    """N(0, 1) noise as U(0, 1) noise, by the normal distribution function."""
+    return torch.special.ndtr(normal)
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8, rounded."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

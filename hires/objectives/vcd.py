@@ -1,0 +1,165 @@
+"""Variational contrastive divergence (Zhai et al. 2016, §5): VGAN whose generator is a transition operator, from an image to the next.
+
+The even rows of the batch are images x for the energy, the odd ones are images c to begin from (the paper's two halves; rows, so that
+they are the same on every world). With a = I(c), a_mix = a with each dimension replaced by N(0, 1) with probability 1/2
+(hires.networks.transition has why that is the paper's mixing), c_hat = G(a), x_tilde = G(a_mix):
+
+    energy     L_alpha = E U(x) - E U(x_tilde) - H~(x) + lambda_s (…)                       as in hires.objectives.vgan
+    operator   L = rho (E U(x_tilde) - H~(x_tilde)) + (1 - rho) R(c, c_hat) + range term    for generator and inference model alike
+
+R is the mean squared error on [-1, 1] over pixels and batch (the paper's text sums squares, its code averages cross entropies); U and H~
+are means over experts: with K experts the paper's rho is ours where rho / (1 - rho) is K times as large (docs/vgan.md). The operator's
+halves are players of their own; the encoder gets the gradient with respect to a as a tensor.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hires.errors import HiresError, NotFinite
+from hires.networks import NetworkConfig
+from hires.networks.transition import Decoder, Encoder, markov_chain, mix
+from hires.objectives import vgan
+from hires.objectives.rounds import Draw, Pictures, Rates, Record, in_parts
+from hires.objectives.terms import overshoot
+
+PLAYERS = ("generator", "energy", "inference")
+LOSSES = {
+    "energy": vgan.LOSSES["energy"],
+    "generator": "ρ (E U(x̃) − H̃(x̃)) + (1 − ρ) R(c, ĉ) + range",
+    "inference": "ρ (E U(x̃) − H̃(x̃)) + (1 − ρ) R(c, ĉ) + range",
+}
+ROWS = 2
+TAKES = {"generator": "z", "energy": "x", "inference": "x"}
+SHAPED_BY = vgan.SHAPED_BY
+TERMS = {**vgan.TERMS, "generator": (*vgan.TERMS["generator"], "R"), "inference": ("code",)}
+LINE = {**vgan.LINE, "R": "R"}
+CHAINS, STEPS, EVERY = 8, 40, 4  # of the grid of chains: rows, transitions, and one picture every so many
+
+
+@dataclass
+class Config(vgan.Config):
+    """VGAN's settings and the weight of the energy against the reconstruction."""
+
+    name: str = "vcd"
+    rho: float = 0.1  # 1: no reconstruction, 0: an autoencoder
+
+    def players(self) -> tuple[str, ...]:
+        """The networks of the game: the generator decodes, the inference model encodes."""
+        return PLAYERS
+
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The players whose gradients are held at the same time, for each moment of a round."""
+        return (("energy",), ("generator", "inference"))
+
+    def fullest(self, kept: dict[str, int], whole: bool) -> int:
+        """Bytes that autograd keeps an image at the fullest moment: every other one is encoded and decoded twice."""
+        g, u, i = (kept[name] for name in PLAYERS)
+        return max((g + i // 2 if whole else 0) + u, g + i // 2 + u // 2)
+
+
+def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+    """The network of a player, parameters not yet set."""
+    if player == "energy":
+        return vgan.network(config, shape, player, resolution, fading)
+    return (Decoder if player == "generator" else Encoder)(shape, resolution, fading)
+
+
+def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
+    """Raise HiresError for a value that means nothing or a combination that does not train."""
+    vgan.check(config, shape, zero_stage)
+    if not 0 <= config.rho <= 1:
+        raise HiresError(f"objective.rho={config.rho}: wanted a number from 0 to 1")
+
+
+@dataclass
+class Batch:
+    """What one rank needs for a round: real images x and images c to begin from (B / 2, C, r, r), faded; coins and noise (B / 2, d)."""
+
+    x: Tensor
+    c: Tensor
+    mixing: list[tuple[Tensor, Tensor]]  # one pair for each of the operator's steps
+    alpha: float = 1.0
+
+
+class Objective(vgan.Objective):
+    """One round of the game on three players; see the module's text for the losses."""
+
+    def __init__(self, config: Config, latent: int, players: dict):
+        super().__init__(config, latent, players)
+        self.I = players["inference"]
+
+    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
+        """What a round on the faded real images x needs, its noise drawn."""
+        steps = range(self.config.generator_steps)
+        mixing = [(draw(f"coin{k or ''}", latent)[1::2], draw(f"mixing{k or ''}", latent)[1::2]) for k in steps]
+        return Batch(x[0::2], x[1::2], mixing, alpha)
+
+    def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
+        """Update the energy once, then the operator `generator_steps` times; returns measures as scalars on the device (this rank's)."""
+        size = micro_batch // 2 or len(batch.x)
+        x, c = batch.x.split(size), batch.c.split(size)
+        mixing = [list(zip(coin.split(size), noise.split(size), strict=True)) for coin, noise in batch.mixing]
+        record = Record(1 / len(x))
+        try:
+            with torch.set_grad_enabled(len(x) == 1):  # its graphs wait for the operator's backward when they fit, else they are made again
+                moves = [_Move(self, *each, batch.alpha) for each in zip(c, mixing[0], strict=True)]
+            self.energy_turn(x, [move.x_tilde.detach() for move in moves], batch.alpha, rates, record)
+            self._operator_turn(c, mixing[0], x, batch.alpha, rates, record, moves if len(x) == 1 else None)
+            for each in mixing[1:]:
+                self._operator_turn(c, each, x, batch.alpha, rates)
+        except NotFinite as error:
+            error.measures = record.means
+            raise
+        return record.means
+
+    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
+        """`fakes`, codes of noise decoded; `reconstructions` beside pictures x; `chains`, a row each, from their first picture on."""
+        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
+        x_hat = in_parts(lambda part: G(I(part, alpha)[0], alpha), x)
+        chains = markov_chain(I, G, x[:CHAINS], STEPS, torch.Generator().manual_seed(0), alpha)[:, ::EVERY]
+        return {
+            "fakes": (in_parts(lambda part: G(part, alpha), z), None),
+            "reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8),
+            "chains": (chains.flatten(0, 1), chains.shape[1]),
+        }
+
+    # -------------------------------------------------------------------------------------------- turns
+
+    def _operator_turn(
+        self,
+        c: list[Tensor],
+        mixing: list[tuple[Tensor, Tensor]],
+        x: list[Tensor],
+        alpha: float,
+        rates: Rates,
+        record: Record | None = None,
+        kept: list["_Move"] | None = None,
+    ) -> None:
+        """L into decoder and encoder in micro-batches, and their step; `kept` are moves with their graphs."""
+        rho = self.config.rho
+        starts = list(zip(c, mixing, strict=True))
+        mean = self._mean_before(starts, alpha, lambda start: _Move(self, *start, alpha).x_tilde)
+        with self.G.accumulate(), self.I.accumulate():
+            for i, start in enumerate(starts):
+                move = kept[i] if kept else _Move(self, *start, alpha)
+                g = self.force(move.x_tilde, alpha, mean, record)
+                R = (move.c_hat - c[i]).square().mean()
+                out_of_range = self.config.range * (overshoot(move.x_tilde) + overshoot(move.c_hat))
+                self.G.backward((rho * (move.x_tilde * g).sum() + (1 - rho) * R + out_of_range) / len(c))
+                self.I.backward((move.a * move.leaf.grad).sum())
+                if record is not None:
+                    record.add(R=R, code=move.a.square().mean())
+                    vgan.record_diversity(record, move.x_tilde, x[i])
+        self.I.step(rates.lr, rates.ema_decay)
+        self.G.step(rates.lr, rates.ema_decay)
+
+
+class _Move:
+    """A transition of images c with its graphs: the encoder's ends at a, the decoder's begins at `leaf`, a copy of a."""
+
+    def __init__(self, game: Objective, c: Tensor, mixing: tuple[Tensor, Tensor], alpha: float):
+        self.a = game.I(c, alpha)[0]
+        self.leaf = self.a.detach().requires_grad_(torch.is_grad_enabled())
+        self.c_hat, self.x_tilde = game.G(torch.cat([self.leaf, mix(self.leaf, *mixing)]), alpha).chunk(2)

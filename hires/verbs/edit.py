@@ -1,0 +1,44 @@
+"""`hires edit`."""
+
+import math
+
+import torch
+
+from hires.config import EditConfig
+from hires.errors import HiresError
+from hires.sampling.codes import edited, encode, mean_code
+from hires.sampling.images import check_png
+from hires.sampling.pictures import picture_batches, read_pictures
+from hires.sampling.seeds import open_bundle
+from hires.sampling.sheets import save_sheet
+
+
+def run(config: EditConfig) -> int:
+    """Write a sheet of pictures moved along the mean code of one folder minus that of another."""
+    check_png("out", config.out)
+    strengths = _strengths(config.strength)
+    if config.show < 1:
+        raise HiresError(f"show={config.show}: wanted at least 1 picture")
+    bundle = open_bundle(config.sampler, config.device)
+    size = bundle.resolution, bundle.config["image_channels"]
+    names, pictures = read_pictures(config.from_, *size, config.show)
+    plus, count_plus = mean_code(bundle, picture_batches(config.plus, *size))
+    minus, count_minus = mean_code(bundle, picture_batches(config.minus, *size))
+    direction = plus - minus
+    strips = torch.cat([pictures[:, None], edited(bundle, encode(bundle, pictures)[0], direction, strengths)], 1)
+    title = f"+ {config.plus} ({count_plus})  - {config.minus} ({count_minus})"
+    heads = ["original", *(f"{strength:+g}" if strength else "0" for strength in strengths)]
+    save_sheet(config.out, strips, names, heads, title, columns=1)
+    print(f"{config.plus}: mean code of {count_plus} pictures; {config.minus}: of {count_minus}; their distance is {direction.norm():.3f}")
+    print(f"{config.out}: {len(names)} pictures at {len(strengths)} strengths")
+    return 0
+
+
+def _strengths(text: str) -> list[float]:
+    try:
+        strengths = [float(part) for part in str(text).split(",")]
+    except ValueError:
+        strengths = []
+    if not strengths or not all(map(math.isfinite, strengths)):
+        raise HiresError(f"strength={text}: wanted numbers such as 0,0.5,1,1.5")
+    return strengths

@@ -1,0 +1,43 @@
+"""`hires reconstruct`."""
+
+from pathlib import Path
+
+import torch
+
+from hires.config import ReconstructConfig
+from hires.errors import HiresError
+from hires.sampling.codes import reconstruct, save_codes
+from hires.sampling.images import check_png
+from hires.sampling.pictures import picture_batches
+from hires.sampling.seeds import open_bundle
+from hires.sampling.sheets import save_sheet
+
+
+def run(config: ReconstructConfig) -> int:
+    """Write a sheet of pictures beside what the inference model and the generator together make of them, and the codes where asked."""
+    check_png("out", config.out)
+    if config.codes and Path(config.codes).suffix != ".safetensors":
+        raise HiresError(f"codes={config.codes}: wanted the name of a .safetensors file")
+    if config.limit < 0 or config.show < 1:
+        raise HiresError(f"limit={config.limit} show={config.show}: wanted limit from 0 up (0: all), and show from 1 up")
+    bundle = open_bundle(config.sampler, config.device)
+    batches = picture_batches(config.from_, bundle.resolution, bundle.config["image_channels"], config.limit or None)
+    shown, done = [], []
+    for batch in reconstruct(bundle, batches):
+        room = config.show - sum(map(len, shown))
+        shown += [torch.stack([batch.pictures, batch.reconstructions], 1)[:room]] if room else []
+        done.append((batch.names, batch.mu, batch.logvar, batch.mse))
+    names = [name for part in done for name in part[0]]
+    mu, logvar, mse = (torch.cat([part[i] for part in done]) for i in (1, 2, 3))
+    rmse, overall = mse.sqrt().tolist(), mse.double().mean().item()
+    total = f"mse {overall:.4f}, rmse {overall**0.5:.4f} on [-1, 1]"
+    strips = torch.cat(shown)
+    captions = [f"{name}  rmse {each:.3f}" for name, each in zip(names, rmse, strict=True)][: len(strips)]
+    save_sheet(config.out, strips, captions, ["original", "reconstruction"], f"{len(names)} pictures: {total}")
+    for name, each in zip(names[: len(strips)], mse.tolist(), strict=False):
+        print(f"{name}: mse {each:.4f}, rmse {each**0.5:.4f}")
+    if config.codes:
+        save_codes(config.codes, names, mu, logvar, mse)
+        print(f"{config.codes}: mu and logvar {tuple(mu.shape)}")
+    print(f"{config.out}: {len(strips)} of {len(names)} pictures; over all {len(names)}: {total}")
+    return 0

@@ -1,0 +1,57 @@
+"""`hires score`."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from hires.config import ScoreConfig
+from hires.errors import HiresError
+from hires.sampling.images import check_png
+from hires.sampling.pictures import picture_batches
+from hires.sampling.scoring import draw_histogram, energies, share_above, write_table
+from hires.sampling.seeds import open_bundle
+
+ODD = 0.05  # a picture whose energy is above that of all but this share of the held-out ones
+
+
+def run(config: ScoreConfig) -> int:
+    """Write the energy of each picture as CSV, and a histogram beside the energies of training and held-out pictures."""
+    check_png("out", config.out)
+    if config.images < 2:
+        raise HiresError(f"images={config.images}: wanted at least 2 of each set to compare with")
+    bundle = open_bundle(config.sampler, config.device)
+    size = bundle.resolution, bundle.config["image_channels"]
+    sets = {}
+    for name, where, split in (("training", config.train or config.data, "train"), ("held out", config.heldout or config.data, "holdout")):
+        if where:
+            sets[name] = energies(bundle, picture_batches(where, *size, config.images, split, drawn=True))[1]
+    names, values = energies(bundle, picture_batches(config.from_, *size))
+    sets = {config.from_: values} | sets
+    above = share_above(values, sets["held out"]) if "held out" in sets else None
+    table = Path(config.out).with_suffix(".csv")
+    write_table(table, names, values, above)
+    draw_histogram(config.out, sets, f"{config.sampler} at {size[0]}x{size[0]}")
+    _show(sets)
+    if above is not None:
+        odd = int((above < ODD).sum())
+        print(
+            f"{odd} of {len(above)} pictures have more energy than {1 - ODD:.0%} of the {len(sets['held out'])} held-out ones "
+            f"({ODD * len(above):.0f} would be expected of pictures like these)"
+        )
+    print(f"{config.out}, {table}: {len(names)} pictures")
+    return 0
+
+
+def _show(sets: dict) -> None:
+    table = Table("pictures", "N", "mean energy", "deviation", "5%", "median", "95%")
+    for name, values in sets.items():
+        table.add_row(name, f"{len(values):,}", f"{values.mean():.4f}", f"{values.std():.4f}", *_quantiles(values))
+    console = Console()
+    Console(width=console.width if console.is_terminal else max(console.width, 160), markup=False).print(table)
+
+
+def _quantiles(values) -> list[str]:
+    import numpy as np
+
+    return [f"{quantile:.4f}" for quantile in np.quantile(values, [0.05, 0.5, 0.95])]

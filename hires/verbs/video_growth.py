@@ -1,0 +1,42 @@
+"""`hires video growth`: a run's pictures as they grew."""
+
+from contextlib import closing
+from pathlib import Path
+
+from hires.config import VideoGrowthConfig
+from hires.errors import HiresError
+from hires.sampling.containers import check_rate, suffix_of, write_video
+from hires.sampling.growth_clip import Growth, growth_frames, lost_levels, stages
+from hires.sampling.keyframes import parse_grid
+from hires.sampling.seeds import parse_device, parse_seeds
+from hires.sampling.video import Look, check_size
+from hires.verbs.video import progress
+
+
+def run(config: VideoGrowthConfig) -> int:
+    """Write a clip of the same latents through a run's checkpoints, from 4x4 up; tells levels of which none is left."""
+    if suffix_of(config.out) == ".png":
+        raise HiresError(f"out={config.out}: wanted a clip (.mp4, .webm, .gif, .mov) or a folder for frames such as frames/")
+    check_rate(config.out, config.fps)
+    columns, rows = parse_grid(config.grid)
+    seeds = parse_seeds(config.seeds)
+    if len(seeds) != columns * rows:
+        raise HiresError(f"seeds={config.seeds} grid={config.grid}: {len(seeds)} seeds for {columns * rows} cells, wanted as many")
+    if not 0 < config.seconds_per_checkpoint <= 3600:
+        raise HiresError(f"seconds_per_checkpoint={config.seconds_per_checkpoint}: wanted more than 0, at most 3600")
+    device = parse_device(config.device)
+    if not Path(config.run).is_dir():
+        raise HiresError(f"run={config.run}: no such folder; wanted what hires train run=… wrote")
+    found = stages(config.run)
+    each = max(1, round(config.seconds_per_checkpoint * config.fps))
+    size = check_size(config.size, max(stage.resolution for stage in found))
+    look = Look(columns, rows, size, config.captions)
+    look.check()
+    count, frames = growth_frames(Growth(config.run, found, seeds, look, each, device))
+    if lost := lost_levels(found):
+        levels = ", ".join(f"{r}x{r}" for r in lost)
+        print(f"no checkpoint left of {levels}: the clip goes on from the level below (train.keep_levels keeps each level's last)")
+    with closing(frames), progress(config.out, count) as show:
+        write_video(config.out, frames, config.fps, loop=True, show=show)
+    print(f"{config.out}: {len(found)} checkpoints, {count} frames, {count / config.fps:.1f} s")
+    return 0

@@ -1,0 +1,68 @@
+"""`hires evaluate` with measures that need labels, on runs of seconds on digits; what a run lacks is told in a line."""
+
+import json
+
+import pytest
+import torch
+
+from hires import config as configuration
+from hires.cli import main
+from hires.errors import HiresError
+from hires.evaluation.labelled import pictures
+from hires.training.trainer import Trainer
+from pipelines import PrepareConfig, Shards, SplitConfig, prepare
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    """Digits at 4x4 and 8x8 with a tenth held out."""
+    out = tmp_path_factory.mktemp("labelled") / "digits"
+    prepare(PrepareConfig(source="digits", out=str(out), resolution=8, workers=1, split=SplitConfig(holdout=180)))
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(held_out, tiny, world, tmp_path_factory):
+    """A folder with a run NAME of each system, 48 images at 4x4."""
+    out = tmp_path_factory.mktemp("runs")
+    for name in ("vcd", "vgan"):
+        extra = [f"objective={name}", f"data.root={held_out}", f"run={out / name}", "schedule.resolution=4"]
+        assert Trainer(configuration.load("train", [*tiny, *extra]), world).train() == 0
+    return out
+
+
+def test_pictures_come_with_the_labels_of_their_keys(held_out):
+    shards = Shards.open(str(held_out))
+    x, y = pictures(shards, 8, "train", 3, 5, 1.0)
+    assert x.shape == (5, 1, 8, 8) and x.min() >= -1 and x.max() <= 1
+    assert [int(key.split("_")[1]) for key in shards.keys("train")[3:8]] == y.tolist()
+    everything = pictures(shards, 8, "train", 0, shards.count("train"), 1.0)
+    assert torch.equal(everything[0][3:8], x) and len(everything[1]) == shards.count("train")
+
+
+def test_probe_and_augmentation_of_a_run(runs, held_out, tmp_path):
+    out = tmp_path / "measures.json"
+    wanted = ["measure=probe,augmentation", "labels=200", "epochs=1", "width=4", "images=100", f"out={out}"]
+    assert main(["evaluate", f"run={runs / 'vcd'}", f"data={held_out}", *wanted]) == 0
+    found = json.loads(out.read_text())
+    assert found["probe_features"] == 16 and found["probe_labels"] == found["augmentation_labels"] == 200
+    assert 0.1 < found["probe_error"] < 0.75  # untrained features of a 4x4 digit still tell some apart
+    assert found["augmentation_test_pictures"] == 100
+    for name in ("plain_error", "augmented_error"):
+        assert 0 <= found[name] <= 1
+
+
+@pytest.mark.parametrize(
+    "run,measure,told",
+    [
+        ("vgan", "augmentation", "vgan.*vcd"),
+        ("vgan", "reconstruction", "no inference model"),
+        ("vcd", "augmentation", "training pictures"),
+    ],
+)
+def test_what_a_run_or_the_data_lacks_is_told(run, measure, told, runs, held_out, capsys):
+    assert main(["evaluate", f"run={runs / run}", f"data={held_out}", f"measure={measure}", "labels=1500"]) == 1
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    with pytest.raises(HiresError, match=told):
+        raise HiresError(error)

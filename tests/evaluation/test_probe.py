@@ -1,0 +1,52 @@
+"""The linear probe: a separable set, noise, the choice of the penalty; labels out of keys."""
+
+import pytest
+import torch
+
+from hires.errors import HiresError
+from hires.evaluation.labels import labels_of
+from hires.evaluation.probe import STRENGTHS, linear_probe
+
+
+def clusters(count: int, classes: int, spread: float, seed: int, features: int = 8):
+    """Points around fixed corners, on an axis of 10,000 and one of a thousandth too: a probe must scale."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = 3 * torch.randn(classes, features, generator=torch.Generator().manual_seed(99))
+    labels = torch.randint(classes, (count,), generator=generator)
+    points = corners[labels] + spread * torch.randn(count, features, generator=generator)
+    return points * torch.logspace(-3, 4, features), labels
+
+
+def test_classes_apart_are_told_apart_on_any_scale():
+    found = linear_probe(*clusters(300, 4, 0.3, 1), *clusters(200, 4, 0.3, 2))
+    assert found.error == 0 and found.validation == 0 and found.strength in STRENGTHS
+
+
+def test_features_of_noise_give_chance():
+    x, y = torch.randn(600, 5, generator=torch.Generator().manual_seed(3)), clusters(600, 4, 1.0, 4)[1]
+    found = linear_probe(x[:400], y[:400], x[400:], y[400:])
+    assert found.error == pytest.approx(0.75, abs=0.12)
+
+
+def test_a_strong_penalty_is_chosen_where_features_are_as_many_as_pictures():
+    """300 pictures, 250 features of which two tell: fitting them freely is fitting noise."""
+    generator = torch.Generator().manual_seed(8)
+    y = torch.randint(2, (900,), generator=generator)
+    x = torch.randn(900, 250, generator=generator)
+    x[:, :2] += 1.2 * (2 * y[:, None] - 1)
+    found = linear_probe(x[:300], y[:300], x[300:], y[300:])
+    assert found.strength >= 0.1 and found.error < 0.2
+
+
+@pytest.mark.parametrize("count,classes", [(10, 2), (100, 1)])
+def test_too_little_is_refused(count, classes):
+    x, y = clusters(count, classes, 1.0, 6)
+    with pytest.raises(HiresError, match="probe"):
+        linear_probe(x, y, x, y)
+
+
+def test_labels_are_the_numbers_at_the_end_of_the_keys():
+    assert labels_of(["train/00042_7", "0003_0", "a/b_c_12"], "here").tolist() == [7, 0, 12]
+    for key in ("train/00042", "seven_x", "7"):
+        with pytest.raises(HiresError, match="here"):
+            labels_of(["1_1", key], "here")

@@ -1,0 +1,73 @@
+"""`hires train objective=latent_ebm` as users start it: through a growth and a fade, on several processes, killed and taken up again."""
+
+import json
+from pathlib import Path
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hires.training import state
+
+pytestmark = pytest.mark.slow
+SCRIPT = Path(__file__).parents[1] / "training" / "several_runs.py"
+FADING, END = 64, 112  # see `tiny`: growth at 48 images, fading until 80
+# Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
+CALM = "optimizer.eps=1e-3"
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny) -> list[str]:
+    return [*tiny, "objective=latent_ebm"]
+
+
+def tensors(run: Path, images: int = END, fields: tuple[str, ...] = state.FIELDS) -> dict[str, torch.Tensor]:
+    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(images))
+    keys = [(p, n, f) for p in ("generator", "energy", "inference") for f in fields for n in sorted(checkpoint.names(p))]
+    return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in keys}
+
+
+@pytest.fixture(scope="module")
+def worlds(torchrun, pairs, tmp_path_factory) -> Path:
+    """A folder with a finished run WORLD for one, two and four processes."""
+    out = tmp_path_factory.mktemp("worlds")
+    for size in (1, 2, 4):
+        (out / f"{size}.json").write_text(json.dumps([[*pairs, CALM, f"run={out}/{size}"]]))
+        torchrun(size, SCRIPT, out / f"{size}.json")
+    return out
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_worlds_agree_through_a_growth(worlds, world):
+    one, many = (tensors(worlds / str(size), END, ("weight", "ema")) for size in (1, world))
+    assert one.keys() == many.keys() and any("head.from_latent" in key for key in one)
+    assert max((one[key] - many[key]).abs().max().item() for key in one) < 1e-5
+    before = tensors(worlds / "1", FADING - 16, ("weight",))
+    assert max((one[key] - before[key]).abs().max().item() for key in before if key in one) > 1e-3
+
+
+def test_killed_in_a_fade_it_ends_where_the_uninterrupted_run_ends(pairs, clean_env, hires, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    command = [*pairs, f"run={cut}", "train.checkpoint_every=16"]
+    killed = subprocess.Popen([sys.executable, "-u", "-m", "hires", "train", *command], env=clean_env, stdout=subprocess.PIPE, text=True)
+    next(line for line in killed.stdout if "saved" in line and state.folder_name(FADING) in line)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=100)
+    assert not (cut / "checkpoints" / state.folder_name(END)).exists()
+    for one in (command, [*pairs, f"run={whole}"]):
+        done = hires("train", *one)
+        assert done.returncode == 0, done.stderr
+    left, right = tensors(whole), tensors(cut)
+    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+    shown = {path.name.partition("-")[0] for path in (cut / "samples").iterdir()}
+    assert shown == {"fakes", "reconstructions", "reals"}
+
+
+def test_plan_prints_players_and_losses(pairs, hires, tmp_path):
+    done = hires("plan", *pairs, f"run={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    for text in ("generator+energy+inference", "U(x, z̃)", "U(x̃, z)", "eq17"):
+        assert text in done.stdout, text
+    assert not (tmp_path / "run").exists()
