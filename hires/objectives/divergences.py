@@ -31,23 +31,25 @@ class Divergence:
     factor: float  # the largest of r in an exponent of A and B
 
     def limited(self, limit: float) -> "Divergence":
-        """The same with A and B going on in r as their tangents where an exponent's argument would leave [-limit, limit].
+        """Another f-divergence, the same where no exponent's argument leaves [-limit, limit], whose A and B are less steep beyond.
 
-        P4's code cuts each argument off by itself: then no gradient is left of the pictures that the densities disagree most about, and
-        between the points where A and where B is cut the bound has its maximum no longer at log p/q. Tangents taken at one r keep both.
+        There, f goes on as Jensen-Shannon's: A(r) on straight and B(r) levelling off to the one side, the reverse to the other, B' = e^r A'
+        everywhere, so the bound keeps its maximum at log p/q. P4's code cuts each argument off by itself: then no gradient is left of the
+        pictures that the densities disagree most about, and between the points where A and where B is cut the maximum is elsewhere.
         """
         if not self.factor:
             return self
         end = limit / self.factor
+        low, high = (self.slope(torch.tensor(r, dtype=torch.float64)).item() for r in (-end, end))
 
-        def straight(function: Callable[[Tensor], Tensor], its_slope: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-            def within(r: Tensor) -> Tensor:
-                inside = r.clamp(-end, end)
-                return function(inside) + its_slope(inside) * (r - inside)
+        def A(r: Tensor) -> Tensor:
+            over, under = (r - end).clamp(min=0), (r + end).clamp(max=0)
+            return self.A(r.clamp(-end, end)) - high * torch.expm1(-over) + low * under
 
-            return within
+        def B(r: Tensor) -> Tensor:
+            over, under = (r - end).clamp(min=0), (r + end).clamp(max=0)
+            return self.B(r.clamp(-end, end)) + high * math.exp(end) * over + low * math.exp(-end) * torch.expm1(under)
 
-        A, B = straight(self.A, self.slope), straight(self.B, lambda r: torch.exp(r) * self.slope(r))
         return Divergence(self.f, A, B, self.slope, self.factor)
 
 

@@ -47,7 +47,7 @@ class Config:
     name: str = "vgan"
     experts: int = 128  # K; the paper's text has 100, its code 128
     generator_steps: int = 1  # theta steps a round; the paper: 3 beats 1 by a linear probe
-    lambda_s: float = 0.01  # L2 on the experts' scores, means over batch and experts
+    lambda_s: float = 0.003  # L2 on the experts' scores, means over batch and experts
     range: float = 10.0  # weight of the mean of max(|x| - 1, 0)^2 over samples: a linear output has no other bound
 
     def players(self) -> tuple[str, ...]:

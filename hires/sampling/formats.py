@@ -53,10 +53,7 @@ def _export(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram
 
 def _onnx(program: torch.export.ExportedProgram, takes: str, gives: list[str]) -> bytes:
     names = {"input_names": [takes], "output_names": gives, "dynamic_shapes": ({0: "batch"},)}
-    made = torch.onnx.export(program, **names, dynamo=True, opset_version=OPSET, verbose=False)
-    for node in made.model.graph.all_nodes():
-        node.metadata_props.clear()  # of use to the exporter's authors alone
-    return made.model_proto.SerializeToString()
+    return torch.onnx.export(program, **names, dynamo=True, opset_version=OPSET, verbose=False).model_proto.SerializeToString()
 
 
 def _pt2(program: torch.export.ExportedProgram) -> bytes:

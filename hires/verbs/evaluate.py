@@ -26,14 +26,14 @@ BATCH = 50
 
 
 def run(config: EvaluateConfig) -> int:
-    """Measure samples and reconstructions against held-out pictures; prints a table and writes JSON where `out` says."""
+    """Measure samples and reconstructions against held-out pictures; prints a table and writes JSON, to `out` and into a run's folder."""
     wanted = [name.strip() for name in config.measure.split(",")]
     unknown = [name for name in wanted if name not in MEASURES]
     if unknown:
         raise HiresError(f"measure={unknown[0]}: wanted {', '.join(MEASURES)}")
     if bool(config.run) == bool(config.sampler):
         raise HiresError("give either run=… or sampler=…")
-    generate, encode, latent, resolution, alpha, name = _open(config)
+    generate, encode, latent, resolution, alpha, name, images = _open(config)
     if "reconstruction" in wanted and encode is None:
         raise HiresError(f"measure=reconstruction: {name} has no inference model; say measure=swd,diversity")
     shards = Shards.open(config.data)
@@ -67,21 +67,24 @@ def run(config: EvaluateConfig) -> int:
     for key, value in list(result.items())[4:]:
         table.add_row(key, _shown(value))
     Console().print(table)
+    record = json.dumps(result, indent=1)
     if config.out:
-        Path(config.out).write_text(json.dumps(result, indent=1))
+        Path(config.out).write_text(record)
+    if config.run:  # where `hires export` finds it for the model card
+        (Path(config.run) / f"evaluation-{images:012d}.json").write_text(record)
     return 0
 
 
 def _open(config: EvaluateConfig):
-    """(generate, encode, latent, resolution, alpha, name) of a run's newest checkpoint or of a bundle."""
+    """(generate, encode, latent, resolution, alpha, name, images seen) of a run's newest checkpoint or of a bundle."""
     if config.sampler:
         bundle = open_bundle(config.sampler)
-        return bundle.generator, lambda x: bundle.inference(x)[0], bundle.latent, bundle.resolution, 1.0, config.sampler
+        return bundle.generator, lambda x: bundle.inference(x)[0], bundle.latent, bundle.resolution, 1.0, config.sampler, 0
     loaded = from_run.load(config.run)
     G, I, alpha = loaded.networks["generator"], loaded.networks.get("inference"), loaded.alpha  # noqa: E741 - the papers' name
     name = f"{config.run} ({loaded.images:,} images)"
     encode = (lambda x: I(x, alpha)[0]) if I else None
-    return lambda z: G(z, alpha), encode, loaded.config.network.latent, loaded.resolution, alpha, name
+    return lambda z: G(z, alpha), encode, loaded.config.network.latent, loaded.resolution, alpha, name, loaded.images
 
 
 def _labelled(config: EvaluateConfig, wanted: list[str], shards: Shards) -> dict:

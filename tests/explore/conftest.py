@@ -143,3 +143,12 @@ def photo(tmp_path) -> Path:
     ramp = np.linspace(0, 255, 48, dtype=np.uint8)
     Image.fromarray(np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 128), axis=-1).astype(np.uint8)).save(file)
     return file
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """The tests that cannot have a browser are one line together."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and "no browser is installed" in report.longrepr[2]:
+        report.longrepr = (chromium.__file__, 1, report.longrepr[2])
+    return report

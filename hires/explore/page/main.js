@@ -12,7 +12,8 @@ async function start() {
   const info = await ask('/api/info');
   document.title = `${info.name}: hires explore`;
   $('name').textContent = info.name;
-  const seen = info.info.images_seen ? `, ${info.info.images_seen.toLocaleString('en')} images seen` : '';
+  const run = info.info.run ? ` in ${info.info.run}` : '';
+  const seen = info.info.images_seen ? `, ${info.info.images_seen.toLocaleString('en')} images seen${run}` : '';
   $('facts').textContent = `${info.resolution}×${info.resolution}, ${info.latent} latents${seen}, on ${info.device}`;
   document.body.classList.toggle('pixels', info.resolution <= 32);
 

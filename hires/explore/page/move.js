@@ -88,7 +88,7 @@ export class Move {
     $('view').dataset.weights = body.weights.map((weight) => weight.toFixed(3)).join(' ');
     const shares = body.weights.map((weight, i) => `${LETTERS[i]} ${Math.round(weight * 100)} %`).join(' · ');
     $('view').alt = names.length > 1 ? `The picture at ${shares}` : `The picture of ${names[0]}`;
-    $('told').textContent = `${names.length > 1 ? `${shares}, ` : ''}energy\u00a0${number(answer.energy)}, |z|\u00a0${number(answer.norm, 1)}`;
+    $('told').textContent = `${names.length > 1 ? `${shares}\n` : ''}energy\u00a0${number(answer.energy)}, |z|\u00a0${number(answer.norm, 1)}`;
   }
 
   /** Another truncation: the points of seeds look different now. */
