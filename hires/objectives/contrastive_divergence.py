@@ -37,7 +37,7 @@ class Config:
     """Weight of the bound on the energy, noise on the data, and the chains."""
 
     name: str = "contrastive_divergence"
-    lambda_u: float = 0.1  # L2 on the energy
+    lambda_u: float = 1.0  # L2 on the energy, as published: at 0.1 its temperature runs away
     data_noise: float = 0.02  # standard deviation of N(0, 1) noise on real images, at least that of a chain's step
     chains: ChainsConfig = field(default_factory=ChainsConfig)
 

@@ -51,8 +51,8 @@ class Config:
     divergence: str = "jensen_shannon"  # kl | reverse_kl | jensen_shannon | squared_hellinger | pearson | neyman | alpha
     order: float = 0.5  # of divergence=alpha
     limit: float = divergences.LIMIT  # of an exponent's argument: beyond it the exponential goes on as its tangent
-    lambda_u: float = 0.1  # L2 on the energy
-    lambda_h: float = 0.1  # L2 on H
+    lambda_u: float = 1.0  # L2 on the energy, as published: at 0.1 its temperature runs away
+    lambda_h: float = 1.0  # L2 on H
     data_noise: float = 0.02  # standard deviation of N(0, 1) noise on real images, at least that of a chain's step
     chains: ChainsConfig = field(default_factory=ChainsConfig)
 

@@ -23,12 +23,15 @@ NAME = "replay"  # in a checkpoint
 
 @dataclass
 class ChainsConfig:
-    """Langevin chains on pictures in [-1, 1]: x <- x - step_size clamp(dU/dx, ±clip) + noise e, then clamped to that range."""
+    """Langevin chains on pictures in [-1, 1]: x <- x - clamp(step_size r^2 dU/dx, ±reach) + noise e, then clamped to that range.
+
+    r^2, the number of pixels: what an energy falls by is shared among them, so with this a step is as far at every resolution.
+    """
 
     steps: int = 20  # a round
-    step_size: float = 10.0
+    step_size: float = 0.15
     noise: float = 0.01
-    clip: float = 0.01  # of each element of dU/dx: no pixel moves further than step_size * clip in a step, its noise apart
+    reach: float = 0.1  # no value moves further in a step, its noise apart
     replay: int = 10_000  # pictures in the buffer, of all ranks together
     restart: float = 0.05  # chance that a chain begins again, from uniform noise
 
@@ -38,7 +41,7 @@ def check(config: ChainsConfig) -> None:
     for name in ("steps", "replay"):
         if getattr(config, name) < 1:
             raise HiresError(f"objective.chains.{name}={getattr(config, name)}: wanted at least 1")
-    for name in ("step_size", "clip"):
+    for name in ("step_size", "reach"):
         if not getattr(config, name) > 0:
             raise HiresError(f"objective.chains.{name}={getattr(config, name)}: wanted a number above 0")
     if not 0 <= config.noise < math.inf:
@@ -130,11 +133,11 @@ class Chains:
         from_buffer = (self.buffer.pictures[slots] + (noise.view(x.shape) - 0.5)) / 127.5 - 1
         begin = torch.where((chance < config.restart)[:, None, None, None], noise.view(x.shape) * 2 - 1, from_buffer)
         parts = list(begin.split(micro_batch or len(x)))
-        slope = torch.zeros((), device=x.device)
+        slope, size = torch.zeros((), device=x.device), config.step_size * x.shape[-1] ** 2
         for k in range(config.steps):
             kicks = (config.noise * draw(f"langevin{k}", x[0].numel())).view(x.shape).split(micro_batch or len(x))
             for i, kick in enumerate(kicks):
-                parts[i], g = langevin.step(energy, parts[i], config.step_size, kick, config.clip, bound=1.0)
+                parts[i], g = langevin.step(energy, parts[i], size, kick, config.reach, bound=1.0)
                 slope = slope + g.flatten(1).norm(dim=1).sum()
         x_q = torch.cat(parts)
         self.buffer.pictures[slots] = to_bytes(x_q)

@@ -43,7 +43,7 @@ class Config(vgan.Config):
     """VGAN's settings and the weight of the energy against the reconstruction."""
 
     name: str = "vcd"
-    rho: float = 0.1  # 1: no reconstruction, 0: an autoencoder
+    rho: float = 0.2  # 1: no reconstruction, 0: an autoencoder
 
     def players(self) -> tuple[str, ...]:
         """The networks of the game: the generator decodes, the inference model encodes."""

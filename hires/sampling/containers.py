@@ -129,7 +129,8 @@ def _encode(part: Path, frames: Iterator[np.ndarray], shape: tuple[int, int, int
         coder.color_range = LIMITED
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture = picture.reformat(format=coding.pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
+            # one thread: with more, one conversion in a hundred gets a few pixels wrong (PyAV 18.1, rgb24 to yuv422p10le)
+            picture = picture.reformat(format=coding.pixels, dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)
             picture.color_primaries = picture.color_trc = BT709  # which ProRes takes from each frame
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
@@ -145,6 +146,7 @@ def _write_gif(part: Path, frames: Iterator[np.ndarray], shape: tuple[int, int, 
         once = Fraction(1, fps)
         size = {"width": stream.width, "height": stream.height, "time_base": once}
         counting, drawing = av.filter.Graph(), av.filter.Graph()
+        counting.threads = drawing.threads = 1  # as for `reformat`
         counting.link_nodes(counting.add_buffer(format="rgb24", **size), counting.add("palettegen"), counting.add("buffersink")).configure()
         for frame in frames:
             counting.push(av.VideoFrame.from_ndarray(frame, format="rgb24"))

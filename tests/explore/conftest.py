@@ -67,6 +67,10 @@ def folder(tmp_path_factory) -> Path:
         networks[player] = nets.build(config, player, 32).eval()
         streams = iter(range(10_000))
         nets.initialise(networks[player], lambda _, streams=streams: torch.Generator().manual_seed(next(streams)))
+        noise = torch.Generator().manual_seed(3)
+        for name, tensor in networks[player].named_parameters():  # without biases a latent's length would not be seen: pixel norm
+            if name.endswith("bias"):
+                tensor.data.copy_(torch.randn(tensor.shape, generator=noise) * 0.2)
     out = tmp_path_factory.mktemp("explore") / NAME
     write_files(out, config, 32, networks, {"data": "none", "images_seen": 123_000}, NAME)
     return out

@@ -59,6 +59,7 @@ def test_between_points_is_the_clips_path(server, bundle):
     assert same(straight["picture"], bundle.generator(0.75 * z[:1] + 0.25 * z[1:])[0])
     shorter = server.post("/api/decode", points=points, weights=[3, 1], truncation=0.5)  # of seeds alone
     assert same(shorter["picture"], bundle.generator(slerp(0.5 * z[:1], z[1:], 0.25))[0])
+    assert not same(shorter["picture"], image[0])
 
 
 def test_a_picture_is_reconstructed(server, bundle):

@@ -38,6 +38,12 @@ def test_no_picture_is_one_line(server, data):
     assert answer["error"].startswith("the picture: ") and "\n" not in answer["error"] and len(answer["error"]) < 300
 
 
+def test_pixels_are_counted_before_they_are_unfolded(server):
+    for side in (9_000, 60_000):
+        _, answer, _ = server.ask("POST", "/api/reconstruct", bomb(side))
+        assert "pixels; wanted at most" in answer["error"]
+
+
 def test_an_upload_is_limited(server):
     status, answer, _ = server.ask("POST", "/api/reconstruct", bytes(UPLOAD + 1))
     assert (status, answer) == (413, {"error": "more than 10 MB; wanted a smaller picture"})
@@ -68,6 +74,7 @@ WRONG = {  # path, body, words of the line
     "truncation NaN": ("/api/sample", '{"seeds": [1], "truncation": NaN}', "truncation: wanted numbers from 0 to 2, found nan"),
     "truncation infinite": ("/api/sample", '{"seeds": [1], "truncation": 1e999}', "found inf"),
     "truncation a word": ("/api/sample", '{"seeds": [1], "truncation": "0.5"}', "found '0.5'"),
+    "truncation a switch": ("/api/sample", '{"seeds": [1], "truncation": true}', "found True"),
     "truncation null": ("/api/sample", '{"seeds": [1], "truncation": null}', "found None"),
     "no points": ("/api/decode", points(), "1 to 3"),
     "four points": ("/api/decode", points(*({"seed": i} for i in range(4))), "1 to 3"),

@@ -60,9 +60,9 @@ def test_f_is_convex_and_vanishes_at_one(name, order):
 def test_limited_it_is_still_an_f_divergence_and_no_steeper_than_at_its_limit(name, order):
     """B' = e^r A' with A' > 0 is all that puts the bound's maximum at log p/q, wherever that lies."""
     d, free = divergence(name, order, limit=2.0), divergence(name, order, WIDE)
-    r = torch.linspace(-30, 30, 961, dtype=torch.float64, requires_grad=True)
+    r = torch.linspace(-12, 12, 385, dtype=torch.float64, requires_grad=True)
     slopes = [torch.autograd.grad(function(r).sum(), r)[0] for function in (d.A, d.B)]
-    torch.testing.assert_close(slopes[1], r.detach().exp() * slopes[0])
+    torch.testing.assert_close(slopes[1], r.detach().exp() * slopes[0], rtol=1e-6, atol=0)
     assert (slopes[0] > 0).all() and all(slope.max() < 2.01 * math.exp(2) * math.exp(2) for slope in slopes)
     for ours, whole in ((d.A, free.A), (d.B, free.B)):
         values = ours(r.detach())

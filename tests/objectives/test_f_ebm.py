@@ -22,7 +22,7 @@ from hires.training.player import OptimizerConfig, Player, ZeroConfig
 
 RESOLUTION, BATCH, SLOTS, ALPHA, LR, ENERGY_LR, EPS = 8, 4, 10, 0.4, 2e-3, 5e-3, 1e-3
 ADAM = OptimizerConfig(beta1=0.3, beta2=0.9, eps=EPS, clip=30.0)
-CHAINS = ChainsConfig(steps=3, step_size=2.0, noise=0.05, clip=0.03, replay=SLOTS, restart=0.4)
+CHAINS = ChainsConfig(steps=3, step_size=0.03, noise=0.05, reach=0.06, replay=SLOTS, restart=0.4)
 DIVERGENCES = [("kl", 0.5), ("reverse_kl", 0.5), ("jensen_shannon", 0.5), ("squared_hellinger", 0.5), ("pearson", 0.5), ("neyman", 0.5),
                ("alpha", -0.5), ("alpha", 0.9)]  # fmt: skip
 
@@ -89,8 +89,9 @@ class Reference:
         for k in range(c.steps):
             x.requires_grad_()
             (g,) = torch.autograd.grad(self.energy(x).sum(), x)
-            g = torch.where(g.abs() > c.clip, c.clip * g.sign(), g)
-            x = (x.detach() - c.step_size * g + c.noise * draw(f"langevin{k}", size).view(x.shape)).clamp(-1, 1)
+            move = c.step_size * RESOLUTION**2 * g
+            move = torch.where(move.abs() > c.reach, c.reach * g.sign(), move)
+            x = (x.detach() - move + c.noise * draw(f"langevin{k}", size).view(x.shape)).clamp(-1, 1)
         for i in range(BATCH):
             self.buffer[chosen[i]] = ((x[i] + 1) * 127.5).round()
         return x

@@ -72,7 +72,7 @@ def test_each_slot_belongs_to_one_place_and_a_rank_holds_those_of_its_rows(share
 @pytest.mark.parametrize("slots", [12, 31])
 def test_any_world_goes_on_with_the_same_pictures(world, slots):
     """Six rounds of one process, of two and of four: the rows' samples and the whole buffer are the same, to the bit."""
-    config, batch = ChainsConfig(steps=2, step_size=0.5, noise=0.05, clip=1.0, replay=slots, restart=0.3), 8
+    config, batch = ChainsConfig(steps=2, step_size=0.5 / R**2, noise=0.05, reach=1.0, replay=slots, restart=0.3), 8
 
     def energy(x):
         return (x - 0.2).square().flatten(1).sum(1)
@@ -150,7 +150,7 @@ def test_slots_of_a_place_are_all_drawn(world):
 
 
 def test_micro_batches_make_the_same_samples(world):
-    config = ChainsConfig(steps=3, step_size=0.3, noise=0.1, replay=16)
+    config = ChainsConfig(steps=3, step_size=0.3 / R**2, noise=0.1, reach=1.0, replay=16)
     ends = []
     for micro in (0, 1, 2):
         chains = Chains(config)
@@ -165,7 +165,7 @@ def test_micro_batches_make_the_same_samples(world):
 # ---------------------------------------------------------------------------------------------- one step
 
 
-def test_a_step_goes_down_the_slope_held_at_its_clip_and_inside_its_bound():
+def test_a_step_goes_down_the_slope_no_further_than_its_reach_and_inside_its_bound():
     def bowl(x):
         return x.square().sum(1) / 2
 
@@ -174,7 +174,7 @@ def test_a_step_goes_down_the_slope_held_at_its_clip_and_inside_its_bound():
     torch.testing.assert_close(slope, start)
     torch.testing.assert_close(x, start / 2)
     kick = torch.tensor([[0.0, 0.0, 0.7]])
-    x, _ = langevin.step(bowl, start, 0.5, kick, clip=0.2, bound=1.0)
+    x, _ = langevin.step(bowl, start, 0.5, kick, reach=0.1, bound=1.0)
     torch.testing.assert_close(x, torch.tensor([[0.4, -0.05, 1.0]]))
 
 
@@ -195,7 +195,7 @@ def test_uniform_noise_is_uniform():
 # ---------------------------------------------------------------------------------------------- refused
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"replay": 0}, {"step_size": 0.0}, {"clip": -1.0}, {"noise": -0.1}, {"restart": 1.5}])
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"replay": 0}, {"step_size": 0.0}, {"reach": -1.0}, {"noise": -0.1}, {"restart": 1.5}])
 def test_settings_that_mean_nothing_are_one_line(bad):
     with pytest.raises(HiresError, match=rf"objective\.chains\.{next(iter(bad))}="):
         check(ChainsConfig(**bad))

@@ -35,4 +35,4 @@ def read(path: Path) -> Clip:
 
 def rgb(picture: av.VideoFrame) -> np.ndarray:
     """A decoded frame (H, W, 3), uint8, read as the file says that it is coded."""
-    return picture.reformat(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG").to_ndarray()
+    return picture.reformat(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG", threads=1).to_ndarray()

@@ -1,0 +1,91 @@
+"""f-EBM trained by real processes through a growth and a fade: worlds agree, and killed and started again it ends with the same bits.
+
+See `tiny`: growth at 48 images, stable from 80, the end at 112. The buffer is part of what has to agree.
+"""
+
+import json
+from pathlib import Path
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hires.training import state
+
+pytestmark = pytest.mark.slow
+SCRIPT = Path(__file__).parents[1] / "training" / "several_runs.py"
+FADING, END = 64, 112
+CALM = "optimizer.eps=1e-3"  # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
+CHAINS = ["objective.chains.steps=2", "objective.chains.replay=40", CALM]
+SYSTEMS = {
+    "f_ebm": ["objective=f_ebm", "objective.divergence=squared_hellinger"],
+    "contrastive_divergence": ["objective=contrastive_divergence"],
+}
+
+
+def tensors(run: Path, images: int = END) -> dict[str, torch.Tensor]:
+    """Everything in a checkpoint of a run, the chains' pictures as numbers of their 255 levels."""
+    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(images))
+    fields = [(p, f) for p in ("variational", "energy") for f in state.FIELDS] + [("carried", "state")]
+    names = [(p, n, f) for p, f in fields for n in sorted(checkpoint.names(p, f))]
+    return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in names}
+
+
+def compare(a: Path, b: Path, images: int = END) -> tuple[float, float]:
+    """The largest difference of a weight or average, and the share of the pictures' values that differ, by one level at most."""
+    left, right = tensors(a, images), tensors(b, images)
+    assert left.keys() == right.keys()
+    apart = left["carried/replay/state"].int() - right["carried/replay/state"].int()
+    assert apart.abs().max() <= 1
+    weights = [key for key in left if key.endswith(("/weight", "/ema"))]
+    return max((left[key] - right[key]).abs().max().item() for key in weights), (apart != 0).float().mean().item()
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def runs(request, torchrun, tiny, tmp_path_factory) -> Path:
+    """whole-1, whole-2, whole-4; half-1 and half-2, ended in the middle of the fade; and `common`, the overrides of all."""
+    out = tmp_path_factory.mktemp(request.param)
+    common = [*tiny, *SYSTEMS[request.param], *CHAINS]
+    (out / "common").write_text(json.dumps(common))
+    for size in (1, 2, 4):
+        these = [[*common, f"run={out}/whole-{size}"], [*common, f"run={out}/half-{size}", f"train.max_images={FADING}"]]
+        (out / "now.json").write_text(json.dumps(these[: 2 if size < 4 else 1]))
+        torchrun(size, SCRIPT, out / "now.json")
+    for before, after in ((1, 2), (2, 1)):  # and on from there in another world
+        (out / "now.json").write_text(json.dumps([[*common, f"run={out}/half-{before}"]]))
+        torchrun(after, SCRIPT, out / "now.json")
+    return out
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_worlds_agree_through_a_growth(runs, world):
+    weights, pictures = compare(runs / "whole-1", runs / f"whole-{world}")
+    assert weights < 1e-5 and pictures < 0.01
+    start, end = tensors(runs / "whole-1", 32), tensors(runs / "whole-1")
+    assert max((start[key] - end[key]).abs().max().item() for key in start if key.endswith("weight") and key in end) > 1e-3
+    assert end["carried/replay/state"].numel() == 40 * 8 * 8 and start["carried/replay/state"].numel() == 40 * 4 * 4
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_resumed_in_another_world_it_goes_on_with_the_same_chains(runs, before):
+    weights, pictures = compare(runs / "whole-1", runs / f"half-{before}")
+    assert weights < 1e-5 and pictures < 0.01
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bits(runs, clean_env, tmp_path):
+    overrides = [*json.loads((runs / "common").read_text()), f"run={tmp_path / 'run'}", "train.checkpoint_every=16"]
+    command = [sys.executable, "-u", "-m", "hires", "train", *overrides]
+    killed = subprocess.Popen(command, env=clean_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in killed.stdout:
+        if f"{FADING:012d}" in line:  # saved in the middle of the fade
+            break
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    again = subprocess.run(command, env=clean_env, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0 and "resuming from" in again.stdout, again.stderr
+    left, right = tensors(runs / "whole-1"), tensors(tmp_path / "run")
+    assert left.keys() == right.keys() and "carried/replay/state" in left
+    assert all(torch.equal(left[key], right[key]) for key in left)
