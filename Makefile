@@ -39,5 +39,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .slurm demo build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .slurm .chromium demo build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
