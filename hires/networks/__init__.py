@@ -9,6 +9,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from hires.networks import dcgan32
 from hires.networks.energy import Energy
+from hires.networks.expert_energy import ExpertEnergy
 from hires.networks.generator import Generator
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, NetworkConfig
 from hires.networks.inference import Inference
@@ -22,6 +23,8 @@ def build(config: NetworkConfig, player: str, resolution: int, fading: bool = Fa
     if player == "generator":
         return (family.Generator if family else Generator)(config, resolution, fading)
     if player == "energy":
+        if energy_form == "experts":
+            return ExpertEnergy(config, resolution, fading, scale=8.0)  # up to 8 ln 2 = 5.5, about where lambda_u = 0.1 holds a free one
         return (family.Energy if family else Energy)(config, resolution, fading, energy_form)
     if player == "inference":
         return (family.Inference if family else Inference)(config, resolution, fading)

@@ -98,7 +98,7 @@ class Objective(CarriesNothing):
         """Let the chains go on, update the energy, and return the round's measures as scalars on the device (this rank's means)."""
         size, alpha = micro_batch or len(batch.x), batch.alpha
         record = Record(size / len(batch.x))
-        x_q, measures = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, batch.draw, micro_batch)
+        x_q, measures = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
         try:
             self._energy(batch, x_q, size, rates, record)
         except NotFinite as error:

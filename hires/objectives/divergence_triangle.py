@@ -55,7 +55,7 @@ class Config:
     lambda_u: float = 0.1  # L2 on the energy
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
-    energy: str = "identity"  # identity (bounded by lambda_u) | softplus (spectral normalisation)
+    energy: str = "identity"  # identity (bounded by lambda_u) | softplus (spectral normalisation) | experts (bounded: docs/vgan.md)
     r1: float = 1.0  # gamma at 32x32; scales with (r / 32)^2 from 16x16 up, which keeps the energy's numbers equal; 0 = off
     r1_every: int = 8  # the penalty is computed every so many steps and weighs as many times more
     r1_on: str = "both"  # real | both: penalise the field at the samples too, which keeps G's steps on it steady
@@ -106,8 +106,10 @@ def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
     """Raise HiresError for a value that means nothing or a combination that does not train."""
     if config.updates not in UPDATES:
         raise HiresError(f"objective.updates={config.updates}: wanted {', '.join(UPDATES)}")
-    if config.energy not in ("identity", "softplus"):
-        raise HiresError(f"objective.energy={config.energy}: wanted identity or softplus")
+    if config.energy not in ("identity", "softplus", "experts"):
+        raise HiresError(f"objective.energy={config.energy}: wanted identity, softplus or experts")
+    if config.energy == "experts" and shape.kind != "growing":
+        raise HiresError(f"objective.energy=experts with network.kind={shape.kind}: it is built for growing networks, network=base or slim")
     if config.energy_sees not in ("samples", "samples_and_reconstructions"):
         raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted samples or samples_and_reconstructions")
     if config.r1_on not in ("real", "both"):

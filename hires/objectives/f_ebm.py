@@ -1,7 +1,7 @@
 """f-EBM (Yu et al., ICML 2020): an energy-based model trained by any f-divergence, with a variational function H beside it.
 
-With x real (faded while growing), x_q from Langevin chains of the energy (replay.py), r = H + U, the model's log p/q, and A, B of the
-divergence (divergences.py), the players step one after the other, each seeing the other as it then stands:
+With x real (faded while growing), x_q from Langevin chains of the energy (replay.py; or begun by a generator: proposals.py), r = H + U,
+the model's log p/q, and A, B of the divergence (divergences.py), the players step one after the other, each seeing the other as it stands:
 
     variational  L_omega = -[E_p A(r) - E_q B(r)] + lambda_H (E_p H^2 + E_q H^2)
     energy       L_theta =   E_p A(r) - E_q B(r) + Cov_q(U, B) + lambda_U (E_p U^2 + E_q U^2),   the covariance's B held fixed
@@ -22,20 +22,23 @@ from hires.networks import NetworkConfig
 from hires.objectives import divergences, replay
 from hires.objectives.contrastive_divergence import Batch, energies, paired, spread, squares
 from hires.objectives.divergences import bound, divergence, energy_loss
+from hires.objectives.proposals import Proposals
 from hires.objectives.replay import Chains, ChainsConfig
 from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record
 
-PLAYERS = ("variational", "energy")
+PLAYERS = ("variational", "energy")  # and, with sampler=generator, the generator
 LOSSES = {
     "variational": "−[E A(r(x)) − E B(r(x̃))] + λ_H (E H(x)² + E H(x̃)²),  r = H + U, x̃ by Langevin from a replay buffer",
     "energy": "E A(r(x)) − E B(r(x̃)) + Cov(U(x̃), B(r(x̃))) + λ_U (E U(x)² + E U(x̃)²)",
+    "generator": "E (G(z) − x̃)², x̃ by Langevin from G(z)   (with sampler=generator alone)",
 }
-TAKES = {"variational": "x", "energy": "x"}
-SHAPED_BY = ()
+TAKES = {"variational": "x", "energy": "x", "generator": "z"}
+SHAPED_BY = ("sampler",)
 ROWS = 1
 TERMS = {
     "variational": ("bound", "ratio_real", "ratio_fake", "beyond", "variational_size", "loss_variational"),
     "energy": ("energy_real", "energy_fake", "energy_gap", "energy_size", "loss_energy", "chain_slope", "chain_moved", "diversity"),
+    "generator": ("loss_generator",),
 }
 LINE = {
     **{"E(real)": "energy_real", "E(fake)": "energy_fake", "r(real)": "ratio_real", "r(fake)": "ratio_fake", "D_f ≥": "bound"},
@@ -54,19 +57,20 @@ class Config:
     lambda_u: float = 1.0  # L2 on the energy, as published: at 0.1 its temperature runs away
     lambda_h: float = 1.0  # L2 on H
     data_noise: float = 0.02  # standard deviation of N(0, 1) noise on real images, at least that of a chain's step
+    sampler: str = "replay"  # where the chains begin: replay (a buffer) | generator (its pictures; it learns where they end)
     chains: ChainsConfig = field(default_factory=ChainsConfig)
 
     def players(self) -> tuple[str, ...]:
         """The networks of the game."""
-        return PLAYERS
+        return (*PLAYERS, "generator") if self.sampler == "generator" else PLAYERS
 
     def together(self) -> tuple[tuple[str, ...], ...]:
         """The players whose gradients are held at the same time, for each moment of a round."""
-        return (("variational",), ("energy",))
+        return tuple((name,) for name in self.players())
 
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
-        """Bytes that autograd keeps an image at the fullest moment: one of the two sees x and x_q."""
-        return 2 * max(kept.values())
+        """Bytes that autograd keeps an image at the fullest moment: one of the two sees x and x_q, or the generator learns."""
+        return max(2 * kept["variational"], 2 * kept["energy"], kept.get("generator", 0))
 
     def weights_at(self, resolution: int) -> dict[str, float]:
         """No weight changes with the resolution."""
@@ -75,7 +79,7 @@ class Config:
 
 def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
     """The network of a player, parameters not yet set: H has the energy's."""
-    return networks.build(shape, "energy", resolution, fading)
+    return networks.build(shape, "generator" if player == "generator" else "energy", resolution, fading)
 
 
 def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
@@ -86,11 +90,13 @@ def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
             raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
     if not config.limit > 0:
         raise HiresError(f"objective.limit={config.limit}: wanted a number above 0")
+    if config.sampler not in ("replay", "generator"):
+        raise HiresError(f"objective.sampler={config.sampler}: wanted replay or generator")
     replay.check(config.chains)
 
 
 class Objective(CarriesNothing):
-    """One round of the game on two players; the chains' buffer is what it carries."""
+    """One round of the game; the chains' buffer is what it carries."""
 
     every = 1
 
@@ -98,31 +104,38 @@ class Objective(CarriesNothing):
         self.config = config
         self.H, self.U = (players[name] for name in PLAYERS)
         self.divergence = divergence(config.divergence, config.order, config.limit)
-        self.chains = Chains(config.chains)
-        self.carried, self.restore = self.chains.buffer.carried, self.chains.buffer.restore
+        if config.sampler == "generator":
+            self.negatives = Proposals(config.chains, players["generator"], latent)
+        else:
+            self.negatives = Chains(config.chains)
+            self.carried, self.restore = self.negatives.buffer.carried, self.negatives.buffer.restore
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
         """What a round on the faded real images x (B, C, r, r) needs."""
         return Batch(x + self.config.data_noise * draw("data", x[0].numel()).view(x.shape), alpha, draw)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Let the chains go on, update H, then the energy; returns the round's measures as scalars on the device (this rank's means)."""
+        """Run the chains, update H, then the energy, then a generator; returns measures as scalars on the device (this rank's means)."""
         size, alpha = micro_batch or len(batch.x), batch.alpha
         record = Record(size / len(batch.x))
-        x_q, measures = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, batch.draw, micro_batch)
+        x_q, measures = self.negatives.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
         parts = list(zip(batch.x.split(size), x_q.split(size), strict=True))
         try:
             energy = self._numbers(self.U, parts, alpha)
             self._variational(parts, energy, alpha, rates, record)
             self._energy(parts, energy, self._numbers(self.H, parts, alpha), alpha, rates, record)
+            if isinstance(self.negatives, Proposals):
+                measures |= self.negatives.learn(x_q, alpha, rates, micro_batch)
         except NotFinite as error:
             error.measures = record.means | measures
             raise
         return record.means | measures | spread(batch.x, x_q)
 
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        """`chains`: as many pictures of the buffer as there are latents."""
-        return {"chains": (self.chains.shown(len(z)), None)}
+        """`chains`: as many pictures of the buffer as there are latents; with a generator, those of Proposals."""
+        if isinstance(self.negatives, Proposals):
+            return self.negatives.pictures(networks, z, alpha)
+        return {"chains": (self.negatives.shown(len(z)), None)}
 
     def _variational(self, parts, energy, alpha: float, rates: Rates, record: Record) -> None:
         config = self.config

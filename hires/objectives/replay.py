@@ -120,33 +120,38 @@ class Chains:
     def __init__(self, config: ChainsConfig):
         self.config, self.buffer = config, Replay(config.replay)
 
-    def go_on(self, energy, x: Tensor, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+    def go_on(self, energy, x: Tensor, alpha: float, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
         """Samples (b, C, r, r) for the rank's real images x, put back into the buffer, and measures of the chains.
 
-        `energy` maps images to (B,). Images are handled `micro_batch` at a time, their noise drawn alike.
+        `energy` maps images to (B,), in a fade as at `alpha`. Images are handled `micro_batch` at a time, their noise drawn alike.
         """
-        config = self.config
         self.buffer.fit(x, draw)
         chosen = draw("chain", 2 + x[0].numel())
         share, chance, noise = (uniform(t) for t in (chosen[:, 0], chosen[:, 1], chosen[:, 2:]))
         slots = self.buffer.choose(share)
         from_buffer = (self.buffer.pictures[slots] + (noise.view(x.shape) - 0.5)) / 127.5 - 1
-        begin = torch.where((chance < config.restart)[:, None, None, None], noise.view(x.shape) * 2 - 1, from_buffer)
-        parts = list(begin.split(micro_batch or len(x)))
-        slope, size = torch.zeros((), device=x.device), config.step_size * x.shape[-1] ** 2
-        for k in range(config.steps):
-            kicks = (config.noise * draw(f"langevin{k}", x[0].numel())).view(x.shape).split(micro_batch or len(x))
-            for i, kick in enumerate(kicks):
-                parts[i], g = langevin.step(energy, parts[i], size, kick, config.reach, bound=1.0)
-                slope = slope + g.flatten(1).norm(dim=1).sum()
-        x_q = torch.cat(parts)
+        begin = torch.where((chance < self.config.restart)[:, None, None, None], noise.view(x.shape) * 2 - 1, from_buffer)
+        x_q, measures = refine(self.config, energy, begin, draw, micro_batch)
         self.buffer.pictures[slots] = to_bytes(x_q)
-        moved = (x_q - begin).square().mean((1, 2, 3)).sqrt().mean()
-        return x_q, {"chain_slope": slope / len(x) / config.steps, "chain_moved": moved}
+        return x_q, measures
 
     def shown(self, count: int) -> Tensor:
         """The first `count` pictures of this rank's buffer (N, C, r, r) in [-1, 1]."""
         return self.buffer.pictures[:count].float() / 127.5 - 1
+
+
+def refine(config: ChainsConfig, energy, begin: Tensor, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+    """Where `config.steps` Langevin steps lead from `begin` (b, C, r, r), and measures of them; noise from the streams langevin0, …"""
+    parts = list(begin.split(micro_batch or len(begin)))
+    slope, size = torch.zeros((), device=begin.device), config.step_size * begin.shape[-1] ** 2
+    for k in range(config.steps):
+        kicks = (config.noise * draw(f"langevin{k}", begin[0].numel())).view(begin.shape).split(micro_batch or len(begin))
+        for i, kick in enumerate(kicks):
+            parts[i], g = langevin.step(energy, parts[i], size, kick, config.reach, bound=1.0)
+            slope = slope + g.flatten(1).norm(dim=1).sum()
+    end = torch.cat(parts)
+    moved = (end - begin).square().mean((1, 2, 3)).sqrt().mean()
+    return end, {"chain_slope": slope / len(begin) / config.steps, "chain_moved": moved}
 
 
 def uniform(normal: Tensor) -> Tensor:

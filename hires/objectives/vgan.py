@@ -161,7 +161,7 @@ class Objective(CarriesNothing):
         self.U.step(rates.energy_lr, rates.ema_decay)
 
     def energy_loss(self, real: Tensor, fake: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_alpha without its last term of scores (B, K) of real images and fakes, and measures; `mean` where other micro-batches have a part in it."""
+        """L_alpha without its last term of scores (B, K) of real images and fakes; `mean`, of all, where there are more micro-batches."""
         p = probabilities(real)
         u_x, u_f = binary_entropy(p).mean(), binary_entropy(probabilities(fake)).mean()
         entropy = batch_entropy(p, mean_of_all([p]) if mean is None else mean)

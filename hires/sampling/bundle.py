@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hires.errors import HiresError
 from hires.networks import Energy, Generator, Inference, NetworkConfig, dcgan32
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, resolutions_up_to
+from hires.networks.pair_energy import PairEnergy
 from hires.sampling import hires_bundle
 from hires.sampling.atomic import in_words
 from hires.sampling.card import card
@@ -27,7 +28,7 @@ from hires.sampling.images import save_grid, to_uint8
 KNOWN = {  # to hires_bundle.py
     "generator": (Generator, dcgan32.Generator),
     "inference": (Inference, dcgan32.Inference),
-    "energy": (Energy, dcgan32.Energy),
+    "energy": (Energy, PairEnergy, dcgan32.Energy),
 }
 PLAYERS = tuple(KNOWN)
 CHECKED_SEEDS = [0, 1, 2]
@@ -114,7 +115,7 @@ def write_bundle(
     for name, network in networks.items():
         if not isinstance(network, KNOWN[name]):
             raise HiresError(
-                f"{out}: the {name} is of class {type(network).__name__}; a bundle holds networks of the divergence triangle alone"
+                f"{out}: the {name} is of class {type(network).__name__}; a bundle holds those of the triangle and the latent EBM"
             )
         if network.fading or network.resolution != resolution:
             state = "in a fade" if network.fading else "stable"
@@ -162,6 +163,7 @@ def write_files(
         "convs": config.convs,
         "widths": {str(r): config.channels(r) for r in resolutions_up_to(resolution)} if config.kind == "growing" else {},
         "energy_form": getattr(networks["energy"], "form", "identity"),
+        "energy_takes": "xz" if isinstance(networks["energy"], PairEnergy) else "x",
         "info": info,
     }
     _write_json(folder / "config.json", document)
@@ -194,7 +196,9 @@ def check(folder: Path, networks: dict[str, nn.Module]) -> None:
     z = hires_bundle.latents(CHECKED_SEEDS, hires_bundle.load(folder).latent)
     images = networks["generator"](z)
     mu, logvar = networks["inference"](images)
-    expected = {"images": images, "mu": mu, "logvar": logvar, "energy": networks["energy"](images)}
+    U = networks["energy"]  # of pairs: a picture with the mean of its posterior
+    energy = U(images, mu) if isinstance(U, PairEnergy) else U(images)
+    expected = {"images": images, "mu": mu, "logvar": logvar, "energy": energy}
     with tempfile.TemporaryDirectory() as elsewhere:
         tensors = {name: tensor.contiguous() for name, tensor in expected.items()}
         (Path(elsewhere) / "expected.safetensors").write_bytes(save(tensors))

@@ -26,7 +26,7 @@ tags:
 
 # {title}
 
-A generator of {size} pictures, an inference model and an energy, trained together as a divergence triangle by `hires`.
+A generator of {size} pictures, an inference model and an energy, trained together by `hires` ({system}).
 
 ![The pictures of seeds 0 to 15](preview.png)
 
@@ -49,7 +49,7 @@ energy = bundle.energy(images.clamp(-1, 1))          # lower is more like the da
 | `bundle.generator(z)` | z ~ N(0, I), (B, {latent}) float | pictures, (B, {shape}) float, {range} |
 | `bundle.inference(x)` | pictures, (B, {shape}) float in [-1, 1] | mu and logvar, (B, {latent}) float each |
 | `bundle.energy(x)` | pictures, (B, {shape}) float in [-1, 1] | energies, (B,) float, {energy} |
-
+{pairs}
 `((images + 1) * 127.5 + 0.5).clamp(0, 255).byte()` makes bytes of pictures. The weights are moving averages, in fp32.
 
 ## Training
@@ -85,6 +85,8 @@ pixels = ((bundle.sample({checked}) + 1) * 127.5 + 0.5).clamp(0, 255).byte()
 ```
 """
 
+PAIRS = """| `bundle.pair_energy(x, z)` | pictures and latents, as above | energies of pairs, (B,) float; `bundle.energy(x)` is at z = mu |
+"""
 OTHER_FORMATS = {
     "onnx": """
 `generator.onnx`, `inference.onnx` and `energy.onnx` are the same networks for ONNX runtimes, for batches of any size. Inputs are called
@@ -108,6 +110,7 @@ def facts(loaded: RunNetworks, run: str) -> dict[str, Any]:
     commit = _read_json(folder / "environment.json").get("commit", UNKNOWN)
     metrics = _read_json(folder / f"evaluation-{loaded.images:012d}.json")
     return {
+        "system": loaded.config.objective.name,
         "run": folder.resolve().name,
         "images_seen": loaded.images,
         "seed": loaded.config.train.seed,
@@ -147,17 +150,20 @@ def card(document: dict[str, Any], title: str, formats: list[str]) -> str:
     info = document["info"]
     metrics, licence = info.get("metrics", UNKNOWN), str(info.get("data_licence", UNKNOWN))
     size = document["resolution"]
-    tags = ["hires", "divergence-triangle", "energy-based-model", "image-generation", "safetensors", *formats]
+    system = info.get("system", "divergence_triangle")
+    tags = ["hires", system.replace("_", "-"), "energy-based-model", "image-generation", "safetensors", *formats]
     hidden = ("metrics", "data_licence")
     return CARD.format(
         license=_license(licence),
         tags="\n".join(f"- {tag}" for tag in tags),
         title=title,
+        system=f"objective={system}",
         size=f"{size}x{size}",
         formats="".join(OTHER_FORMATS[name] for name in formats),
         latent=document["latent"],
         shape=f"{document['image_channels']}, {size}, {size}",
         range="in (-1, 1)" if document["kind"] == "dcgan32" else "about [-1, 1], not clamped",
+        pairs=PAIRS if document.get("energy_takes") == "xz" else "",
         energy="above 0" if document["energy_form"] == "softplus" else "of any sign",
         training="\n".join(f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in info.items() if key not in hidden) or UNKNOWN,
         metrics=_table(metrics) if isinstance(metrics, dict) else f"{metrics.capitalize()}.",

@@ -101,6 +101,9 @@ class _GrowingEncoder(nn.Module):
             self.levels[f"{r}x{r}"] = level
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.levels["4x4"].head(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
         _require_images(x, self.image_channels, self.resolution)
         h = x.contiguous(memory_format=torch.channels_last)
         for name, level in self.levels.items():
@@ -110,7 +113,7 @@ class _GrowingEncoder(nn.Module):
                 h = _leaky(conv(h))
             if name != "4x4":
                 h = F.avg_pool2d(h, 2)
-        return level.head(_leaky(level.dense(h.flatten(1))))
+        return _leaky(level.dense(h.flatten(1)))
 
 
 class _GrowingInference(_GrowingEncoder):
@@ -134,6 +137,39 @@ class _GrowingEnergy(_GrowingEncoder):
     def forward(self, x: Tensor) -> Tensor:
         score = super().forward(x).squeeze(1)
         return F.softplus(score) if self.form == "softplus" else score
+
+
+class _GrowingPairEnergy(_GrowingEncoder):
+    """Pairs of images (B, C, r, r) in [-1, 1] and latents (B, d) -> energies (B,), fp32; ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        width, latent = config["widths"]["4"], config["latent"]
+        super().__init__(config, 1)
+        self.form, self.latent = config["energy_form"], latent
+        head = nn.Module()
+        sizes = {"from_image": (width, width), "dense0": (latent, width), "dense1": (width, width), "from_latent": (width, width)}
+        for name, (inputs, outputs) in {**sizes, "joint": (2 * width, 2 * width), "head": (2 * width, 1)}.items():
+            head.add_module(name, nn.Linear(inputs, outputs))
+        self.levels["4x4"].head = head
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        _require_latents(z, self.latent)
+        head = self.levels["4x4"].head
+        of_x = head.from_image(self.features(x))
+        of_z = head.from_latent(_leaky(head.dense1(_leaky(head.dense0(z)))))
+        score = head.head(_leaky(head.joint(torch.cat([of_x, of_z], 1)))).squeeze(1)
+        return F.softplus(score) if self.form == "softplus" else score
+
+
+class _EnergyOfImages(nn.Module):
+    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32: of each image paired with the mean of its posterior, U(x, mu(x))."""
+
+    def __init__(self, pairs: nn.Module, inference: nn.Module):
+        super().__init__()
+        self.pairs, self.inference = pairs, inference
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pairs(x, self.inference(x)[0])
 
 
 class _Dcgan32Generator(nn.Module):
@@ -231,6 +267,7 @@ class Bundle:
     energy: nn.Module  # images in [-1, 1] -> (B,), lower is more like the data
     resolution: int  # r, pixels
     latent: int  # d
+    pair_energy: nn.Module | None = None  # images and latents (B, d) -> (B,), of a system with an energy of pairs
 
     def latents(self, seeds: list[int]) -> Tensor:
         """Latents (len(seeds), d) on the bundle's device, z ~ N(0, I), drawn on the CPU from one stream a seed."""
@@ -258,6 +295,8 @@ def _read_config(path: Path) -> dict:
         raise ValueError(f"{path}: kind={config['kind']!r}, wanted one of {', '.join(_NETWORKS)}")
     if config["energy_form"] not in ("identity", "softplus"):
         raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity or softplus")
+    if config.get("energy_takes", "x") not in (("x", "xz") if config["kind"] == "growing" else ("x",)):
+        raise ValueError(f"{path}: energy_takes={config['energy_takes']!r} with kind={config['kind']}, wanted x, or xz with growing")
     r = config["resolution"]
     if r < 4 or r & (r - 1):
         raise ValueError(f"{path}: resolution={r}, wanted a power of two, at least 4")
@@ -296,5 +335,11 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing; {folder} is not a whole bundle")
     config = _read_config(folder / "config.json")
-    networks = {name: _read_network(_NETWORKS[config["kind"]][name], config, path, device) for name, path in paths.items()}
+    kinds, pairs = _NETWORKS[config["kind"]], config.get("energy_takes") == "xz"
+    if pairs:
+        kinds = kinds | {"energy": _GrowingPairEnergy}
+    networks = {name: _read_network(kinds[name], config, path, device) for name, path in paths.items()}
+    if pairs:
+        networks["pair_energy"] = networks["energy"]
+        networks["energy"] = _EnergyOfImages(networks["pair_energy"], networks["inference"]).eval()
     return Bundle(config, device, **networks, resolution=config["resolution"], latent=config["latent"])

@@ -76,6 +76,7 @@ OPTIONS = {
     "boxes": {"reconstruct_box": 2},
     "range": {"range": 50.0},
     "softplus": {"energy": "softplus"},
+    "experts": {"energy": "experts", "r1": 10.0},
     "two generator steps": {"generator_steps": 2},
     "all": {"lambda_u": 0.1, "logvar_min": -8.0, "logvar_max": 4.0, "r1": 10.0, "r1_on": "both", "range": 9.0, "generator_steps": 2},
     "reconstructions": {"energy_sees": "samples_and_reconstructions", "lambda_u": 0.1},

@@ -43,20 +43,29 @@ def compare(a: Path, b: Path, images: int = END) -> tuple[float, float]:
     return max((left[key] - right[key]).abs().max().item() for key in weights), (apart != 0).float().mean().item()
 
 
-@pytest.fixture(scope="module", params=SYSTEMS)
-def runs(request, torchrun, tiny, tmp_path_factory) -> Path:
-    """whole-1, whole-2, whole-4; half-1 and half-2, ended in the middle of the fade; and `common`, the overrides of all."""
-    out = tmp_path_factory.mktemp(request.param)
-    common = [*tiny, *SYSTEMS[request.param], *CHAINS]
+@pytest.fixture(scope="module")
+def finished(torchrun, tiny, tmp_path_factory) -> Path:
+    """For each system whole-1, whole-2, whole-4; half-1 and half-2, in another world from the middle of the fade on."""
+    out = tmp_path_factory.mktemp("runs")
+    common = {name: [*tiny, *overrides, *CHAINS] for name, overrides in SYSTEMS.items()}
     (out / "common").write_text(json.dumps(common))
-    for size in (1, 2, 4):
-        these = [[*common, f"run={out}/whole-{size}"], [*common, f"run={out}/half-{size}", f"train.max_images={FADING}"]]
-        (out / "now.json").write_text(json.dumps(these[: 2 if size < 4 else 1]))
+
+    def play(size: int, *runs: tuple[str, list[str]]) -> None:
+        overrides = [[*start, f"run={out}/{name}/{run}", *more] for run, more in runs for name, start in common.items()]
+        (out / "now.json").write_text(json.dumps(overrides))
         torchrun(size, SCRIPT, out / "now.json")
-    for before, after in ((1, 2), (2, 1)):  # and on from there in another world
-        (out / "now.json").write_text(json.dumps([[*common, f"run={out}/half-{before}"]]))
-        torchrun(after, SCRIPT, out / "now.json")
+
+    half = [f"train.max_images={FADING}"]
+    play(1, ("whole-1", []), ("half-1", half))
+    play(2, ("whole-2", []), ("half-2", half), ("half-1", []))
+    play(4, ("whole-4", []))
+    play(1, ("half-2", []))
     return out
+
+
+@pytest.fixture(params=SYSTEMS)
+def runs(request, finished) -> Path:
+    return finished / request.param
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -75,7 +84,7 @@ def test_resumed_in_another_world_it_goes_on_with_the_same_chains(runs, before):
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(runs, clean_env, tmp_path):
-    overrides = [*json.loads((runs / "common").read_text()), f"run={tmp_path / 'run'}", "train.checkpoint_every=16"]
+    overrides = [*json.loads((runs.parent / "common").read_text())[runs.name], f"run={tmp_path / 'run'}", "train.checkpoint_every=16"]
     command = [sys.executable, "-u", "-m", "hires", "train", *overrides]
     killed = subprocess.Popen(command, env=clean_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in killed.stdout:

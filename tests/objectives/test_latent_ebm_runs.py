@@ -1,5 +1,7 @@
 """`hires train objective=latent_ebm` as users start it: through a growth and a fade, on several processes, killed and taken up again."""
 
+from collections.abc import Callable
+from functools import cache
 import json
 from pathlib import Path
 import signal
@@ -30,38 +32,41 @@ def tensors(run: Path, images: int = END, fields: tuple[str, ...] = state.FIELDS
 
 
 @pytest.fixture(scope="module")
-def worlds(torchrun, pairs, tmp_path_factory) -> Path:
-    """A folder with a finished run WORLD for one, two and four processes."""
-    out = tmp_path_factory.mktemp("worlds")
-    for size in (1, 2, 4):
+def finished(torchrun, pairs, tmp_path_factory) -> Callable[[int], Path]:
+    """finished(processes) -> the folder of a finished run, trained once."""
+    out = tmp_path_factory.mktemp("runs")
+
+    @cache
+    def train(size: int) -> Path:
         (out / f"{size}.json").write_text(json.dumps([[*pairs, CALM, f"run={out}/{size}"]]))
         torchrun(size, SCRIPT, out / f"{size}.json")
-    return out
+        return out / str(size)
+
+    return train
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_worlds_agree_through_a_growth(worlds, world):
-    one, many = (tensors(worlds / str(size), END, ("weight", "ema")) for size in (1, world))
+def test_worlds_agree_through_a_growth(finished, world):
+    one, many = (tensors(finished(size), END, ("weight", "ema")) for size in (1, world))
     assert one.keys() == many.keys() and any("head.from_latent" in key for key in one)
     assert max((one[key] - many[key]).abs().max().item() for key in one) < 1e-5
-    before = tensors(worlds / "1", FADING - 16, ("weight",))
+    before = tensors(finished(1), FADING - 16, ("weight",))
     assert max((one[key] - before[key]).abs().max().item() for key in before if key in one) > 1e-3
 
 
-def test_killed_in_a_fade_it_ends_where_the_uninterrupted_run_ends(pairs, clean_env, hires, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    command = [*pairs, f"run={cut}", "train.checkpoint_every=16"]
+def test_killed_in_a_fade_it_ends_where_the_uninterrupted_run_ends(finished, pairs, clean_env, hires, tmp_path):
+    run = tmp_path / "run"
+    command = [*pairs, CALM, f"run={run}", "train.checkpoint_every=16"]
     killed = subprocess.Popen([sys.executable, "-u", "-m", "hires", "train", *command], env=clean_env, stdout=subprocess.PIPE, text=True)
     next(line for line in killed.stdout if "saved" in line and state.folder_name(FADING) in line)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=100)
-    assert not (cut / "checkpoints" / state.folder_name(END)).exists()
-    for one in (command, [*pairs, f"run={whole}"]):
-        done = hires("train", *one)
-        assert done.returncode == 0, done.stderr
-    left, right = tensors(whole), tensors(cut)
+    assert not (run / "checkpoints" / state.folder_name(END)).exists()
+    done = hires("train", *command)
+    assert done.returncode == 0, done.stderr
+    left, right = tensors(finished(1)), tensors(run)
     assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
-    shown = {path.name.partition("-")[0] for path in (cut / "samples").iterdir()}
+    shown = {path.name.partition("-")[0] for path in (run / "samples").iterdir()}
     assert shown == {"fakes", "reconstructions", "reals"}
 
 

@@ -84,7 +84,7 @@ def test_any_world_goes_on_with_the_same_pictures(world, slots):
             chains.buffer = rank_of(size, rank, slots)
         for moment in range(6):
             parts = [
-                chains.go_on(energy, like(batch // size), draw_of(batch, moment, rows(batch, size, rank)))[0]
+                chains.go_on(energy, like(batch // size), 1.0, draw_of(batch, moment, rows(batch, size, rank)))[0]
                 for rank, chains in enumerate(ranks)
             ]
         ends[size] = torch.cat(parts), torch.cat([chains.buffer.pictures for chains in ranks])
@@ -128,7 +128,7 @@ def test_a_chain_begins_at_its_stored_picture_or_at_noise(world):
         chains = Chains(ChainsConfig(steps=1, step_size=1e-9, noise=0.0, replay=6, restart=restart))
         chains.buffer.fit(like(6), draw_of(6))
         before = chains.buffer.pictures.clone()
-        x_q, _ = chains.go_on(flat, like(6), draw_of(6, 1))
+        x_q, _ = chains.go_on(flat, like(6), 1.0, draw_of(6, 1))
         level = (x_q + 1) * 127.5
         if restart:
             assert (x_q - (before / 127.5 - 1)).abs().mean() > 0.3
@@ -155,7 +155,7 @@ def test_micro_batches_make_the_same_samples(world):
     for micro in (0, 1, 2):
         chains = Chains(config)
         for moment in range(3):
-            x_q, measures = chains.go_on(lambda x: x.pow(4).flatten(1).sum(1), like(4), draw_of(4, moment), micro)
+            x_q, measures = chains.go_on(lambda x: x.pow(4).flatten(1).sum(1), like(4), 1.0, draw_of(4, moment), micro)
         ends.append((x_q, chains.buffer.pictures, measures["chain_slope"], measures["chain_moved"]))
     for end in ends[1:]:
         for a, b in zip(ends[0], end, strict=True):

@@ -178,7 +178,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
         write_bundle(tmp_path / "b", config, 4, {"generator": networks["generator"]}, INFO)
     with pytest.raises(HiresError, match="in a fade"):
         write_bundle(tmp_path / "b", config, 8, {name: nets.build(config, name, 8, fading=True) for name in networks}, INFO)
-    with pytest.raises(HiresError, match="the energy is of class Inference; a bundle holds networks of the divergence triangle alone"):
+    with pytest.raises(HiresError, match="the energy is of class Inference; a bundle holds those of the triangle and the latent EBM"):
         write_bundle(tmp_path / "b", config, 4, networks | {"energy": networks["inference"]}, INFO)
 
     def full(*_, **__):
