@@ -12,8 +12,8 @@ def mix(points: Tensor, weights: Tensor, path: str = "sphere") -> Tensor:
     """The point (d,) among points (K, d) that non-negative weights (K,) name; they count in proportion.
 
     `line` is the weighted mean. `sphere` is the weighted mean on the sphere, the direction u with sum_i w_i log_u(u_i) = 0 (for two
-    points this is slerp), at the weighted mean of the norms; it takes the weighted mean where points are opposite or zero. Raises
-    HiresError for another path.
+    points this is slerp), at the weighted mean of the norms; it takes the weighted mean where points are opposite, zero or
+    balance each other. Raises HiresError for another path.
     """
     if path not in ("sphere", "line"):
         raise HiresError(f"path={path}: wanted sphere or line")
@@ -25,6 +25,8 @@ def mix(points: Tensor, weights: Tensor, path: str = "sphere") -> Tensor:
     if path == "line" or norms.min() < 1e-12 or (units @ units.T).min() < NEAR - 1:
         return straight.to(points)
     direction = weights @ units
+    if direction.norm() < NEAR:  # they balance: no direction is nearer to them than its opposite
+        return straight.to(points)
     for _ in range(100):
         direction = direction / direction.norm()
         off = units - (units @ direction)[:, None] * direction  # what of each point is not along the direction: |off| is the sine

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hires.errors import HiresError
 from hires.explore.mixing import mix
+from hires.sampling.codes import require_inference
 from hires.sampling.drawing import draw
 from hires.sampling.hires_bundle import Bundle, pictures_at_once
 from hires.sampling.images import to_uint8
@@ -78,6 +79,7 @@ class Explorer:
     @torch.no_grad()
     def reconstruct(self, data: bytes) -> dict:
         """An uploaded picture as the networks see it, its mean code and the picture of that code; mse is the mean over [-1, 1] pixels."""
+        require_inference(self.bundle)
         _check_pixels(data)
         x = read_picture(data, self.bundle.resolution, self.channels, "the picture").to(self.bundle.device)[None]
         mu, logvar = self.bundle.inference(x)

@@ -43,11 +43,11 @@ class Divergence:
         low, high = (self.slope(torch.tensor(r, dtype=torch.float64)).item() for r in (-end, end))
 
         def A(r: Tensor) -> Tensor:
-            over, under = (r - end).clamp(min=0), (r + end).clamp(max=0)
+            over, under = F.relu(r - end), -F.relu(-end - r)
             return self.A(r.clamp(-end, end)) - high * torch.expm1(-over) + low * under
 
         def B(r: Tensor) -> Tensor:
-            over, under = (r - end).clamp(min=0), (r + end).clamp(max=0)
+            over, under = F.relu(r - end), -F.relu(-end - r)
             return self.B(r.clamp(-end, end)) + high * math.exp(end) * over + low * math.exp(-end) * torch.expm1(under)
 
         return Divergence(self.f, A, B, self.slope, self.factor)

@@ -52,7 +52,7 @@ class Config:
     updates: str = "energy_first"  # published: alpha, phi, theta, each at the others' new weights | energy_first: alpha, then the others
     inference_loss: str = "eq15"  # eq15 | eq17
     kappa_pixel: float = 3.0  # kappa(r) = min(kappa_pixel r^2, kappa_max)
-    kappa_max: float = 16.0  # the published code's sum of squares is 3072 at 32x32; from 256 on R parts the posterior from the prior
+    kappa_max: float = 16.0  # the published code's sum of squares is 3072 at 32x32; at 256 R parts the posterior from the prior
     beta: float = 0.02  # weight of |z_tilde|^2 / 2 and of log q, summed over the d dimensions: Pi's temperature; 1 as published
     lambda_u: float = 0.1  # L2 on the energy
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off

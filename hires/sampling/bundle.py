@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from hires.errors import HiresError
 from hires.networks import Energy, Generator, Inference, NetworkConfig, dcgan32
+from hires.networks.expert_energy import ExpertEnergy, GanEnergy
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, resolutions_up_to
 from hires.networks.pair_energy import PairEnergy
+from hires.networks.transition import POINT, Decoder, Encoder
 from hires.sampling import hires_bundle
 from hires.sampling.atomic import in_words
 from hires.sampling.card import card
@@ -26,9 +28,9 @@ from hires.sampling.formats import write_formats
 from hires.sampling.images import save_grid, to_uint8
 
 KNOWN = {  # to hires_bundle.py
-    "generator": (Generator, dcgan32.Generator),
-    "inference": (Inference, dcgan32.Inference),
-    "energy": (Energy, PairEnergy, dcgan32.Energy),
+    "generator": (Generator, Decoder, dcgan32.Generator),
+    "inference": (Inference, Encoder, dcgan32.Inference),
+    "energy": (Energy, PairEnergy, ExpertEnergy, GanEnergy, dcgan32.Energy),
 }
 PLAYERS = tuple(KNOWN)
 CHECKED_SEEDS = [0, 1, 2]
@@ -56,6 +58,7 @@ bundle = hires_bundle.load(folder)
 compare(bundle.sample([int(seed) for seed in seeds]), want["images"], "images")
 z, x = bundle.latents([int(seed) for seed in seeds]), want["images"]
 inputs = {"generator": z, "inference": x, "energy": x}
+inputs = {name: batch for name, batch in inputs.items() if getattr(bundle, name)}
 outputs = {"generator": ["images"], "inference": ["mu", "logvar"], "energy": ["energy"]}
 for name in inputs:
     networks = {"safetensors": getattr(bundle, name)}
@@ -95,13 +98,31 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
             gain = module.weight * torch.rsqrt(module.running_var + module.eps)
             tensors[f"{before}.weight"] = tensors[f"{before}.weight"] * gain[:, None, None]
             tensors[f"{before}.bias"] = module.bias - module.running_mean * gain
+    head = "levels.4x4.head"
+    if isinstance(network, GanEnergy):  # U = softplus(-s)
+        tensors |= {f"{head}.{name}": -tensors[f"{head}.{name}"] for name in ("weight", "bias")}
+    if isinstance(network, Encoder):  # a log-variance that is the same everywhere
+        weight, bias = tensors[f"{head}.weight"], tensors[f"{head}.bias"]
+        tensors[f"{head}.weight"] = torch.cat([weight, torch.zeros_like(weight)])
+        tensors[f"{head}.bias"] = torch.cat([bias, torch.full_like(bias, POINT)])
     return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def forms(networks: dict[str, nn.Module]) -> dict:
+    """What config.json says of how a network's outputs are made of its layers."""
+    U = networks["energy"]
+    found = {"energy_form": getattr(U, "form", "identity"), "energy_takes": "xz" if isinstance(U, PairEnergy) else "x"}
+    if isinstance(U, ExpertEnergy):
+        found |= {"energy_form": "experts", "experts": len(U.levels["4x4"].head.bias), "energy_scale": float(U.scale)}
+    if isinstance(U, GanEnergy):
+        found["energy_form"] = "softplus"
+    return found | {"squashes": isinstance(networks["generator"], Decoder), "has_inference": "inference" in networks}
 
 
 def write_bundle(
     out: Path, config: NetworkConfig, resolution: int, networks: dict[str, nn.Module], info: dict, formats: Sequence[str] = ()
 ) -> Path:
-    """Write the bundle of `networks` (generator, inference, energy; stable at `resolution` pixels) as the new folder `out`, and return it.
+    """Write the bundle of `networks` (stable at `resolution` pixels; inference may be missing) as the new folder `out`, and return it.
 
     `info` goes into config.json and the model card: see card.facts. `formats` are other formats to add, from parse_formats. The networks
     may be on any device and in any mode and are left as they are. The folder appears under its name when a process without this project
@@ -110,12 +131,12 @@ def write_bundle(
     """
     out = Path(out)
     require_new(out)
-    if set(networks) != set(PLAYERS):
+    if {*networks, "inference"} != set(PLAYERS):
         raise HiresError(f"{out}: networks {', '.join(sorted(networks)) or 'none'}, a bundle wants {', '.join(PLAYERS)}")
     for name, network in networks.items():
         if not isinstance(network, KNOWN[name]):
             raise HiresError(
-                f"{out}: the {name} is of class {type(network).__name__}; a bundle holds those of the triangle and the latent EBM"
+                f"{out}: the {name} is of class {type(network).__name__}; a bundle holds those of triangle, latent EBM, VGAN and VCD"
             )
         if network.fading or network.resolution != resolution:
             state = "in a fade" if network.fading else "stable"
@@ -150,7 +171,7 @@ def write_files(
 ) -> None:
     """The files of a bundle, unchecked, in a new folder; networks on the CPU, in fp32 and eval mode."""
     folder.mkdir()
-    paths = [folder / f"{name}.safetensors" for name in PLAYERS]
+    paths = [folder / f"{name}.safetensors" for name in PLAYERS if name in networks]
     for path in paths:
         # not save_file, whose files (safetensors 0.8) nobody but their owner may read
         path.write_bytes(save(fold(networks[path.stem])))
@@ -162,8 +183,7 @@ def write_files(
         "image_channels": config.image_channels,
         "convs": config.convs,
         "widths": {str(r): config.channels(r) for r in resolutions_up_to(resolution)} if config.kind == "growing" else {},
-        "energy_form": getattr(networks["energy"], "form", "identity"),
-        "energy_takes": "xz" if isinstance(networks["energy"], PairEnergy) else "x",
+        **forms(networks),
         "info": info,
     }
     _write_json(folder / "config.json", document)
@@ -195,12 +215,12 @@ def check(folder: Path, networks: dict[str, nn.Module]) -> None:
     """
     z = hires_bundle.latents(CHECKED_SEEDS, hires_bundle.load(folder).latent)
     images = networks["generator"](z)
-    mu, logvar = networks["inference"](images)
+    mu, logvar = networks["inference"](images) if "inference" in networks else (None, None)
     U = networks["energy"]  # of pairs: a picture with the mean of its posterior
     energy = U(images, mu) if isinstance(U, PairEnergy) else U(images)
     expected = {"images": images, "mu": mu, "logvar": logvar, "energy": energy}
     with tempfile.TemporaryDirectory() as elsewhere:
-        tensors = {name: tensor.contiguous() for name, tensor in expected.items()}
+        tensors = {name: tensor.contiguous() for name, tensor in expected.items() if tensor is not None}
         (Path(elsewhere) / "expected.safetensors").write_bytes(save(tensors))
         command = [sys.executable, "-I", "-B", "-c", CHECK, str(folder.absolute()), "expected.safetensors", *map(str, CHECKED_SEEDS)]
         result = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)

@@ -1,6 +1,7 @@
 """What a bundle says of itself: where its networks come from, and the model card that tells it to people."""
 
 import json
+import math
 from pathlib import Path
 import re
 from typing import Any
@@ -26,7 +27,7 @@ tags:
 
 # {title}
 
-A generator of {size} pictures, an inference model and an energy, trained together by `hires` ({system}).
+A generator of {size} pictures{inference} and an energy, trained together by `hires` ({system}).
 
 ![The pictures of seeds 0 to 15](preview.png)
 
@@ -40,15 +41,13 @@ import hires_bundle
 
 bundle = hires_bundle.load("this/folder", device="cpu")
 images = bundle.sample([0, 1, 2])                    # seed n is the same picture in any list, up to rounding
-mu, logvar = bundle.inference(images.clamp(-1, 1))   # q(z | x) = N(mu, diag exp(logvar))
-energy = bundle.energy(images.clamp(-1, 1))          # lower is more like the data
+{code}energy = bundle.energy(images.clamp(-1, 1))          # lower is more like the data
 ```
 {formats}
 | network | takes | gives |
 |---|---|---|
 | `bundle.generator(z)` | z ~ N(0, I), (B, {latent}) float | pictures, (B, {shape}) float, {range} |
-| `bundle.inference(x)` | pictures, (B, {shape}) float in [-1, 1] | mu and logvar, (B, {latent}) float each |
-| `bundle.energy(x)` | pictures, (B, {shape}) float in [-1, 1] | energies, (B,) float, {energy} |
+{codes}| `bundle.energy(x)` | pictures, (B, {shape}) float in [-1, 1] | energies, (B,) float, {energy} |
 {pairs}
 `((images + 1) * 127.5 + 0.5).clamp(0, 255).byte()` makes bytes of pictures. The weights are moving averages, in fp32.
 
@@ -87,13 +86,16 @@ pixels = ((bundle.sample({checked}) + 1) * 127.5 + 0.5).clamp(0, 255).byte()
 
 PAIRS = """| `bundle.pair_energy(x, z)` | pictures and latents, as above | energies of pairs, (B,) float; `bundle.energy(x)` is at z = mu |
 """
+CODE = "mu, logvar = bundle.inference(images.clamp(-1, 1))   # q(z | x) = N(mu, diag exp(logvar))\n"
+CODES = "| `bundle.inference(x)` | pictures, (B, {shape}) float in [-1, 1] | mu and logvar, (B, {latent}) float each |\n"
+ENERGIES = {"identity": "of any sign", "softplus": "above 0", "experts": "from 0 to {bound:.3g}"}
 OTHER_FORMATS = {
     "onnx": """
-`generator.onnx`, `inference.onnx` and `energy.onnx` are the same networks for ONNX runtimes, for batches of any size. Inputs are called
+The files `*.onnx` are the same networks for ONNX runtimes, for batches of any size. Inputs are called
 `z` and `x`, outputs `images`, `mu`, `logvar` and `energy`.
 """,
     "pt2": """
-`generator.pt2`, `inference.pt2` and `energy.pt2` are the same networks as `torch.export` writes them, for batches of any size:
+The files `*.pt2` are the same networks as `torch.export` writes them, for batches of any size:
 `torch.export.load("generator.pt2").module()(z)`. That function can run code that a file holds: use it on files you trust alone.
 """,
 }
@@ -150,6 +152,7 @@ def card(document: dict[str, Any], title: str, formats: list[str]) -> str:
     info = document["info"]
     metrics, licence = info.get("metrics", UNKNOWN), str(info.get("data_licence", UNKNOWN))
     size = document["resolution"]
+    shape, coded = f"{document['image_channels']}, {size}, {size}", document.get("has_inference", True)
     system = info.get("system", "divergence_triangle")
     tags = ["hires", system.replace("_", "-"), "energy-based-model", "image-generation", "safetensors", *formats]
     hidden = ("metrics", "data_licence")
@@ -161,10 +164,13 @@ def card(document: dict[str, Any], title: str, formats: list[str]) -> str:
         size=f"{size}x{size}",
         formats="".join(OTHER_FORMATS[name] for name in formats),
         latent=document["latent"],
-        shape=f"{document['image_channels']}, {size}, {size}",
+        shape=shape,
+        inference=", an inference model" if coded else "",
+        code=CODE if coded else "",
+        codes=CODES.format(shape=shape, latent=document["latent"]) if coded else "",
         range="in (-1, 1)" if document["kind"] == "dcgan32" else "about [-1, 1], not clamped",
         pairs=PAIRS if document.get("energy_takes") == "xz" else "",
-        energy="above 0" if document["energy_form"] == "softplus" else "of any sign",
+        energy=ENERGIES[document["energy_form"]].format(bound=document.get("energy_scale", 1.0) * math.log(2)),
         training="\n".join(f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in info.items() if key not in hidden) or UNKNOWN,
         metrics=_table(metrics) if isinstance(metrics, dict) else f"{metrics.capitalize()}.",
         licence=_licence(licence),

@@ -9,6 +9,7 @@ from safetensors.torch import save
 import torch
 from torch import Tensor
 
+from hires.errors import HiresError
 from hires.sampling.atomic import whole_file
 from hires.sampling.hires_bundle import Bundle, pictures_at_once
 
@@ -36,9 +37,16 @@ def reconstruct(bundle: Bundle, batches: Iterable[tuple[list[str], Tensor]]) -> 
         yield Reconstructed(names, pictures, given_back, mu, logvar, mse)
 
 
+def require_inference(bundle: Bundle) -> None:
+    """Raise HiresError where a bundle makes no codes of pictures."""
+    if bundle.inference is None:
+        raise HiresError("the sampler has no inference model (objective=vgan and gan train none): it makes no codes of pictures")
+
+
 @torch.no_grad()
 def encode(bundle: Bundle, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """mu and logvar (B, d), on the CPU, of pictures (B, C, r, r) in [-1, 1]."""
+    """mu and logvar (B, d), on the CPU, of pictures (B, C, r, r) in [-1, 1]; raises HiresError for a bundle without inference model."""
+    require_inference(bundle)
     parts = [bundle.inference(part.to(bundle.device)) for part in pictures.split(pictures_at_once(bundle.resolution))]
     return torch.cat([mu.cpu() for mu, _ in parts]), torch.cat([logvar.cpu() for _, logvar in parts])
 

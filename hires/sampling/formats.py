@@ -32,6 +32,8 @@ def write_formats(folder: Path, bundle: Bundle, formats: list[str]) -> list[Path
     """Write the bundle's networks (on the CPU) into `folder` in each of the formats; returns the files."""
     written = []
     for name, (takes, gives) in NAMES.items() if formats else ():
+        if getattr(bundle, name) is None:
+            continue
         shape = (bundle.latent,) if name == "generator" else (bundle.config["image_channels"], bundle.resolution, bundle.resolution)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's to itself

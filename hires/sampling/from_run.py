@@ -14,7 +14,7 @@ from hires.training.schedule import parse_images
 
 @dataclass
 class RunNetworks:
-    """The three networks, eval, fp32, on the CPU, and where they come from."""
+    """The system's networks, eval, fp32, on the CPU, and where they come from."""
 
     config: TrainConfig
     networks: dict[str, nn.Module]

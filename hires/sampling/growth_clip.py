@@ -64,9 +64,12 @@ def lost_levels(found: list[Stage]) -> list[int]:
 def pictures_of(run: str, stage: Stage, seeds: list[int], device: torch.device) -> Tensor:
     """Pictures (N, C, r, r), uint8 on the CPU, that the moving average of the generator makes of the seeds' latents at a checkpoint.
 
-    In the middle of a fade-in they are blended with its α, as training blends them. Raises HiresError for a damaged checkpoint.
+    In the middle of a fade-in they are blended with its α, as training blends them. Raises HiresError for a checkpoint that is
+    damaged or gone.
     """
     loaded = from_run.load(run, str(stage.images))
+    if loaded.images != stage.images:  # the run's training removes checkpoints
+        raise HiresError(f"{stage.path}: removed while the clip was made; wanted a run that keeps it (train.keep_every=…), or try again")
     generator = loaded.networks["generator"].to(device)
     parts = latents(seeds, loaded.config.network.latent).split(pictures_at_once(stage.resolution))
     return to_uint8(torch.cat([generator(z.to(device), loaded.alpha).cpu() for z in parts]))

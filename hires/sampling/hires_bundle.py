@@ -53,7 +53,7 @@ class _GrowingGenerator(nn.Module):
 
     def __init__(self, config: dict):
         super().__init__()
-        self.latent, self.resolution = config["latent"], config["resolution"]
+        self.latent, self.resolution, self.squashes = config["latent"], config["resolution"], config.get("squashes", False)
         width = config["widths"]
         self.levels = nn.ModuleDict()
         for r in _resolutions(self.resolution):
@@ -70,6 +70,8 @@ class _GrowingGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         _require_latents(z, self.latent)
+        if self.squashes:  # N(0, 1) into uniform numbers from -1 to 1
+            z = torch.erf(z * 0.5**0.5)
         h = self.levels["4x4"].dense(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
         h = _pixel_norm(_leaky(h))
         for name, level in self.levels.items():
@@ -128,14 +130,22 @@ class _GrowingInference(_GrowingEncoder):
 
 
 class _GrowingEnergy(_GrowingEncoder):
-    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32, of any sign or above 0 (softplus); ValueError for another shape."""
+    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32; ValueError for another shape.
+
+    Of any sign, above 0 (softplus), or the scaled mean entropy of yes-or-no answers in nats (experts).
+    """
 
     def __init__(self, config: dict):
-        super().__init__(config, 1)
+        super().__init__(config, config["experts"] if config["energy_form"] == "experts" else 1)
         self.form = config["energy_form"]
+        self.scale = config.get("energy_scale", 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        score = super().forward(x).squeeze(1)
+        scores = super().forward(x)
+        if self.form == "experts":
+            p = torch.sigmoid(scores).clamp(1e-4, 1 - 1e-4)
+            return -self.scale * (p * p.log() + (1 - p) * (1 - p).log()).mean(1)
+        score = scores.squeeze(1)
         return F.softplus(score) if self.form == "softplus" else score
 
 
@@ -258,12 +268,12 @@ def pictures_at_once(resolution: int) -> int:
 
 @dataclass
 class Bundle:
-    """The three networks of one run, at one resolution, with the configuration they were exported with."""
+    """The three networks of one run, at one resolution, with their configuration; without inference model where there is none."""
 
     config: dict  # config.json
     device: torch.device
     generator: nn.Module  # z (B, d) -> images (B, C, r, r), about [-1, 1], not clamped
-    inference: nn.Module  # images in [-1, 1] -> mu (B, d), logvar (B, d)
+    inference: nn.Module | None  # images in [-1, 1] -> mu (B, d), logvar (B, d)
     energy: nn.Module  # images in [-1, 1] -> (B,), lower is more like the data
     resolution: int  # r, pixels
     latent: int  # d
@@ -293,8 +303,13 @@ def _read_config(path: Path) -> dict:
             raise ValueError(f"{path}: {key}={config.get(key)!r}, wanted {kind.__name__}")
     if config["kind"] not in _NETWORKS:
         raise ValueError(f"{path}: kind={config['kind']!r}, wanted one of {', '.join(_NETWORKS)}")
-    if config["energy_form"] not in ("identity", "softplus"):
-        raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity or softplus")
+    if config["energy_form"] not in ("identity", "softplus", "experts"):
+        raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity, softplus or experts")
+    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, "has_inference": bool}.items():
+        if key in config and not isinstance(config[key], kind):
+            raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
+    if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] != "growing"):
+        raise ValueError(f"{path}: energy_form=experts with kind={config['kind']}, wanted kind=growing and the number of experts")
     if config.get("energy_takes", "x") not in (("x", "xz") if config["kind"] == "growing" else ("x",)):
         raise ValueError(f"{path}: energy_takes={config['energy_takes']!r} with kind={config['kind']}, wanted x, or xz with growing")
     r = config["resolution"]
@@ -331,10 +346,14 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
     """
     folder, device = Path(folder), torch.device(device)
     paths = {name: folder / f"{name}.safetensors" for name in ("generator", "inference", "energy")}
-    for path in (folder / "config.json", *paths.values()):
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder / 'config.json'}: missing; {folder} is not a whole bundle")
+    config = _read_config(folder / "config.json")
+    if not config.get("has_inference", True):
+        del paths["inference"]
+    for path in paths.values():
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing; {folder} is not a whole bundle")
-    config = _read_config(folder / "config.json")
     kinds, pairs = _NETWORKS[config["kind"]], config.get("energy_takes") == "xz"
     if pairs:
         kinds = kinds | {"energy": _GrowingPairEnergy}
@@ -342,4 +361,5 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
     if pairs:
         networks["pair_energy"] = networks["energy"]
         networks["energy"] = _EnergyOfImages(networks["pair_energy"], networks["inference"]).eval()
+    networks.setdefault("inference", None)
     return Bundle(config, device, **networks, resolution=config["resolution"], latent=config["latent"])

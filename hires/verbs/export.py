@@ -25,5 +25,6 @@ def run(config: ExportConfig) -> int:
     out = Path(config.out) if config.out else Path(config.run) / f"bundle-{loaded.images:012d}"
     path = write_bundle(out, loaded.config.network, loaded.resolution, loaded.networks, facts(loaded, config.run), formats)
     also = f", also as {' and '.join(formats)}" if formats else ""
-    print(f"{path}: generator, inference model and energy at {size}, {loaded.images:,} images seen{also}")
+    held = "generator, inference model and energy" if "inference" in loaded.networks else "generator and energy"
+    print(f"{path}: {held} at {size}, {loaded.images:,} images seen{also}")
     return 0

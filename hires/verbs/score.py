@@ -8,7 +8,7 @@ from rich.table import Table
 from hires.config import ScoreConfig
 from hires.errors import HiresError
 from hires.sampling.images import check_png
-from hires.sampling.pictures import picture_batches
+from hires.sampling.pictures import is_prepared, picture_batches
 from hires.sampling.scoring import draw_histogram, energies, share_above, write_table
 from hires.sampling.seeds import open_bundle
 
@@ -20,14 +20,15 @@ def run(config: ScoreConfig) -> int:
     check_png("out", config.out)
     if config.images < 2:
         raise HiresError(f"images={config.images}: wanted at least 2 of each set to compare with")
+    if config.data and not is_prepared(config.data):  # a plain folder would be both sets
+        raise HiresError(f"data={config.data}: not what hires prepare wrote; of other pictures name train=… and heldout=…")
     bundle = open_bundle(config.sampler, config.device)
     size = bundle.resolution, bundle.config["image_channels"]
-    sets = {}
+    names, values = energies(bundle, picture_batches(config.from_, *size))
+    sets = {f"from={config.from_}": values}  # a folder may be called training
     for name, where, split in (("training", config.train or config.data, "train"), ("held out", config.heldout or config.data, "holdout")):
         if where:
             sets[name] = energies(bundle, picture_batches(where, *size, config.images, split, drawn=True))[1]
-    names, values = energies(bundle, picture_batches(config.from_, *size))
-    sets = {config.from_: values} | sets
     above = share_above(values, sets["held out"]) if "held out" in sets else None
     table = Path(config.out).with_suffix(".csv")
     write_table(table, names, values, above)

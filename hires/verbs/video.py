@@ -22,12 +22,12 @@ def run(config: VideoConfig) -> int:
     source = one_source(config.seeds, config.codes, config.from_)
     check_path(config.path, config.easing, 2)
     check_rate(config.out, config.fps)
-    if source == "seeds" and config.seeds:
-        cell_keys(len(parse_seeds(config.seeds)), columns * rows, config.grid)
     if not 0 < config.seconds_per_key <= 3600:
         raise HiresError(f"seconds_per_key={config.seconds_per_key}: wanted more than 0, at most 3600")
     if config.limit < 0:
         raise HiresError(f"limit={config.limit}: wanted at most so many keyframes, 0 for all")
+    if source == "seeds" and config.seeds:
+        cell_keys(len(parse_seeds(config.seeds)[: config.limit or None]), columns * rows, config.grid)
     if config.beside and (source != "from" or config.path in ("walk", "circle")):
         raise HiresError("beside=true: wanted from=… and a path that goes through its pictures: slerp, linear or spline")
     if suffix == ".png":

@@ -5,7 +5,7 @@ import torch
 
 from hires.errors import HiresError
 from hires.evaluation.labels import labels_of
-from hires.evaluation.probe import STRENGTHS, linear_probe
+from hires.evaluation.probe import STRENGTHS, _fitted, linear_probe
 
 
 def clusters(count: int, classes: int, spread: float, seed: int, features: int = 8):
@@ -36,6 +36,14 @@ def test_a_strong_penalty_is_chosen_where_features_are_as_many_as_pictures():
     x[:, :2] += 1.2 * (2 * y[:, None] - 1)
     found = linear_probe(x[:300], y[:300], x[300:], y[300:])
     assert found.strength >= 0.1 and found.error < 0.2
+
+
+def test_a_stronger_penalty_gives_smaller_weights_for_any_number_of_pictures():
+    """A mean over pictures: the same pictures twice give the same weights."""
+    x, y = clusters(100, 3, 1.0, 7, features=1)
+    sizes = [abs(_fitted(x, y, strength).coef_).sum() for strength in sorted(STRENGTHS)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 2 * sizes[-1]
+    assert _fitted(x.repeat(2, 1), y.repeat(2), 0.1).coef_ == pytest.approx(_fitted(x, y, 0.1).coef_, rel=1e-2)
 
 
 @pytest.mark.parametrize("count,classes", [(10, 2), (100, 1)])

@@ -138,6 +138,7 @@ def test_another_sites_page_is_refused(server):
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://localhost:1"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
     ):
         status, answer, reply = server.ask("POST", "/api/sample", good, JSON | headers)

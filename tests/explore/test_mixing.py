@@ -66,6 +66,11 @@ def test_opposite_and_zero_points_take_the_line(points):
     torch.testing.assert_close(mix(points, torch.tensor([0.25, 0.75])), 0.25 * points[0] + 0.75 * points[1])
 
 
+def test_points_that_balance_take_the_line():
+    points = torch.tensor([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [-1.0, 0.0, 1.0]])
+    assert mix(points, torch.ones(3)).tolist() == [0, 0, 0]
+
+
 def test_points_in_one_place_stay_there():
     z = latents(3, 1).expand(3, -1)
     torch.testing.assert_close(mix(z, torch.tensor([0.2, 0.3, 0.5])), z[0], atol=1e-5, rtol=1e-5)

@@ -64,11 +64,12 @@ def test_limited_it_is_still_an_f_divergence_and_no_steeper_than_at_its_limit(na
     slopes = [torch.autograd.grad(function(r).sum(), r)[0] for function in (d.A, d.B)]
     torch.testing.assert_close(slopes[1], r.detach().exp() * slopes[0], rtol=1e-6, atol=0)
     assert (slopes[0] > 0).all() and all(slope.max() < 2.01 * math.exp(2) * math.exp(2) for slope in slopes)
+    assert all((slope.log().diff().abs() < 2.2 * 0.0625).all() for slope in slopes)  # nor does either jump at the limit
     for ours, whole in ((d.A, free.A), (d.B, free.B)):
         values = ours(r.detach())
         same = r.detach().abs() <= (1.0 if name in ("pearson", "neyman") else 2.0 / max(abs(order), abs(order - 1), 1))
         torch.testing.assert_close(values[same], whole(r.detach())[same])
-        assert values.diff().max() < 2.01 * math.exp(4) * 0.0625  # no jump at the limit
+        assert values.diff().max() < 2.01 * math.exp(4) * 0.0625
 
 
 # ---------------------------------------------------------------------------------------------- Theorem 3

@@ -42,7 +42,7 @@ def start(plain, config) -> dict[str, torch.nn.Module]:
         nets[player] = system.network(config, SHAPE, player, RESOLUTION, True)
         networks.initialise(nets[player], lambda parameter, player=player: plain.stream(f"{player}/{parameter}"))
     with torch.no_grad():
-        nets["energy"].levels["4x4"].head.weight.mul_(4)  # some experts beyond the clip, where they have no gradient
+        nets["energy"].levels["4x4"].head.weight.mul_(16)  # some experts beyond the clip, where they have no gradient
     return nets
 
 
@@ -147,6 +147,9 @@ def test_rounds_agree_with_plain_autograd(name, steps, world, plain, in_double):
     nets = {n: net.double() for n, net in start(plain, config).items()}
     reference = Reference(config, copy.deepcopy(nets))
     before, rounds = {n: p.clone() for n, p in reference.parameters().items()}, data(plain, dtype=torch.float64)
+    if name != "gan":
+        beyond = (torch.sigmoid(reference.nets["energy"](rounds[0][0], ALPHA, True)) - 0.5).abs() > 0.5 - 1e-4
+        assert 0 < beyond.sum() < beyond.numel()
     expected = [reference.round(*each) for each in rounds]
     found, weights = play(config, nets, rounds, world.device, stage=0)
     for theirs, ours in zip(expected, found, strict=True):

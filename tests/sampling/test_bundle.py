@@ -178,7 +178,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
         write_bundle(tmp_path / "b", config, 4, {"generator": networks["generator"]}, INFO)
     with pytest.raises(HiresError, match="in a fade"):
         write_bundle(tmp_path / "b", config, 8, {name: nets.build(config, name, 8, fading=True) for name in networks}, INFO)
-    with pytest.raises(HiresError, match="the energy is of class Inference; a bundle holds those of the triangle and the latent EBM"):
+    with pytest.raises(HiresError, match="the energy is of class Inference; a bundle holds those of triangle, latent EBM, VGAN and VCD"):
         write_bundle(tmp_path / "b", config, 4, networks | {"energy": networks["inference"]}, INFO)
 
     def full(*_, **__):
@@ -210,7 +210,7 @@ def edit(folder, **changes):
         ({"latent": "8"}, "latent='8', wanted int"),
         ({"resolution": 12}, "resolution=12, wanted a power of two"),
         ({"widths": {}}, "widths has no number for 4x4"),
-        ({"energy_form": "tanh"}, "wanted identity or softplus"),
+        ({"energy_form": "tanh"}, "wanted identity, softplus or experts"),
         ({"latent": 9}, r"generator.safetensors: levels.4x4.dense.weight is \(192, 8\), config.json says \(192, 9\)"),
     ],
 )

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from hires import cli
+from hires.errors import HiresError
 from hires.sampling import from_run
 from hires.sampling.captions import bar_height, caption
-from hires.sampling.growth_clip import stages
+from hires.sampling.growth_clip import pictures_of, stages
 from hires.sampling.hires_bundle import latents
 from hires.training import distributed, state
 from tests.sampling.clips import read
@@ -133,6 +134,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(overrides, words, growth, tmp_
 def test_what_was_not_given_is_named(growth, capsys):
     assert cli.main(["video", "growth", "out=c.mp4"]) == 1
     assert capsys.readouterr().err == "hires video growth: error: run=… not given\n"
+
+
+def test_a_checkpoint_that_training_has_removed_is_no_earlier_one(grown, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(grown, run)
+    gone = stages(str(run))[2]
+    shutil.rmtree(gone.path)
+    with pytest.raises(HiresError, match=f"{gone.path.name}: removed"):
+        pictures_of(str(run), gone, SEEDS, torch.device("cpu"))
 
 
 def test_a_damaged_checkpoint_is_one_line_and_leaves_nothing(growth, grown, tmp_path):

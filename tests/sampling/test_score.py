@@ -59,6 +59,21 @@ def test_without_other_pictures_there_is_no_rank(sampler, save_pictures, tmp_pat
     assert "held-out" not in capsys.readouterr().out
 
 
+def test_a_folder_called_training_is_not_taken_for_the_training_set(sampler, save_pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_pictures(tmp_path / "training", 3)
+    save_pictures(tmp_path / "others", 5, start=50)
+    assert cli.main(["score", f"sampler={sampler}", "from=training", "train=others", "out=score.png"]) == 0
+    counts = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert counts == ["3", "5"]
+
+
+def test_a_plain_folder_is_not_both_sets(sampler, save_pictures, tmp_path, capsys):
+    mine = save_pictures(tmp_path / "mine", 2)
+    assert cli.main(["score", f"sampler={sampler}", f"from={mine}", f"data={mine}", f"out={tmp_path}/score.png"]) == 1
+    assert f"data={mine}: not what hires prepare wrote" in capsys.readouterr().err and not (tmp_path / "score.csv").exists()
+
+
 def test_an_energy_that_is_no_number_names_the_picture(sampler, monkeypatch):
     bundle = load(sampler)
     monkeypatch.setattr(bundle, "energy", lambda x: torch.tensor([1.0, float("inf")]))

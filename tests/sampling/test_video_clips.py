@@ -186,6 +186,11 @@ def test_saved_codes_are_the_keys(video, bundle, tmp_path):
         assert np.array_equal(one[:64], two[:64]) and not np.array_equal(one, two)  # the captions differ
 
 
+def test_a_limit_is_taken_before_keys_are_dealt_to_cells(video):
+    status, said, errors = video("out=c.gif", "seeds=0-4", "limit=4", "grid=2x1", "size=8", "fps=10", "seconds_per_key=0.2")
+    assert (status, errors) == (0, "") and "c.gif: 4 frames" in said
+
+
 def test_a_strip_has_a_row_for_each_two_keys(video, bundle, tmp_path):
     status, said, errors = video("out=strip.png", "seeds=0-3", "path=linear", "steps=5")
     assert (status, errors) == (0, "") and "2 rows of 5" in said
