@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         if "--help" in overrides or "-h" in overrides:
-            print((configuration.CONFIGS / f"{name}.yaml").read_text())
+            print(configuration.help_text(name))
             return 0
         return importlib.import_module(f"hires.verbs.{name}").run(configuration.load(name, overrides)) or 0
     except (HiresError, DataError) as error:

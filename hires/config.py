@@ -1,6 +1,7 @@
 """The configuration of each verb: typed, composed by Hydra from configs/ and the command line, checked whole before any work."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+import inspect
 from pathlib import Path
 import re
 from typing import Any
@@ -251,7 +252,7 @@ class EvaluateConfig:
     images: int = 1000  # samples, and held-out pictures at most
     labels: int = 0  # labelled training pictures, the first ones; 0 = all of them for probe, 1000 for augmentation
     epochs: int = 200  # of augmentation's classifiers
-    width: int = 64  # channels of their layers; the paper's 64 takes hours on a core
+    width: int = 64  # channels of their layers; the paper's 64 is for a GPU
     out: str = ""  # a JSON file to write as well
 
 
@@ -293,6 +294,16 @@ def load(verb: str, overrides: list[str]) -> Any:
         return OmegaConf.to_object(merged)
     except (HydraException, OmegaConfBaseException) as error:
         raise HiresError(f"hires {verb}: {_as_written(_one_line(error))}") from error
+
+
+def help_text(verb: str) -> str:
+    """A verb's YAML file and the settings that it takes, with their types, defaults and comments as they stand in the code."""
+    schemas = [schema for schema in reversed(SCHEMAS[verb].__mro__) if is_dataclass(schema)]
+    for schema in schemas:  # grows while it is read: settings of settings follow
+        found = (f.type for f in fields(schema) if isinstance(f.type, type) and is_dataclass(f.type))
+        schemas += [one for one in found if one not in schemas]
+    sources = (inspect.getsource(schema).split("\n    def ")[0].rstrip() for schema in schemas)
+    return "\n\n".join([(CONFIGS / f"{verb}.yaml").read_text().rstrip(), *sources])
 
 
 def train_config(plain: dict) -> TrainConfig:

@@ -95,9 +95,9 @@ async def serve(app: web.Application, host: str, port: int, ready: Callable[[str
     try:
         try:
             await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            reason = "in use; choose another port, or port=0 for any free one" if taken else error.strerror
+        except (OSError, UnicodeError) as error:  # the latter from a name that is none
+            taken = getattr(error, "errno", None) == errno.EADDRINUSE
+            reason = "in use; choose another port, or port=0 for any free one" if taken else getattr(error, "strerror", "no such address")
             raise HiresError(f"host={host} port={port}: {reason}") from error
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)

@@ -14,7 +14,7 @@ def parse_seeds(text: str) -> list[int]:
     """'0-63' or '1,5,9' or both, as a list; raises HiresError for anything else, more than a million seeds, or one of 2^63 and above."""
     seeds: list[int] = []
     for part in str(text).split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,19})(?:-(\d{1,19}))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise HiresError(f"seeds={text}: wanted numbers and ranges such as 0-63 or 1,5,9")
         first, last = int(match[1]), int(match[2] or match[1])

@@ -42,7 +42,10 @@ def start(plain, config) -> dict[str, torch.nn.Module]:
         nets[player] = system.network(config, SHAPE, player, RESOLUTION, True)
         networks.initialise(nets[player], lambda parameter, player=player: plain.stream(f"{player}/{parameter}"))
     with torch.no_grad():
-        nets["energy"].levels["4x4"].head.weight.mul_(16)  # some experts beyond the clip, where they have no gradient
+        head = nets["energy"].levels["4x4"].head
+        head.weight.mul_(4)
+        if config.name != "gan":
+            head.bias[0] = -math.log(1e-4)  # one expert beyond the clip for some images, where it has no gradient
     return nets
 
 
