@@ -37,13 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         lines += ["usage: hires VERB key=value …", ""] + [f"  {verb:11} {text}" for verb, text in VERBS.items()]
         print("\n".join([*lines, "", "  hires VERB --help prints the verb's settings"]), file=sys.stderr if unknown else sys.stdout)
         return 2 if unknown else 0
-    verb, overrides = arguments[0], arguments[1:]
-    if verb == "checkpoints" and overrides[:1] == ["verify"]:
-        overrides[0] = "action=verify"
-    if verb == "slurm" and overrides[:1] == ["status"]:
-        overrides[0] = "action=status"
-    if verb == "video" and overrides[:1] == ["growth"]:
-        verb, overrides = "video growth", overrides[1:]
+    verb, overrides = spelled_out(arguments)
     name = verb.replace(" ", "_")  # of its configuration and its file
     from hires import config as configuration
     from pipelines import DataError
@@ -65,6 +59,16 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         rank = os.environ.get("RANK", "?")
         return _fail(verb, f"rank {rank} lost another rank ({lost[0]}); what the rank that ended first says is the reason")
+
+
+def spelled_out(arguments: list[str]) -> tuple[str, list[str]]:
+    """(verb, overrides) of a command whose second word may be one without `=`: `checkpoints verify`, `slurm status`, `video growth`."""
+    verb, overrides = arguments[0], arguments[1:]
+    if (verb, *overrides[:1]) in (("checkpoints", "verify"), ("slurm", "status")):
+        return verb, [f"action={overrides[0]}", *overrides[1:]]
+    if (verb, *overrides[:1]) == ("video", "growth"):
+        return "video growth", overrides[1:]
+    return verb, overrides
 
 
 def _fail(verb: str, text: str) -> int:

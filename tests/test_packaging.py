@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from hires import config as configuration
-from hires.cli import VERBS
+from hires.cli import VERBS, spelled_out
 from hires.training import game
 from hires.training.schedule import Schedule
 
@@ -280,9 +280,10 @@ def test_readme_command_exists(command):
         assert (ROOT / words[1]).is_file()
     else:
         assert "hires" in words, command
-        verb, *settings = words[words.index("hires") + 1 :]
-        assert verb in VERBS
-        configuration.load(verb, settings)  # raises for an unknown key or a missing one
+        arguments = words[words.index("hires") + 1 :]
+        assert arguments[0] in VERBS
+        verb, settings = spelled_out(arguments)
+        configuration.load(verb.replace(" ", "_"), settings)  # raises for an unknown key or a missing one
 
 
 def test_readme_links_exist():
