@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 import os
 from pathlib import Path
+import secrets
 
 from hires.errors import HiresError
 
@@ -14,13 +15,18 @@ def in_words(error: Exception) -> str:
     return (f"{words} ({name})" if name else words) if words else str(error)
 
 
+def hidden_name(path: Path) -> Path:
+    """A hidden name beside `path` that no other process takes, in other containers on a shared disk neither."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to, renamed to `path` when the block ends and removed when it raises.
 
     Creates the folder. Raises HiresError where the system refuses (full disk, no permission).
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = hidden_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

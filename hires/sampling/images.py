@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hires.errors import HiresError
-from hires.sampling.atomic import in_words, whole_file
+from hires.sampling.atomic import hidden_name, in_words, whole_file
 from pipelines.torchvision_cpu import torchvision
 
 READABLE = 64  # smallest side of a grid's cell in pixels
@@ -83,7 +83,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     full = Path(os.path.abspath(path))
-    part = full.with_name(f".{full.name}.{os.getpid()}.part")
+    part = hidden_name(full)
     try:
         if full.exists() and not (full.is_dir() and not any(full.iterdir())):
             raise HiresError(f"{path}: exists already; wanted a new folder, which is never written over another")
