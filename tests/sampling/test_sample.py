@@ -42,7 +42,8 @@ def test_a_seed_is_the_same_picture_in_any_list(sampler, refine):
         for seed, picture in zip(seeds, found, strict=True):
             if seed not in alone:
                 (alone[seed],) = (batch.pictures[0] for batch in draw(bundle, [seed], 0.8, refine))
-            torch.testing.assert_close(picture, alone[seed], atol=1e-4, rtol=0)
+            # Langevin's steps amplify rounding; a grey level is 8e-3
+            torch.testing.assert_close(picture, alone[seed], atol=1e-3 if refine.steps else 1e-4, rtol=0)
 
     kept = drawing.pictures_at_once
     try:
