@@ -56,10 +56,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         campaign = Campaign(Path(scratch))
         seed = args.seed
-        while campaign.kills < args.kills and not campaign.broken:
-            campaign.run(seed)
-            seed += 1
-            print(f"seed {seed - 1}: {campaign.kills} kills, {campaign.runs} runs finished, {campaign.broken or 'none lost'}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # ended by hand it tells what it has
+            while campaign.kills < args.kills and not campaign.broken:
+                campaign.run(seed)
+                seed += 1
+                print(f"seed {seed - 1}: {campaign.kills} kills, {campaign.runs} runs finished, {campaign.broken or 'none lost'}", flush=True)
         print(campaign.summary(args.seed, seed - 1, time.monotonic() - started))
     return 1 if campaign.broken else 0
 
