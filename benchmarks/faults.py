@@ -60,7 +60,8 @@ def main() -> int:
             while campaign.kills < args.kills and not campaign.broken:
                 campaign.run(seed)
                 seed += 1
-                print(f"seed {seed - 1}: {campaign.kills} kills, {campaign.runs} runs finished, {campaign.broken or 'none lost'}", flush=True)
+                so_far = f"{campaign.kills} kills, {campaign.runs} runs finished, {campaign.broken or 'none lost'}"
+                print(f"seed {seed - 1}: {so_far}", flush=True)
         print(campaign.summary(args.seed, seed - 1, time.monotonic() - started))
     return 1 if campaign.broken else 0
 
