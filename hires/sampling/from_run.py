@@ -25,6 +25,14 @@ class RunNetworks:
     checkpoint: Path
     data: str = ""  # identity of the shards that it was trained on (Shards.identity), empty where it is not known
 
+    @property
+    def generator(self) -> nn.Module:
+        """The generator; raises HiresError for a system that has none."""
+        if "generator" not in self.networks:
+            name, there = self.config.objective.name, ", ".join(self.networks)
+            raise HiresError(f"{self.checkpoint}: objective={name} has no generator to draw with (networks: {there})")
+        return self.networks["generator"]
+
 
 def load(run: str, at: str = "", resolution: int = 0) -> RunNetworks:
     """The newest checkpoint of a run; with `at` the newest that is not past so many images, with `resolution` that is stable at that level.

@@ -70,7 +70,7 @@ def pictures_of(run: str, stage: Stage, seeds: list[int], device: torch.device) 
     loaded = from_run.load(run, str(stage.images))
     if loaded.images != stage.images:  # the run's training removes checkpoints
         raise HiresError(f"{stage.path}: removed while the clip was made; wanted a run that keeps it (train.keep_every=…), or try again")
-    generator = loaded.networks["generator"].to(device)
+    generator = loaded.generator.to(device)
     parts = latents(seeds, loaded.config.network.latent).split(pictures_at_once(stage.resolution))
     return to_uint8(torch.cat([generator(z.to(device), loaded.alpha).cpu() for z in parts]))
 

@@ -81,7 +81,7 @@ def _open(config: EvaluateConfig):
         bundle = open_bundle(config.sampler)
         return bundle.generator, lambda x: bundle.inference(x)[0], bundle.latent, bundle.resolution, 1.0, config.sampler, 0
     loaded = from_run.load(config.run)
-    G, I, alpha = loaded.networks["generator"], loaded.networks.get("inference"), loaded.alpha  # noqa: E741 - the papers' name
+    G, I, alpha = loaded.generator, loaded.networks.get("inference"), loaded.alpha  # noqa: E741 - the papers' name
     name = f"{config.run} ({loaded.images:,} images)"
     encode = (lambda x: I(x, alpha)[0]) if I else None
     return lambda z: G(z, alpha), encode, loaded.config.network.latent, loaded.resolution, alpha, name, loaded.images

@@ -279,3 +279,16 @@ def test_the_bundle_gives_the_checkpoints_pictures(bundle, trained):
     loaded, handed = from_run.load(str(trained)), hires_bundle.load(bundle)
     z = handed.latents([5, 6])
     torch.testing.assert_close(handed.generator(z), loaded.networks["generator"](z), atol=1e-5, rtol=1e-5)
+
+
+def test_a_system_without_a_generator_is_told_in_one_line(tiny, world, digits, tmp_path, capsys):
+    run = tmp_path / "energy"
+    chains = ["objective=contrastive_divergence", "objective.chains.steps=1", "objective.chains.replay=32"]
+    changed = [f"run={run}", *chains, "train.max_images=48"]
+    assert Trainer(configuration.load("train", [*tiny, *changed]), world).train() == 0
+    asked = [["evaluate", f"data={digits}"], ["video", "growth", f"out={tmp_path / 'g.gif'}"], ["export"]]
+    for verb, *rest in asked:
+        capsys.readouterr()
+        assert main([verb, *rest, f"run={run}"]) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert "generator" in line and ("contrastive_divergence" in line or verb == "export"), line
