@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hires.errors import HiresError
+from hires.evaluation import Settings
 from hires.networks import NetworkConfig
 from hires.objectives import SYSTEMS
 from hires.sampling.langevin import LangevinConfig
@@ -242,18 +243,16 @@ class ExploreConfig:
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Settings):
     """`hires evaluate`."""
 
     run: str = ""  # a run's newest checkpoint, or
+    at: str = ""  # its newest that is not past so many images, such as 12M; or
     sampler: str = ""  # a bundle
     data: str = MISSING  # shards with a held-out split
     measure: str = "swd,reconstruction,diversity"
-    images: int = 1000  # samples, and held-out pictures at most
-    labels: int = 0  # labelled training pictures, the first ones; 0 = all of them for probe, 1000 for augmentation
-    epochs: int = 200  # of augmentation's classifiers
-    width: int = 64  # channels of their layers; the paper's 64 is for a GPU
     out: str = ""  # a JSON file to write as well
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
 
 
 SCHEMAS: dict[str, type] = {

@@ -1,0 +1,53 @@
+"""The measures: one module each, known to `hires evaluate` and to a training that looks at itself by what the module has:
+
+- `NEEDS`: the functions of a Subject (hires/evaluation/subject.py) that it calls; where one is missing, that is told before any work
+- `measure(material, settings)`: what it finds, {name: number, list of numbers, or text}; samples and pictures come from the material
+  (hires/evaluation/material.py), which makes each of them once and shares the work among ranks: every rank calls the same things in the
+  same order; `settings` is the whole Settings below, of which a measure reads `images` and its own group; raises HiresError
+- `lower(found)`: one number out of it, lower is better, for keeping the best checkpoint; None where it judges nothing
+"""
+
+from dataclasses import dataclass, field
+from types import ModuleType
+
+from hires.errors import HiresError
+from hires.evaluation import augmentation, diversity, probe, reconstruction, swd
+from hires.evaluation.augmentation import Config as AugmentationConfig
+from hires.evaluation.probe import Config as ProbeConfig
+from hires.evaluation.subject import LACKS, Subject
+
+MEASURES: dict[str, ModuleType] = {
+    "swd": swd,
+    "reconstruction": reconstruction,
+    "diversity": diversity,
+    "probe": probe,
+    "augmentation": augmentation,
+}
+
+
+@dataclass
+class Settings:
+    """How the measures measure."""
+
+    images: int = 1000  # samples, and held-out pictures at most
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+
+def names_of(text: str, key: str = "measure") -> list[str]:
+    """Measures by name, 'swd,diversity', each once; raises HiresError naming `key` for an unknown one, or none."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in MEASURES:
+            raise HiresError(f"{key}={name}: wanted {', '.join(MEASURES)}")
+    return names
+
+
+def check(names: list[str], subject: Subject) -> None:
+    """Raises HiresError for the first measure that the subject has no network for, naming what is missing and what remains."""
+    for name in names:
+        lacking = [LACKS[need] for need in MEASURES[name].NEEDS if getattr(subject, need) is None]
+        if lacking:
+            there = [other for other in names if all(getattr(subject, need) is not None for need in MEASURES[other].NEEDS)]
+            instead = f"; say measure={','.join(there)}" if there else ""
+            raise HiresError(f"measure={name}: {subject.name} has no {lacking[0]}{instead}")

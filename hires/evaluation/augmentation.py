@@ -14,12 +14,47 @@ from torch import Tensor, nn
 import torch.nn.functional as F
 
 from hires.errors import HiresError
+from hires.evaluation.material import Material
 
+NEEDS = ("transition",)
 NOISE = 0.2  # on [-1, 1]
 BATCH = 100
 
 # transition(images, generator of noise) -> the images' next states
 Transition = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass
+class Config:
+    """`measure=augmentation`."""
+
+    labels: int = 1000  # labelled training pictures, the first ones; the next as many are the validation set
+    epochs: int = 200  # of the classifiers
+    width: int = 64  # channels of their layers; the paper's 64 is for a GPU
+
+
+def measure(material: Material, settings) -> dict:
+    """Errors of the classifier of few labels without and with transitions; raises HiresError where pictures are too few to validate."""
+    config, shards = settings.augmentation, material.shards
+    few = config.labels
+    if shards.count("train") < 2 * few:
+        wanted = f"augmentation.labels={few} takes as many again for validation"
+        raise HiresError(f"data={shards.root}: {shards.count('train')} training pictures; {wanted}")
+    sets = [material.labelled(*place) for place in (("train", 0, few), ("train", few, few), ("holdout", 0, settings.images))]
+    plain, helped = (classify(*sets, move, config.epochs, config.width) for move in (None, material.subject.transition))
+    return {
+        "plain_error": plain.error,
+        "augmented_error": helped.error,
+        "plain_validation_error": plain.validation,
+        "augmented_validation_error": helped.validation,
+        "augmentation_labels": few,
+        "augmentation_test_pictures": len(sets[2][1]),
+    }
+
+
+def lower(found: dict) -> float:
+    """The test error with transitions."""
+    return found["augmented_error"]
 
 
 @dataclass

@@ -3,6 +3,20 @@
 from torch import Tensor
 
 from hires.errors import HiresError
+from hires.evaluation.material import Material
+
+NEEDS = ("draw",)
+
+
+def measure(material: Material, settings) -> dict:
+    """The mean distance between samples over that between held-out pictures."""
+    real = material.held_out()
+    return {"diversity": diversity(material.samples(len(real)), real)}
+
+
+def lower(found: dict) -> float:
+    """How far from 1, on either side."""
+    return abs(1 - found["diversity"])
 
 
 def diversity(samples: Tensor, real: Tensor) -> float:

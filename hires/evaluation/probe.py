@@ -7,10 +7,40 @@ import torch
 from torch import Tensor
 
 from hires.errors import HiresError
+from hires.evaluation.material import Material, in_ranks
 
+NEEDS = ("features",)
 STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # of the weights' L2 penalty; the validation set chooses, the stronger of equals
 VALIDATION = 6  # every so many-th training picture, drawn at random, is for that choice alone: MNIST's 50,000 + 10,000
 ITERATIONS = 300
+
+
+@dataclass
+class Config:
+    """`measure=probe`."""
+
+    labels: int = 0  # labelled training pictures, the first ones; 0 = all of them
+
+
+def measure(material: Material, settings) -> dict:
+    """The errors of a linear classifier on what the energy's last layer reads, trained on labelled training pictures."""
+    shards, features = material.shards, material.subject.features
+    sets = [material.labelled("train", 0, settings.probe.labels or shards.count("train")), material.labelled("holdout", 0, settings.images)]
+    with torch.no_grad():
+        seen = [in_ranks(len(x), material.at_once, lambda rows, x=x: features(x[rows.start : rows.stop]).cpu()) for x, _ in sets]
+    found = linear_probe(seen[0], sets[0][1], seen[1], sets[1][1])
+    return {
+        "probe_error": found.error,
+        "probe_validation_error": found.validation,
+        "probe_l2": found.strength,
+        "probe_features": seen[0].shape[1],
+        "probe_labels": len(sets[0][1]),
+    }
+
+
+def lower(found: dict) -> float:
+    """The test error."""
+    return found["probe_error"]
 
 
 @dataclass

@@ -6,6 +6,20 @@ import torch
 from torch import Tensor
 
 from hires.errors import HiresError
+from hires.evaluation.material import Material
+
+NEEDS = ("generate", "encode")
+
+
+def measure(material: Material, settings) -> dict:
+    """The error of held-out pictures given back from the mean code."""
+    subject = material.subject
+    return {"reconstruction_mse": reconstruction_mse(subject.generate, subject.encode, material.held_out(), material.at_once)}
+
+
+def lower(found: dict) -> float:
+    """The error itself."""
+    return found["reconstruction_mse"]
 
 
 @torch.no_grad()
@@ -19,7 +33,7 @@ def reconstruction_mse(generate: Callable[[Tensor], Tensor], encode: Callable[[T
         raise HiresError("reconstruction needs at least 1 held-out image, got none")
     total = 0.0
     for images in held_out.split(batch):
-        given_back = generate(encode(images)).clamp(-1, 1)
+        given_back = generate(encode(images)).clamp(-1, 1).cpu()
         if given_back.shape != images.shape:
             raise HiresError(f"reconstructions {tuple(given_back.shape)} and images {tuple(images.shape)} differ in size")
         total += (images - given_back).double().square().sum().item()

@@ -10,7 +10,9 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from hires.errors import HiresError
+from hires.evaluation.material import Material
 
+NEEDS = ("draw",)
 PATCH = 5  # side of a descriptor, ours: ProGAN's 7x7 does not suit bands of 8x8 pixels
 PATCHES_PER_IMAGE = 32  # per band, ours (ProGAN: 128 from 16,384 images)
 PROJECTIONS = 128  # directions in descriptor space (ProGAN §5: 512)
@@ -18,6 +20,26 @@ COARSEST = 8  # the last band's side, ours (ProGAN: 16)
 OUT_OF_RANGE = 1.05  # |x| above this cannot be a pixel, even after rounding; ours
 BURNT_SHARE = 0.05  # an image with more such pixels than this is burnt; ours
 QUANTILES = (0.1, 0.5, 0.9)
+
+
+def measure(material: Material, settings) -> dict:
+    """The distance of samples to held-out pictures, band by band, its floor between real pictures, and how sharp single samples are."""
+    real, train = material.held_out(), material.train()
+    bands = band_statistics(material.drawn(len(real)), real)  # unclamped: values out of range are one of the signs
+    return {
+        "swd": sliced_wasserstein(material.samples(len(real)), real, torch.Generator().manual_seed(0)),
+        "swd_floor": real_floor(real, train, torch.Generator().manual_seed(0)),
+        "band_ratio_q10_q50_q90": bands.ratios,
+        "band_sd_log": bands.sd_log_samples,
+        "band_sd_log_real": bands.sd_log_real,
+        "over": bands.over,
+        "burnt": bands.burnt,
+    }
+
+
+def lower(found: dict) -> float:
+    """The mean over bands, ProGAN's one number."""
+    return sum(found["swd"]) / len(found["swd"])
 
 
 @dataclass

@@ -1,117 +1,101 @@
 """`hires evaluate`."""
 
 import json
+import os
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 import torch
 
+from hires import evaluation
 from hires.config import EvaluateConfig
 from hires.errors import HiresError
-from hires.evaluation import labelled
-from hires.evaluation.diversity import diversity
-from hires.evaluation.reconstruction import reconstruction_mse
-from hires.evaluation.swd import band_statistics, real_floor, sliced_wasserstein
-from hires.networks.growing import fade_images
-from hires.networks.transition import markov_chain
+from hires.evaluation import subject
+from hires.evaluation.material import Material
+from hires.evaluation.subject import Subject
 from hires.sampling import from_run
-from hires.sampling.hires_bundle import latents
-from hires.sampling.seeds import open_bundle
-from pipelines import Loader, Shards
+from hires.sampling.atomic import whole_file
+from hires.sampling.seeds import open_bundle, parse_device
+from hires.training import distributed
+from pipelines import Shards
 
-LABELLED = ("probe", "augmentation")  # of data with labels (docs/vgan.md)
-MEASURES = ("swd", "reconstruction", "diversity", *LABELLED)
-BATCH = 50
+PLACE = ("of", "data", "resolution", "images")  # what a record's measures hold for
 
 
 def run(config: EvaluateConfig) -> int:
-    """Measure samples and reconstructions against held-out pictures; prints a table and writes JSON, to `out` and into a run's folder."""
-    wanted = [name.strip() for name in config.measure.split(",")]
-    unknown = [name for name in wanted if name not in MEASURES]
-    if unknown:
-        raise HiresError(f"measure={unknown[0]}: wanted {', '.join(MEASURES)}")
+    """Measure a run or a bundle; prints a table and writes JSON, to `out` and, under what was measured before, into a run's folder.
+
+    Under torchrun or srun the work is shared among the ranks.
+    """
+    names = evaluation.names_of(config.measure)
     if bool(config.run) == bool(config.sampler):
         raise HiresError("give either run=… or sampler=…")
-    generate, encode, latent, resolution, alpha, name, images = _open(config)
-    if "reconstruction" in wanted and encode is None:
-        raise HiresError(f"measure=reconstruction: {name} has no inference model; say measure=swd,diversity")
-    shards = Shards.open(config.data)
-    shards.require_level(resolution)
-    if shards.count("holdout") < 2:
-        raise HiresError(f"data={config.data}: no held-out pictures; prepare it with split.holdout=… or split.prefix=…")
-    count = min(config.images, shards.count("holdout"))
-    real = _pictures(shards, resolution, "holdout", count, alpha)
-    result: dict = {"of": name, "data": config.data, "resolution": resolution, "images": count}
-    if {"swd", "diversity"} & set(wanted):
-        with torch.no_grad():
-            z = latents(list(range(count)), latent)
-            raw = torch.cat([generate(part) for part in z.split(BATCH)])
-        samples = raw.clamp(-1, 1)
-    if "swd" in wanted:
-        train = _pictures(shards, resolution, "train", count, alpha)
-        bands = band_statistics(raw, real)  # unclamped: values out of range are one of the signs
-        result["swd"] = sliced_wasserstein(samples, real, torch.Generator().manual_seed(0))
-        result["swd_floor"] = real_floor(real, train, torch.Generator().manual_seed(0))
-        result["band_ratio_q10_q50_q90"] = bands.ratios
-        result["band_sd_log"] = bands.sd_log_samples
-        result["band_sd_log_real"] = bands.sd_log_real
-        result["over"], result["burnt"] = bands.over, bands.burnt
-    if "diversity" in wanted:
-        result["diversity"] = diversity(samples, real)
-    if "reconstruction" in wanted:
-        result["reconstruction_mse"] = reconstruction_mse(generate, encode, real, BATCH)
-    if set(LABELLED) & set(wanted):
-        result |= _labelled(config, wanted, shards)
-    table = Table("measure", "value", title=f"{name} at {resolution}x{resolution}, {count} held-out pictures of {config.data}")
-    for key, value in list(result.items())[4:]:
-        table.add_row(key, _shown(value))
-    Console().print(table)
-    record = json.dumps(result, indent=1)
-    if config.out:
-        Path(config.out).write_text(record)
-    if config.run:  # where `hires export` finds it for the model card
-        (Path(config.run) / f"evaluation-{images:012d}.json").write_text(record)
+    if config.at and config.sampler:
+        raise HiresError(f"at={config.at}: only a run has checkpoints to choose from, not sampler=…")
+    several = int(distributed.environment(dict(os.environ))["WORLD_SIZE"]) > 1
+    world = distributed.start() if several else None
+    try:
+        device = world.device if world and config.device == "auto" else parse_device(config.device)
+        found = measured(config, names, device)
+        if not world or world.first:
+            _report(config, found)
+    finally:
+        if several:
+            distributed.stop()
     return 0
 
 
-def _open(config: EvaluateConfig):
-    """(generate, encode, latent, resolution, alpha, name, images seen) of a run's newest checkpoint or of a bundle."""
+def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> dict:
+    """The record: what was measured, on what, and each measure's findings in the order asked for."""
+    of = _open(config, device)
+    evaluation.check(names, of)
+    material = Material(of, Shards.open(config.data), config.images, _folder(config, of))
+    count = min(config.images, material.shards.count("holdout"))
+    record = {"of": of.name, "data": config.data, "resolution": of.resolution, "images": count, "seen": of.images}
+    for name in names:
+        record |= evaluation.MEASURES[name].measure(material, config)
+    return record
+
+
+def _open(config: EvaluateConfig, device: torch.device) -> Subject:
     if config.sampler:
-        bundle = open_bundle(config.sampler)
-        return bundle.generator, lambda x: bundle.inference(x)[0], bundle.latent, bundle.resolution, 1.0, config.sampler, 0
-    loaded = from_run.load(config.run)
-    G, I, alpha = loaded.generator, loaded.networks.get("inference"), loaded.alpha  # noqa: E741 - the papers' name
+        return subject.of_bundle(open_bundle(config.sampler, str(device)), config.sampler)
+    loaded = from_run.load(config.run, config.at)
+    network = loaded.config.network
+    size = loaded.resolution, network.image_channels, network.latent
     name = f"{config.run} ({loaded.images:,} images)"
-    encode = (lambda x: I(x, alpha)[0]) if I else None
-    return lambda z: G(z, alpha), encode, loaded.config.network.latent, loaded.resolution, alpha, name, loaded.images
+    return subject.of_networks(loaded.networks, loaded.config.objective, name, loaded.images, size, loaded.alpha, device)
 
 
-def _labelled(config: EvaluateConfig, wanted: list[str], shards: Shards) -> dict:
-    """The measures that need labels, of a run's energy and of its transition operator."""
-    if not config.run:
-        raise HiresError("measure=probe and augmentation look into a run's networks: give run=…, not sampler=…")
-    loaded = from_run.load(config.run)
-    networks, alpha, result = loaded.networks, loaded.alpha, {}
-    common = shards, loaded.resolution, alpha, config.labels, config.images
-    if "probe" in wanted:
-        result |= labelled.probe(lambda x: networks["energy"].features(x, alpha), *common)
-    if "augmentation" in wanted:
-        name = loaded.config.objective.name
-        if name != "vcd":
-            raise HiresError(f"measure=augmentation: {config.run} is of objective={name}, wanted vcd: that has transitions")
-        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
-        result |= labelled.augmentation(lambda x, noise: markov_chain(I, G, x, 1, noise, alpha)[:, 1], *common, config.epochs, config.width)
-    return result
+def _folder(config: EvaluateConfig, of: Subject) -> Path | None:
+    """Where measures put their pictures: into the run, or beside `out`."""
+    if config.run:
+        return Path(config.run) / f"measures-{of.images:012d}"
+    return Path(config.out).with_suffix("") if config.out else None
 
 
-def _pictures(shards: Shards, resolution: int, split: str, count: int, alpha: float) -> torch.Tensor:
-    """`count` pictures of a split drawn by a fixed permutation, in [-1, 1]."""
-    pick = torch.randperm(shards.count(split), generator=torch.Generator().manual_seed(0))[:count]
-    return fade_images(Loader(shards, resolution, split, 0.0).read(pick.numpy()).float() / 127.5 - 1, alpha)
+def _report(config: EvaluateConfig, record: dict) -> None:
+    title = "{of} at {resolution}x{resolution}, {images} held-out pictures of {data}".format(**record)
+    table = Table("measure", "value", title=title)
+    for key in list(record)[len(PLACE) + 1 :]:
+        table.add_row(key, _shown(record[key]))
+    Console().print(table)
+    if config.out:
+        _write(Path(config.out), record)
+    if config.run:  # where `hires export` finds it for the model card, and `hires report`
+        path = Path(config.run) / f"evaluation-{record['seen']:012d}.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        same = all(before.get(key) == record[key] for key in PLACE)
+        _write(path, before | record if same else record)
+
+
+def _write(path: Path, record: dict) -> None:
+    with whole_file(path) as part:
+        part.write_text(json.dumps({key: value for key, value in record.items() if key != "seen"}, indent=1))
 
 
 def _shown(value) -> str:
     if isinstance(value, list):
         return "  ".join(_shown(v) for v in value) if not isinstance(value[0], list) else "   ".join(_shown(v) for v in value)
-    return f"{value:.4g}"
+    return value if isinstance(value, str) else f"{value:.4g}"

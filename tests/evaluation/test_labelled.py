@@ -8,7 +8,8 @@ import torch
 from hires import config as configuration
 from hires.cli import main
 from hires.errors import HiresError
-from hires.evaluation.labelled import pictures
+from hires.evaluation.material import Material
+from hires.evaluation.subject import Subject
 from hires.training.trainer import Trainer
 from pipelines import PrepareConfig, Shards, SplitConfig, prepare
 
@@ -33,16 +34,25 @@ def runs(held_out, tiny, world, tmp_path_factory):
 
 def test_pictures_come_with_the_labels_of_their_keys(held_out):
     shards = Shards.open(str(held_out))
-    x, y = pictures(shards, 8, "train", 3, 5, 1.0)
+    material = Material(Subject("digits", "", 0, 8, 1, 4, 1.0, torch.device("cpu")), shards, 100)
+    x, y = material.labelled("train", 3, 5)
     assert x.shape == (5, 1, 8, 8) and x.min() >= -1 and x.max() <= 1
     assert [int(key.split("_")[1]) for key in shards.keys("train")[3:8]] == y.tolist()
-    everything = pictures(shards, 8, "train", 0, shards.count("train"), 1.0)
+    everything = material.labelled("train", 0, shards.count("train"))
     assert torch.equal(everything[0][3:8], x) and len(everything[1]) == shards.count("train")
 
 
 def test_probe_and_augmentation_of_a_run(runs, held_out, tmp_path):
     out = tmp_path / "measures.json"
-    wanted = ["measure=probe,augmentation", "labels=200", "epochs=1", "width=4", "images=100", f"out={out}"]
+    wanted = [
+        "measure=probe,augmentation",
+        "probe.labels=200",
+        "augmentation.labels=200",
+        "augmentation.epochs=1",
+        "augmentation.width=4",
+        "images=100",
+        f"out={out}",
+    ]
     assert main(["evaluate", f"run={runs / 'vcd'}", f"data={held_out}", *wanted]) == 0
     found = json.loads(out.read_text())
     assert found["probe_features"] == 16 and found["probe_labels"] == found["augmentation_labels"] == 200
@@ -55,13 +65,13 @@ def test_probe_and_augmentation_of_a_run(runs, held_out, tmp_path):
 @pytest.mark.parametrize(
     "run,measure,told",
     [
-        ("vgan", "augmentation", "vgan.*vcd"),
+        ("vgan", "augmentation", "vgan.*transition operator .*vcd"),
         ("vgan", "reconstruction", "no inference model"),
         ("vcd", "augmentation", "training pictures"),
     ],
 )
 def test_what_a_run_or_the_data_lacks_is_told(run, measure, told, runs, held_out, capsys):
-    assert main(["evaluate", f"run={runs / run}", f"data={held_out}", f"measure={measure}", "labels=1500"]) == 1
+    assert main(["evaluate", f"run={runs / run}", f"data={held_out}", f"measure={measure}", "augmentation.labels=1500"]) == 1
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1
     with pytest.raises(HiresError, match=told):

@@ -1,0 +1,136 @@
+"""What the measures are made of: the subject's samples and a data set's pictures, each made or read once, shared among ranks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from hires.errors import HiresError
+from hires.evaluation.labels import labels_of
+from hires.evaluation.subject import Subject
+from hires.networks.growing import fade_images
+from hires.sampling.hires_bundle import pictures_at_once
+from hires.sampling.images import to_uint8
+from hires.training.distributed import gather
+from pipelines import Loader, Shards
+
+HELD = 4e9  # bytes of samples kept for the next measure; more are drawn again
+
+
+class Material:
+    """Samples, held-out pictures and training pictures of one evaluation, fp32 on the CPU, in [-1, 1] unless said otherwise.
+
+    Under a process group every rank calls the same methods in the same order; each makes its share of the batches and all get the whole.
+    Batches are cut alike for any number of ranks, so the numbers are the same too.
+    """
+
+    def __init__(self, subject: Subject, shards: Shards, images: int, folder: Path | None = None):
+        """`images`: samples drawn, and held-out pictures at most; `folder`: where measures put their pictures, None = nowhere.
+
+        Raises HiresError or DataError where the data do not fit the subject.
+        """
+        self.subject, self.shards, self.folder = subject, shards, folder
+        self.first = not dist.is_initialized() or dist.get_rank() == 0  # the rank that writes
+        shards.require_level(subject.resolution)
+        if shards.channels != subject.channels:
+            raise HiresError(f"data={shards.root}: {shards.channels} channels, {subject.name} has {subject.channels}")
+        if shards.count("holdout") < 2:
+            raise HiresError(f"data={shards.root}: no held-out pictures; prepare it with split.holdout=… or split.prefix=…")
+        if images < 2:
+            raise HiresError(f"images={images}: wanted at least 2")
+        self.images = images
+        self.at_once = pictures_at_once(subject.resolution)
+        self._drawn: Tensor | None = None
+        self._read: dict[tuple[str, int], Tensor] = {}
+
+    def held_out(self) -> Tensor:
+        """Held-out pictures (N, C, r, r), N = `images` or all there are, drawn by a fixed permutation."""
+        return self._pictures("holdout", min(self.images, self.shards.count("holdout")))
+
+    def train(self) -> Tensor:
+        """As many training pictures as held-out ones, drawn by a fixed permutation; fewer where there are fewer."""
+        return self._pictures("train", min(len(self.held_out()), self.shards.count("train")))
+
+    @torch.no_grad()
+    def drawn(self, count: int = 0) -> Tensor:
+        """Samples (N, C, r, r) of the seeds 0, 1, … as the system makes them, not clamped; N = `count` or `images`."""
+        count = count or self.images
+        if self._drawn is None or len(self._drawn) < count:
+            found = in_ranks(count, self.at_once, lambda rows: self.subject.draw(list(rows)).float().cpu())
+            if not found.isfinite().all():
+                raise HiresError(f"{self.subject.name}: its samples are not all finite numbers; there is nothing to measure")
+            if found.numel() * 4 > HELD:
+                return found
+            self._drawn = found
+        return self._drawn[:count]
+
+    def samples(self, count: int = 0) -> Tensor:
+        """The same samples as pictures: clamped to [-1, 1] and rounded to 256 levels, as the data are."""
+        return as_pictures(self.drawn(count))
+
+    @torch.no_grad()
+    def of_samples(self, function: Callable[[Tensor], Tensor], count: int = 0) -> Tensor:
+        """function(pictures (B, C, r, r)) -> (B, …) over the rounded samples, batch by batch, without holding them all at one time."""
+        count, drawn = count or self.images, self._drawn
+
+        def batch(rows: range) -> Tensor:
+            held = drawn is not None and len(drawn) >= count
+            return function(as_pictures(drawn[rows.start : rows.stop] if held else self.subject.draw(list(rows)).float().cpu())).cpu()
+
+        return in_ranks(count, self.at_once, batch)
+
+    @torch.no_grad()
+    def of_pictures(self, function: Callable[[Tensor], Tensor], split: str, count: int = 0) -> Tensor:
+        """function(pictures (B, C, r, r)) -> (B, …) over `count` pictures of a split (0: all), drawn by the fixed permutation."""
+        there = self.shards.count(split)
+        pick = torch.randperm(there, generator=torch.Generator().manual_seed(0))[: count or there].numpy()
+        loader = self._loader(split)
+        return in_ranks(len(pick), self.at_once, lambda rows: function(self._faded(loader.read(pick[rows.start : rows.stop]))).cpu())
+
+    def labelled(self, split: str, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Pictures first … first + count of a split, in its order (N, C, r, r), fewer where it ends before, and their labels (N,)."""
+        indices = torch.arange(self.shards.count(split))[first : first + count].numpy()
+        keys = self.shards.keys(split)[first : first + count]
+        labels = labels_of(keys, f"data={self.shards.root}")
+        return self._faded(self._loader(split).read(indices)), labels
+
+    def _pictures(self, split: str, count: int) -> Tensor:
+        if (split, count) not in self._read:
+            self._read[split, count] = self.of_pictures(lambda x: x, split, count)
+        return self._read[split, count]
+
+    def _loader(self, split: str) -> Loader:
+        return Loader(self.shards, self.subject.resolution, split, 0.0)
+
+    def _faded(self, pixels: Tensor) -> Tensor:
+        return fade_images(pixels.float() / 127.5 - 1, self.subject.alpha)
+
+
+def as_pictures(images: Tensor) -> Tensor:
+    """Images about [-1, 1] clamped and rounded to the 256 levels of a picture, still fp32 in [-1, 1]."""
+    return to_uint8(images).float() / 127.5 - 1
+
+
+def in_ranks(count: int, at_once: int, compute: Callable[[range], Tensor]) -> Tensor:
+    """compute(rows) -> (len(rows), …) for the rows 0 … count - 1 in batches of `at_once`, joined in order, on every rank.
+
+    Rank k computes the batches k, k + world size, …; without a process group this process computes them all.
+    """
+    batches = [range(start, min(start + at_once, count)) for start in range(0, count, at_once)]
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return torch.cat([compute(rows) for rows in batches])
+    rank, size = dist.get_rank(), dist.get_world_size()
+    own = [compute(rows) for rows in batches[rank::size]]
+    shape, kind = gather([list(own[0].shape[1:]), str(own[0].dtype).removeprefix("torch.")] if own else None)[0]
+    lengths = [sum(map(len, batches[k::size])) for k in range(size)]  # rank 0 has the most
+    part = torch.cat(own) if own else torch.empty(0, *shape, dtype=getattr(torch, kind))
+    part = F.pad(part.flatten(1) if shape else part[:, None], (0, 0, 0, lengths[0] - len(part)))
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    parts = [torch.empty_like(part, device=device) for _ in range(size)]
+    dist.all_gather(parts, part.to(device))
+    found = torch.cat([rows[:length].cpu() for rows, length in zip(parts, lengths, strict=True)]).reshape(count, *shape)
+    order = torch.cat([torch.tensor(rows) for k in range(size) for rows in batches[k::size]])  # the rows' numbers as they lie in `found`
+    return found[order.argsort()]

@@ -1,0 +1,83 @@
+"""What is measured: a run's networks, those of a training that goes on, or a bundle, as plain functions of fp32 tensors on one device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hires.networks.pair_energy import PairEnergy
+from hires.networks.transition import markov_chain
+from hires.sampling.hires_bundle import Bundle, latents
+
+Of = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Subject:
+    """A system at one resolution; a function that it has no network for is None. Images (B, C, r, r) are about [-1, 1]."""
+
+    name: str  # for tables: the run or the bundle
+    system: str  # objective.name, empty where a bundle does not tell
+    images: int  # seen in training, 0 where it is not known
+    resolution: int
+    channels: int
+    latent: int  # dimensions d of a latent
+    alpha: float  # of the fade-in, 1 = stable
+    device: torch.device
+    generate: Of | None = None  # latents (B, d) -> images, not clamped
+    encode: Of | None = None  # images -> means of the posterior (B, d)
+    posterior: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # images -> means and log-variances (B, d)
+    energy: Of | None = None  # images -> energies (B,), lower is more like the data; of pairs: U(x, mu(x))
+    features: Of | None = None  # images -> what the energy's last layer reads (B, F)
+    draw: Callable[[list[int]], Tensor] | None = None  # seeds -> images, not clamped; seed n gives the same image in any list
+    transition: Callable[[Tensor, torch.Generator], Tensor] | None = None  # images and a CPU generator -> their next states
+
+
+LACKS = {  # a function of a Subject, and what it means to a person that it is not there
+    "generate": "generator",
+    "encode": "inference model",
+    "posterior": "inference model with a variance",
+    "energy": "energy of images",
+    "features": "features of an energy",
+    "draw": "way to draw pictures",
+    "transition": "transition operator (objective=vcd has one)",
+}
+
+
+def of_networks(
+    networks: dict[str, nn.Module], objective, name: str, images: int, size: tuple[int, int, int], alpha: float, device: torch.device
+) -> Subject:
+    """A subject of averaged networks by player, moved to `device`, in eval mode; `objective`: the settings, `size`: r, channels, d."""
+    networks = {player: network.to(device).eval() for player, network in networks.items()}
+    G, I, U = (networks.get(player) for player in ("generator", "inference", "energy"))  # noqa: E741 - the papers' name
+    subject = Subject(name, objective.name, images, *size, alpha, device)
+    if G:
+        subject.generate = lambda z: G(z.to(device), alpha)
+        subject.draw = lambda seeds: subject.generate(latents(seeds, subject.latent))
+    if I:
+        subject.posterior = lambda x: I(x.to(device), alpha)
+        subject.encode = lambda x: subject.posterior(x)[0]
+    if isinstance(U, PairEnergy):
+        subject.energy = lambda x: U(x.to(device), subject.encode(x), alpha)
+    elif U:
+        subject.energy = lambda x: U(x.to(device), alpha)
+    if U and hasattr(U, "features"):
+        subject.features = lambda x: U.features(x.to(device), alpha).flatten(1).float()
+    if objective.name == "vcd":
+        subject.transition = lambda x, noise: markov_chain(I, G, x.to(device), 1, noise, alpha)[:, 1]
+    return subject
+
+
+def of_bundle(bundle: Bundle, name: str) -> Subject:
+    """A subject of an exported bundle, on the bundle's device."""
+    config = bundle.config
+    shape = bundle.resolution, config["image_channels"], bundle.latent, 1.0, bundle.device
+    subject = Subject(name, config.get("system", ""), config.get("images_seen", 0), *shape, generate=bundle.generator)
+    subject.draw = bundle.sample
+    if bundle.inference:
+        subject.posterior = lambda x: bundle.inference(x.to(bundle.device))
+        subject.encode = lambda x: subject.posterior(x)[0]
+    if bundle.energy:
+        subject.energy = lambda x: bundle.energy(x.to(bundle.device))
+    return subject
