@@ -62,6 +62,7 @@ class RunConfig:
     keep: int = 3  # newest checkpoints kept, and beside them:
     keep_every: str = ""  # the first at or after each multiple of so many images, such as 1M; empty = none
     keep_levels: bool = True  # each level's last
+    keep_best: str = ""  # the best by one of monitor.measures, of the highest level measured; empty = none
     start_from: str = ""  # another run (its newest checkpoint) or a checkpoint of it, where a new run takes its weights from
     threads: int = 0  # CPU threads a process; 0 = torch's choice
     stop_signal: str = "USR1"  # asks for a save and an exit with 85, as TERM and INT do; another where NCCL uses USR1 itself
@@ -78,6 +79,9 @@ class MonitorConfig:
     status_every: str = "5k"  # images between progress lines
     snapshot_every: str = "50k"  # images between grids
     samples: int = 64  # pictures in a grid
+    measures: str = ""  # such as swd,diversity,reconstruction: taken on held-out pictures while training; empty = none
+    measures_every: str = "50k"  # images; with train.keep_best at each checkpoint as well
+    measures_images: int = 256  # samples, and held-out pictures at most
     wandb: str = "off"  # off | offline | online
 
 
@@ -133,7 +137,7 @@ class ExportConfig:
 
     run: str = MISSING
     out: str = ""  # default: RUN/bundle-IMAGES
-    at: str = ""  # the newest checkpoint that is not past so many images, such as 12M; empty = the newest
+    at: str = ""  # the newest checkpoint that is not past so many images, such as 12M; best (train.keep_best); empty = the newest
     resolution: int = 0  # the newest that is stable at that level; 0 = whichever level it has
     formats: str = ""  # onnx, pt2 or onnx,pt2: the networks in these formats as well
 
@@ -247,7 +251,7 @@ class EvaluateConfig(Settings):
     """`hires evaluate`."""
 
     run: str = ""  # a run's newest checkpoint, or
-    at: str = ""  # its newest that is not past so many images, such as 12M; or
+    at: str = ""  # its newest that is not past so many images, such as 12M, or best (train.keep_best); or
     sampler: str = ""  # a bundle
     data: str = MISSING  # shards with a held-out split
     measure: str = "swd,reconstruction,diversity"

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from hires.errors import HiresError
-from hires.evaluation import augmentation, diversity, probe, reconstruction, swd
+from hires.evaluation import anomaly, augmentation, detection, diversity, probe, reconstruction, swd
+from hires.evaluation.anomaly import Config as AnomalyConfig
 from hires.evaluation.augmentation import Config as AugmentationConfig
+from hires.evaluation.detection import Config as DetectionConfig
 from hires.evaluation.probe import Config as ProbeConfig
 from hires.evaluation.subject import LACKS, Subject
 
@@ -22,6 +24,8 @@ MEASURES: dict[str, ModuleType] = {
     "diversity": diversity,
     "probe": probe,
     "augmentation": augmentation,
+    "detection": detection,
+    "anomaly": anomaly,
 }
 
 
@@ -32,6 +36,8 @@ class Settings:
     images: int = 1000  # samples, and held-out pictures at most
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
 
 
 def names_of(text: str, key: str = "measure") -> list[str]:
@@ -43,11 +49,11 @@ def names_of(text: str, key: str = "measure") -> list[str]:
     return names
 
 
-def check(names: list[str], subject: Subject) -> None:
+def check(names: list[str], subject: Subject, key: str = "measure") -> None:
     """Raises HiresError for the first measure that the subject has no network for, naming what is missing and what remains."""
     for name in names:
         lacking = [LACKS[need] for need in MEASURES[name].NEEDS if getattr(subject, need) is None]
         if lacking:
             there = [other for other in names if all(getattr(subject, need) is not None for need in MEASURES[other].NEEDS)]
-            instead = f"; say measure={','.join(there)}" if there else ""
-            raise HiresError(f"measure={name}: {subject.name} has no {lacking[0]}{instead}")
+            instead = f"; say {key}={','.join(there)}" if there else ""
+            raise HiresError(f"{key}={name}: {subject.name} has no {lacking[0]}{instead}")

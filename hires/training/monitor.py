@@ -94,6 +94,16 @@ class Monitor:
         if self._metrics:
             self._metrics.write(json.dumps(record) + "\n")
 
+    def measures(self, images: int, resolution: int, found: dict, lower: dict[str, float]) -> None:
+        """A line, and a record in metrics.jsonl (and wandb), of what monitor.measures found."""
+        if not self.first or not found:
+            return
+        self.mark({"images": images, "level": resolution, "measures": found})
+        if self._wandb:
+            self._wandb.log({f"measures/{name}": value for name, value in lower.items()}, step=images)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in lower.items())
+        self.say(f"{resolution:>4}px measures (lower is better): {shown}")
+
     def restart_clock(self, images: int) -> None:
         """Leave out of s/kimg what happened since the last status (a growth, a grid, a checkpoint)."""
         self._clock, self._clock_images = time.perf_counter(), images

@@ -11,18 +11,23 @@ import shutil
 
 @dataclass(frozen=True)
 class Policy:
-    """What stays: the `newest` (at least 1); with `every` > 0 the first at or after each multiple of so many images; each level's last."""
+    """What stays: the `newest` (at least 1); with `every` > 0 the first at or after each multiple of so many images; each level's last;
+    with `best`, a measure, the one in which it was lowest, of the highest level that it was taken at.
+    """
 
     newest: int
     every: int = 0
     levels: bool = True
+    best: str = ""
 
-    def kept(self, checkpoints: Iterable[tuple[int, int]]) -> dict[int, list[str]]:
+    def kept(self, checkpoints: Iterable[tuple[int, int]], measured: dict[int, dict[str, float]] | None = None) -> dict[int, list[str]]:
         """Why each of (images, resolution) stays, in words, by images; what is not in the answer may go.
 
-        Deciding again later, without what went meanwhile, spares the same ones: the first after a multiple stays the first after it.
+        `measured`: measures, lower is better, by images. Deciding again later, without what went meanwhile, spares the same ones: the first
+        after a multiple stays the first after it, the best of those that were is the best of those left.
         """
         ordered = sorted(checkpoints)
+        best = lowest(ordered, measured or {}, self.best)
         last = dict((resolution, images) for images, resolution in ordered)
         reasons: dict[int, list[str]] = {}
         before = 0
@@ -34,10 +39,18 @@ class Policy:
                 found.append(f"first from {images // self.every * self.every:,} on")
             if self.levels and last[resolution] == images:
                 found.append(f"last of {resolution}x{resolution}")
+            if images == best:
+                found.append(f"best {self.best} ({measured[images][self.best]:.4g})")
             if found:
                 reasons[images] = found
             before = images
         return reasons
+
+
+def lowest(checkpoints: Iterable[tuple[int, int]], measured: dict[int, dict[str, float]], measure: str) -> int | None:
+    """The images of the one of (images, resolution) in which the measure was lowest, of the highest resolution that it was taken at."""
+    taken = [(-resolution, measured[images][measure], images) for images, resolution in checkpoints if measure in measured.get(images, {})]
+    return min(taken)[2] if taken else None
 
 
 def hidden(path: Path, why: str) -> Path:

@@ -185,12 +185,13 @@ def save(folder: Path, players: dict[str, Player], images: int, info: dict) -> P
 
 def retain(folder: Path, policy: Policy) -> None:
     """Delete the checkpoints that `policy` does not keep."""
-    found = {}
+    found, measured = {}, {}
     for path in state.complete(folder):
         with suppress(HiresError):  # what cannot be read is neither counted nor deleted
             manifest = state.read_manifest(path)
             found[manifest["images"]] = path, manifest["resolution"]
-    kept = policy.kept((images, resolution) for images, (_, resolution) in found.items())
+            measured[manifest["images"]] = manifest.get("measured", {})
+    kept = policy.kept(((images, resolution) for images, (_, resolution) in found.items()), measured)
     for images, (path, _) in found.items():
         if images not in kept:
             retention.remove(path)

@@ -24,6 +24,7 @@ from hires.training import distributed, game, noise, state
 from hires.training.distributed import World
 from hires.training.game import Game, Shape, rank_rows
 from hires.training.health import Health, noise_seed
+from hires.training.measuring import Measuring
 from hires.training.monitor import Monitor, due, memory_gb
 from hires.training.preemption import StopRequest
 from hires.training.retention import Policy
@@ -50,17 +51,19 @@ class Trainer:
             "status": parse_images(config.monitor.status_every, "monitor.status_every"),
             "snapshot": parse_images(config.monitor.snapshot_every, "monitor.snapshot_every"),
             "checkpoint": parse_images(config.train.checkpoint_every, "train.checkpoint_every"),
+            "measures": parse_images(config.monitor.measures_every, "monitor.measures_every"),
         }
         if config.train.keep < 1:
             raise HiresError(f"train.keep={config.train.keep}: wanted at least 1 checkpoint")
         keep_every = parse_images(config.train.keep_every, "train.keep_every") if config.train.keep_every else 0
-        self.policy = Policy(config.train.keep, keep_every, config.train.keep_levels)
+        self.policy = Policy(config.train.keep, keep_every, config.train.keep_levels, config.train.keep_best)
         self.saver: Saver | None = None
         self.shards = Shards.open(config.data.root, config.data.remote_cache, config.data.remote_gb)
         for level in self.schedule.levels:
             self.shards.require_level(level.resolution)
         if self.shards.channels != config.network.image_channels:
             raise HiresError(f"network.image_channels={config.network.image_channels}: {config.data.root} has {self.shards.channels}")
+        self.measuring = Measuring(config, self.shards, world)
         self._open_loader(self.schedule.levels[0].resolution, keep=False)  # whether the loader asked for works here
         self.order = Order(self.shards.shard_sizes("train"), config.train.seed)
         self.run = Path(config.run)
@@ -114,9 +117,14 @@ class Trainer:
             if due(before, self.images, self.every["snapshot"]) or done or grows:
                 self.watchdog.at("grids", self.images, patient=True)
                 self._snapshot()
-            if (due(before, self.images, self.every["checkpoint"]) or done or stopping or grows) and saved != self.images:
+            saves = (due(before, self.images, self.every["checkpoint"]) or done or stopping or grows) and saved != self.images
+            measured = {}
+            if not stopping and (due(before, self.images, self.every["measures"]) or (self.config.train.keep_best and saves)):
+                self.watchdog.at("measures", self.images, patient=True)
+                measured = self._measure()
+            if saves:
                 self.watchdog.at("saving", self.images, patient=True)
-                self._save()
+                self._save(measured)
                 saved = self.images
                 self.stop.restart_turn()
             if done:
@@ -261,7 +269,20 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------ saving and showing
 
-    def _save(self) -> None:
+    def _measure(self) -> dict[str, float]:
+        """Take monitor.measures of the averaged networks; one number a measure, empty while a level fades in: no two of those compare."""
+        if not self.measuring.names:
+            return {}
+        fading = self.game.shape.fading
+        place = self.images, self.game.shape.resolution
+        found, lower, problems = self.measuring.take(self.game.averaged(), *place, self.phase.alpha if fading else 1.0)
+        for line in problems:
+            self.monitor.say(line)
+        self.monitor.measures(*place, found, lower)
+        self.monitor.restart_clock(self.images)
+        return {} if fading else lower
+
+    def _save(self, measured: dict[str, float]) -> None:
         self._may_go_on(newest=True)  # never save what is not finite
         info = {
             "resolution": self.game.shape.resolution,
@@ -269,6 +290,7 @@ class Trainer:
             "alpha": self.phase.alpha,
             "zero_stage": self.config.zero.stage,
             "attempt": self.attempt,
+            "measured": measured,
             "data": self.shards.identity,
             "time": time.time(),
             "config": to_dict(self.config),

@@ -79,8 +79,9 @@ def _reasons(usable: list[Found]) -> dict[int, list[str]]:
         return {}
     saved = usable[-1].manifest["config"].get("train", {})
     train = RunConfig(**{field.name: saved[field.name] for field in fields(RunConfig) if field.name in saved})
-    policy = Policy(train.keep, parse_images(train.keep_every) if train.keep_every else 0, train.keep_levels)
-    return policy.kept((one.manifest["images"], one.manifest["resolution"]) for one in usable)
+    policy = Policy(train.keep, parse_images(train.keep_every) if train.keep_every else 0, train.keep_levels, train.keep_best)
+    measured = {one.manifest["images"]: one.manifest.get("measured", {}) for one in usable}
+    return policy.kept([(one.manifest["images"], one.manifest["resolution"]) for one in usable], measured)
 
 
 def _described(one: Found) -> list[str]:

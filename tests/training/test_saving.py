@@ -206,22 +206,25 @@ def test_killed_before_any_of_its_steps_a_save_leaves_a_whole_checkpoint(clean_e
 runs = st.lists(st.tuples(st.integers(1, 300), st.integers(0, 1)), min_size=1, max_size=30)  # (images more, whether it grows)
 
 
-@given(runs, st.integers(1, 4), st.sampled_from([0, 100, 250]), st.booleans())
-def test_what_stays_is_the_same_decided_each_time_or_at_the_end(steps, newest, every, levels):
+@given(runs, st.integers(1, 4), st.sampled_from([0, 100, 250]), st.booleans(), st.lists(st.integers(0, 3), min_size=30, max_size=30))
+def test_what_stays_is_the_same_decided_each_time_or_at_the_end(steps, newest, every, levels, scores):
     images = list(accumulate(step for step, _ in steps))
     resolutions = [4 * 2**k for k in accumulate(grows for _, grows in steps)]
-    policy, there = Policy(newest, every, levels), {}
+    measured = {one: {"swd": float(score)} for one, score in zip(images, scores, strict=False) if score}  # 0: not measured
+    policy, there = Policy(newest, every, levels, "swd"), {}
     for one, resolution in zip(images, resolutions, strict=True):
         there[one] = resolution
-        kept = policy.kept(there.items())
+        kept = policy.kept(there.items(), measured)
         there = {i: r for i, r in there.items() if i in kept}
     wanted = set(images[-newest:])
     if every:
         wanted |= {next(i for i in images if i >= m) for m in range(every, images[-1] + 1, every)}
     if levels:
         wanted |= {max(i for i, r in zip(images, resolutions, strict=True) if r == level) for level in resolutions}
+    taken = [(r, -measured[i]["swd"], -i) for i, r in zip(images, resolutions, strict=True) if i in measured]
+    wanted |= {-max(taken)[2]} if taken else set()  # of the highest level the lowest score, of equals the first
     assert set(there) == wanted
-    assert all(policy.kept(there.items()).values())  # each with its reason
+    assert all(policy.kept(there.items(), measured).values())  # each with its reason
 
 
 def test_retention_on_disk_spares_what_it_cannot_read(world, tmp_path):

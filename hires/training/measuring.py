@@ -1,0 +1,59 @@
+"""A training that looks at itself: the light measures, of the averaged networks, while it goes on."""
+
+from torch import nn
+
+from hires import evaluation
+from hires.config import TrainConfig
+from hires.errors import HiresError
+from hires.evaluation import subject
+from hires.evaluation.material import Material
+from hires.training import game
+from hires.training.distributed import World
+from pipelines import Shards
+
+
+class Measuring:
+    """`monitor.measures` of one run; with none, nothing is ever due."""
+
+    def __init__(self, config: TrainConfig, shards: Shards, world: World):
+        """Raises HiresError for a measure that is unknown, cannot run while training, or needs what the system or the data lack."""
+        monitor, best = config.monitor, config.train.keep_best
+        self.names = evaluation.names_of(monitor.measures, "monitor.measures") if monitor.measures else []
+        self._config, self._shards, self._world = config, shards, world
+        if best and best not in self.names:
+            raise HiresError(f"train.keep_best={best}: wanted one of monitor.measures={monitor.measures or '(none)'}")
+        if not self.names:
+            return
+        for name in self.names:
+            if not hasattr(evaluation.MEASURES[name], "lower"):
+                able = ", ".join(other for other, module in evaluation.MEASURES.items() if hasattr(module, "lower"))
+                raise HiresError(f"monitor.measures={name}: too much for a training; wanted of {able}")
+        networks = {name: game.empty_network(config, name, 4, False) for name in config.objective.players()}
+        of = self._subject(networks, 0, 4, 1.0)
+        evaluation.check(self.names, of, "monitor.measures")
+        if monitor.measures_images < 2 or shards.count("holdout") < 2:
+            found = f"monitor.measures_images={monitor.measures_images}, {shards.count('holdout')} held-out pictures in {shards.root}"
+            raise HiresError(f"monitor.measures={monitor.measures}: {found}; wanted at least 2 of each")
+
+    def take(self, networks: dict[str, nn.Module], images: int, resolution: int, alpha: float) -> tuple[dict, dict[str, float], list[str]]:
+        """What was found, one number a measure (lower is better), and a line for each measure that could not be taken here.
+
+        A collective. The same pictures and latents each time, so that numbers of one level differ by the networks alone.
+        """
+        material = Material(self._subject(networks, images, resolution, alpha), self._shards, self._config.monitor.measures_images)
+        settings = evaluation.Settings(images=self._config.monitor.measures_images)
+        found, lower, problems = {}, {}, []
+        for name in self.names:
+            module = evaluation.MEASURES[name]
+            try:
+                one = module.measure(material, settings)
+            except HiresError as error:  # such as band measures at 4x4: alike on every rank, and no reason to end a run
+                problems.append(f"measure {name} at {resolution}x{resolution}: {error}")
+                continue
+            found |= one
+            lower[name] = module.lower(one)
+        return found, lower, problems
+
+    def _subject(self, networks: dict[str, nn.Module], images: int, resolution: int, alpha: float) -> subject.Subject:
+        size = resolution, self._config.network.image_channels, self._config.network.latent
+        return subject.of_networks(networks, self._config.objective, self._config.run, images, size, alpha, self._world.device)
