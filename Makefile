@@ -20,7 +20,7 @@ demo: $(READY)
 
 # one thread a process: tests start several processes, and OpenMP threads that wait for a busy core cost far more than they bring
 test: $(READY)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

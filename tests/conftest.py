@@ -13,6 +13,17 @@ import torch
 LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
+ROOT = Path(__file__).parent
+TOGETHER = ("slurm", "explore")  # folders whose files share a cluster, a browser
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where two workers share the tests (`make test`), each file goes to one of them, for its fixtures."""
+    for item in items:
+        place = item.path.relative_to(ROOT)
+        item.add_marker(pytest.mark.xdist_group(place.parts[0] if place.parts[0] in TOGETHER else str(place)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tests run side by side with others' work; sums in one order also make them repeatable."""
