@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A job from its start to its end: launch scripts source this in the project's folder and call on_every_gpu or on_one_node.
+# A job from its start to its end: launch scripts source this in the project's folder and call one of its on_… functions.
 #   HIRES_REQUEUES=10   a job that fails goes back into the queue at most so often, and only where it had saved something new
 set -euo pipefail
 step='' teller='' warnings=0 stop=USR1
@@ -48,6 +48,13 @@ on_one_node() {
   run_step "${one_task[@]}" "${python[@]}" -m hires "$@" || status=$?
   if ((status && warnings)); then requeue "out of time"; return; fi
   ((status == 0)) || end "failed with status $status" "$status"
+}
+
+# once_on_every_gpu VERB SETTINGS…: hires on every task of the job, once: no checks of a training before it, and nothing to go on from.
+once_on_every_gpu() {
+  if [[ -z ${SLURM_JOB_ID:-} ]]; then without_slurm "$@"; return; fi
+  mkdir -p "$HIRES_LOGS"
+  "${each_task[@]}" --kill-on-bad-exit=1 slurm/task.sh "${python[@]}" -m hires "$@"
 }
 
 without_slurm() {

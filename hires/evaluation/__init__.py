@@ -4,6 +4,7 @@
 - `measure(material, settings)`: what it finds, {name: number, list of numbers, or text}; samples and pictures come from the material
   (hires/evaluation/material.py), which makes each of them once and shares the work among ranks: every rank calls the same things in the
   same order; `settings` is the whole Settings below, of which a measure reads `images` and its own group; raises HiresError
+- `check(settings)`, where it has one: raises HiresError for settings that cannot work, before any work
 - `lower(found)`: one number out of it, lower is better, for keeping the best checkpoint; None where it judges nothing
 """
 
@@ -11,21 +12,27 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from hires.errors import HiresError
-from hires.evaluation import anomaly, augmentation, detection, diversity, probe, reconstruction, swd
+from hires.evaluation import anomaly, augmentation, detection, diversity, fidelity, landscape, ms_ssim, probe, reconstruction, swd
 from hires.evaluation.anomaly import Config as AnomalyConfig
 from hires.evaluation.augmentation import Config as AugmentationConfig
 from hires.evaluation.detection import Config as DetectionConfig
+from hires.evaluation.fidelity import Config as FidelityConfig
+from hires.evaluation.landscape import Config as LandscapeConfig
 from hires.evaluation.probe import Config as ProbeConfig
+from hires.evaluation.reconstruction import Config as ReconstructionConfig
 from hires.evaluation.subject import LACKS, Subject
 
 MEASURES: dict[str, ModuleType] = {
     "swd": swd,
     "reconstruction": reconstruction,
     "diversity": diversity,
+    "fidelity": fidelity,
+    "ms_ssim": ms_ssim,
     "probe": probe,
     "augmentation": augmentation,
     "detection": detection,
     "anomaly": anomaly,
+    "landscape": landscape,
 }
 
 
@@ -34,10 +41,13 @@ class Settings:
     """How the measures measure."""
 
     images: int = 1000  # samples, and held-out pictures at most
+    metrics: FidelityConfig = field(default_factory=FidelityConfig)
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
+    landscape: LandscapeConfig = field(default_factory=LandscapeConfig)
 
 
 def names_of(text: str, key: str = "measure") -> list[str]:
@@ -49,11 +59,15 @@ def names_of(text: str, key: str = "measure") -> list[str]:
     return names
 
 
-def check(names: list[str], subject: Subject, key: str = "measure") -> None:
-    """Raises HiresError for the first measure that the subject has no network for, naming what is missing and what remains."""
+def check(names: list[str], subject: Subject, settings: Settings, key: str = "measure") -> None:
+    """Raises HiresError for the first measure that the subject has no network for, naming what is missing and what remains, and for
+    settings that cannot work.
+    """
     for name in names:
         lacking = [LACKS[need] for need in MEASURES[name].NEEDS if getattr(subject, need) is None]
         if lacking:
             there = [other for other in names if all(getattr(subject, need) is not None for need in MEASURES[other].NEEDS)]
             instead = f"; say {key}={','.join(there)}" if there else ""
             raise HiresError(f"{key}={name}: {subject.name} has no {lacking[0]}{instead}")
+        if hasattr(MEASURES[name], "check"):
+            MEASURES[name].check(settings)

@@ -13,7 +13,6 @@ from hires.evaluation.labels import labels_of
 from hires.evaluation.subject import Subject
 from hires.networks.growing import fade_images
 from hires.sampling.hires_bundle import pictures_at_once
-from hires.sampling.images import to_uint8
 from hires.training.distributed import gather
 from pipelines import Loader, Shards
 
@@ -111,6 +110,8 @@ class Material:
 
 def as_pictures(images: Tensor) -> Tensor:
     """Images about [-1, 1] clamped and rounded to the 256 levels of a picture, still fp32 in [-1, 1]."""
+    from hires.sampling.images import to_uint8  # brings torchvision: every verb reads this file with its settings
+
     return to_uint8(images).float() / 127.5 - 1
 
 
@@ -121,7 +122,7 @@ def in_ranks(count: int, at_once: int, compute: Callable[[range], Tensor]) -> Te
     """
     batches = [range(start, min(start + at_once, count)) for start in range(0, count, at_once)]
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return torch.cat([compute(rows) for rows in batches])
+        return torch.cat([compute(rows) for rows in batches]).contiguous()  # sums over strided memory round otherwise
     rank, size = dist.get_rank(), dist.get_world_size()
     own = [compute(rows) for rows in batches[rank::size]]
     shape, kind = gather([list(own[0].shape[1:]), str(own[0].dtype).removeprefix("torch.")] if own else None)[0]

@@ -30,7 +30,8 @@ class Measuring:
                 raise HiresError(f"monitor.measures={name}: too much for a training; wanted of {able}")
         networks = {name: game.empty_network(config, name, 4, False) for name in config.objective.players()}
         of = self._subject(networks, 0, 4, 1.0)
-        evaluation.check(self.names, of, "monitor.measures")
+        self._settings = evaluation.Settings(images=monitor.measures_images)
+        evaluation.check(self.names, of, self._settings, "monitor.measures")
         if monitor.measures_images < 2 or shards.count("holdout") < 2:
             found = f"monitor.measures_images={monitor.measures_images}, {shards.count('holdout')} held-out pictures in {shards.root}"
             raise HiresError(f"monitor.measures={monitor.measures}: {found}; wanted at least 2 of each")
@@ -40,13 +41,12 @@ class Measuring:
 
         A collective. The same pictures and latents each time, so that numbers of one level differ by the networks alone.
         """
-        material = Material(self._subject(networks, images, resolution, alpha), self._shards, self._config.monitor.measures_images)
-        settings = evaluation.Settings(images=self._config.monitor.measures_images)
+        material = Material(self._subject(networks, images, resolution, alpha), self._shards, self._settings.images)
         found, lower, problems = {}, {}, []
         for name in self.names:
             module = evaluation.MEASURES[name]
             try:
-                one = module.measure(material, settings)
+                one = module.measure(material, self._settings)
             except HiresError as error:  # such as band measures at 4x4: alike on every rank, and no reason to end a run
                 problems.append(f"measure {name} at {resolution}x{resolution}: {error}")
                 continue

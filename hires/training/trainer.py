@@ -230,6 +230,7 @@ class Trainer:
             if ours and place:
                 self.monitor.say(f"train.start_from={place} is not read again: this run has checkpoints of its own")
         self.monitor.resume(self.images)
+        self.monitor.mark({"images": self.images, "start": round(time.time()), "processes": self.world.size})
 
     def _build(self, checkpoint: state.Checkpoint | None = None) -> None:
         """(Re)build the players for the phase ahead, out of the checkpoint just written: growth and resuming are one thing."""

@@ -49,7 +49,7 @@ def run(config: EvaluateConfig) -> int:
 def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> dict:
     """The record: what was measured, on what, and each measure's findings in the order asked for."""
     of = _open(config, device)
-    evaluation.check(names, of)
+    evaluation.check(names, of, config)
     material = Material(of, Shards.open(config.data), config.images, _folder(config, of))
     count = min(config.images, material.shards.count("holdout"))
     record = {"of": of.name, "data": config.data, "resolution": of.resolution, "images": count, "seen": of.images}
@@ -60,7 +60,7 @@ def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> 
 
 def _open(config: EvaluateConfig, device: torch.device) -> Subject:
     if config.sampler:
-        return subject.of_bundle(open_bundle(config.sampler, str(device)), config.sampler)
+        return subject.of_bundle(open_bundle(config.sampler, str(device), ""), config.sampler)
     loaded = from_run.load(config.run, config.at)
     network = loaded.config.network
     size = loaded.resolution, network.image_channels, network.latent

@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from hires import slurm
+from hires.cli import main
 from hires.training import state
-from pipelines import PrepareConfig, prepare
+from pipelines import PrepareConfig, SplitConfig, prepare
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -126,7 +127,8 @@ def same_bits(a: Path, b: Path) -> None:
     """Parameters, moments and moving averages at the end, and a log that neither lacks nor repeats an image."""
     left, right = (tensors(run, END, state.FIELDS) for run in (a, b))
     assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
-    images = [json.loads(line)["images"] for line in (b / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (b / "metrics.jsonl").read_text().splitlines()]
+    images = [record["images"] for record in records if "resolution" in record]
     assert images == sorted(set(images)) and images[-1] == END
 
 
@@ -241,6 +243,20 @@ def test_another_number_of_nodes_at_each_level(project, undisturbed):
     assert "1 process on 1 node" in project.log(one) and "4 processes on 4 nodes" in project.log(four)
     for images in (GROWN, LATER):
         assert distance(undisturbed, project.run("chain"), images) < 1e-5
+
+
+def test_measures_of_two_nodes_are_those_of_one_process(project, undisturbed):
+    """`hires evaluate` under srun: the ranks draw and read their shares, and the numbers are the same."""
+    data, alone = project.folder / "data/held", project.folder / "alone.json"
+    prepare(PrepareConfig(source="digits", resolution=8, workers=1, out=str(data), split=SplitConfig(holdout=150)))
+    settings = [f"run={undisturbed}", f"data={data}", "images=140", "measure=swd,reconstruction,diversity"]
+    job = project.sbatch("--nodes=2", "--ntasks-per-node=1", "launch/evaluate.sh", *settings, f"out={project.folder / 'job.json'}")
+    project.finish(job, restarts=0)
+    assert main(["evaluate", *settings, f"out={alone}"]) == 0
+    found, wanted = (json.loads(path.read_text()) for path in (project.folder / "job.json", alone))
+    assert found.keys() == wanted.keys() and found["swd"] == pytest.approx(wanted["swd"], rel=1e-5)
+    for measure in ("reconstruction_mse", "diversity"):
+        assert found[measure] == pytest.approx(wanted[measure], rel=1e-6)
 
 
 def test_array_of_parts_of_a_data_set(project):

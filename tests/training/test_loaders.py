@@ -11,7 +11,7 @@ import pytest
 
 def metrics(run: Path) -> list[dict]:
     """The run's lines of losses, without what depends on the clock."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for text in (run / "metrics.jsonl").read_text().splitlines() if "resolution" in (line := json.loads(text))]
     return [{name: value for name, value in line.items() if name not in ("seconds_per_kimg", "eta_seconds", "memory_gb")} for line in lines]
 
 
