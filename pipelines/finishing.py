@@ -65,7 +65,7 @@ def finish(job: Job, path: str, licence: str, seconds: float) -> dict[str, Any]:
         "filter": identity["filter"],
         "crop": "centre square",
         "pyramid": _pyramid(job),
-        "split": "held out: keys that start with split.prefix, then those with the smallest sha256 of split.seed:key",
+        "split": "held out: keys named by split.prefix or split.match, then those with the smallest sha256 of split.seed:key",
         "mean": mean,
         "std": std,
         "index": {"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()},

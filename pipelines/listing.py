@@ -7,6 +7,7 @@ import heapq
 from itertools import islice
 import json
 from pathlib import Path
+import re
 
 from .errors import DataError
 from .sources import Item, Source
@@ -22,6 +23,11 @@ class SplitConfig:
     holdout: int = 0  # so many, chosen by a hash of (seed, key)
     seed: int = 0
     prefix: str = ""  # and those whose key starts so, e.g. test/
+    match: str = ""  # and those in whose key this regular expression is found, e.g. _4$: labelled 4
+
+    def names(self, key: str) -> bool:
+        """Whether the picture is held out for its key."""
+        return bool(self.prefix and key.startswith(self.prefix)) or bool(self.match and re.search(self.match, key))
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,12 @@ def write_listing(
     """
     listing = Listing(folder)
     drawn, matched = _write_sorted(source, listing, split, on_error, seen)
-    if split.prefix and not matched:
-        raise DataError(f"split.prefix={split.prefix}: no key starts with it; keys look like '{_first_key(folder)}'")
+    if (split.prefix or split.match) and not matched:
+        asked = " ".join(f"split.{name}={value}" for name, value in (("prefix", split.prefix), ("match", split.match)) if value)
+        raise DataError(f"{asked}: no key is named so; keys look like '{_first_key(folder)}'")
     if listing.images <= matched + split.holdout:
         raise DataError(f"{matched + split.holdout} of {listing.images} pictures would be held out; wanted at least one to train on")
-    _deal(listing, lambda key: key in drawn or (bool(split.prefix) and key.startswith(split.prefix)), images_per_shard)
+    _deal(listing, lambda key: key in drawn or split.names(key), images_per_shard)
     (folder / "all.items").unlink()
     return listing
 
@@ -91,7 +98,7 @@ def fingerprint(source: Source, folder: Path) -> str:
 def _write_sorted(
     source: Source, listing: Listing, split: SplitConfig, on_error: str, seen: Callable[[int], None] | None
 ) -> tuple[set[str], int]:
-    """Writes all.items and fills the listing's counts; returns the keys drawn for the hold-out, and how many split.prefix matched."""
+    """Writes all.items and fills the listing's counts; returns the keys drawn for the hold-out, and how many were for their names."""
     digest, before, matched, drawn = hashlib.sha256(), None, 0, []
     with (listing.folder / "all.items").open("wb") as out:
         for item in _sorted(source, listing.folder, seen):
@@ -102,7 +109,7 @@ def _write_sorted(
             listing.images += 1
             digest.update(f"{item.key}\0{item.size}\n".encode())
             out.write(_line(item))
-            if split.prefix and item.key.startswith(split.prefix):
+            if split.names(item.key):
                 matched += 1
             elif split.holdout:
                 # the smallest hashes, in a heap that has the largest of them on top: hence negated

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 from pathlib import Path
+import re
 import shutil
 import tempfile
 import time
@@ -131,6 +132,10 @@ def _check(config: PrepareConfig) -> None:
     for is_wrong, message in wrong:
         if is_wrong:
             raise DataError(message)
+    try:
+        re.compile(config.split.match)
+    except re.error as error:
+        raise DataError(f"split.match={config.split.match}: no regular expression ({error})") from error
     if config.resolution:
         levels_up_to(config.resolution)
     Codec(config.codec)
@@ -140,6 +145,8 @@ def _check(config: PrepareConfig) -> None:
 def _identity(config: PrepareConfig, kind: str, source: Source | None, manifest: dict | None) -> dict[str, Any]:
     """The settings that the bytes depend on, with the source's own filled in; raises DataError where a size is missing or too large."""
     settings = {name: value for name, value in asdict(config).items() if name not in HOW}
+    if not config.split.match:  # as in what was prepared before there was this setting
+        del settings["split"]["match"]
     own = manifest["settings"] if source is None else {"resolution": source.resolution, "channels": source.channels}
     resolution = config.resolution or own["resolution"]
     if not resolution:

@@ -1,20 +1,44 @@
 """How well the inference model and the generator together give an image back."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hires.errors import HiresError
-from hires.evaluation.material import Material
+from hires.evaluation.material import Material, in_ranks
 
 NEEDS = ("generate", "encode")
+SHOWN = 16  # pairs of each kind on the sheet
+
+
+@dataclass
+class Config:
+    """`measure=reconstruction`."""
+
+    lpips: str = ""  # a TorchScript file: two batches of pictures (B, 3, r, r) in [-1, 1] -> distances (B, …); docs/detection.md makes one
 
 
 def measure(material: Material, settings) -> dict:
-    """The error of held-out pictures given back from the mean code."""
-    subject = material.subject
-    return {"reconstruction_mse": reconstruction_mse(subject.generate, subject.encode, material.held_out(), material.at_once)}
+    """The error of held-out pictures given back from the mean code, as P1 and P2 report it; a sheet of the best, median and worst."""
+    subject, x = material.subject, material.held_out()
+    with torch.no_grad():
+        each = in_ranks(len(x), material.at_once, lambda rows: errors(subject.generate, subject.encode, x[rows.start : rows.stop]))
+    if not each.isfinite().all():
+        raise HiresError(f"measure=reconstruction: {subject.name} gives {int((~each.isfinite()).sum())} pictures back as no finite numbers")
+    mse = each.mean().item()
+    found: dict = {"reconstruction_mse": mse, "reconstruction_rmse": mse**0.5, "reconstruction_pictures": len(x)}
+    if settings.reconstruction.lpips:
+        distance = load_distance(settings.reconstruction.lpips, subject.device)
+        with torch.no_grad():
+            apart = in_ranks(len(x), material.at_once, lambda rows: _apart(distance, subject, x[rows.start : rows.stop]))
+        found["reconstruction_lpips"] = apart.mean().item()
+    if material.folder:
+        found["reconstruction_sheet"] = "reconstruction.png"
+        if material.first:
+            _sheet(material, x, each, mse)
+    return found
 
 
 def lower(found: dict) -> float:
@@ -22,19 +46,48 @@ def lower(found: dict) -> float:
     return found["reconstruction_mse"]
 
 
-@torch.no_grad()
-def reconstruction_mse(generate: Callable[[Tensor], Tensor], encode: Callable[[Tensor], Tensor], held_out: Tensor, batch: int) -> float:
-    """Mean over pixels and images of (x - clamp(G(mu(x)), -1, 1))^2 on [-1, 1], as P1 §4.1.3 reports it.
+def errors(generate: Callable[[Tensor], Tensor], encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Mean over pixels of (x - clamp(G(mu(x)), -1, 1))^2 of each picture of x (B, C, r, r) in [-1, 1], on that scale: (B,) fp64, CPU.
 
-    `held_out` (N, C, r, r) are images not trained on; `encode` maps a batch to means (B, d), `generate` maps those to images, `batch` of
-    them at a time. Raises HiresError for an empty set or reconstructions of another shape than the images.
+    `encode` maps pictures to means (B, d), `generate` those to images. Raises HiresError where what is given back has another shape.
     """
-    if len(held_out) == 0:
-        raise HiresError("reconstruction needs at least 1 held-out image, got none")
-    total = 0.0
-    for images in held_out.split(batch):
-        given_back = generate(encode(images)).clamp(-1, 1).cpu()
-        if given_back.shape != images.shape:
-            raise HiresError(f"reconstructions {tuple(given_back.shape)} and images {tuple(images.shape)} differ in size")
-        total += (images - given_back).double().square().sum().item()
-    return total / held_out.numel()
+    given_back = generate(encode(x)).clamp(-1, 1).cpu()
+    if given_back.shape != x.shape:
+        raise HiresError(f"reconstructions {tuple(given_back.shape)} and images {tuple(x.shape)} differ in size")
+    return (given_back - x).double().square().mean((1, 2, 3))
+
+
+def load_distance(path: str, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """The TorchScript module in `path`, on `device`; raises HiresError where it is none."""
+    try:
+        return torch.jit.load(path, map_location=device).eval()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise HiresError(f"reconstruction.lpips={path}: no TorchScript file ({str(error).strip().splitlines()[0]})") from error
+
+
+def _apart(distance: Callable[[Tensor, Tensor], Tensor], subject, x: Tensor) -> Tensor:
+    """The distance (B,) of pictures from what is given back; grey ones as equal colours."""
+    pairs = (part.to(subject.device).expand(-1, 3, -1, -1) for part in (x, subject.generate(subject.encode(x)).clamp(-1, 1)))
+    try:
+        return distance(*pairs).flatten(1).mean(1).double().cpu()
+    except (RuntimeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise HiresError(f"reconstruction.lpips: it does not take pictures of {x.shape[-1]}x{x.shape[-1]} ({reason})") from error
+
+
+@torch.no_grad()
+def _sheet(material: Material, x: Tensor, each: Tensor, mse: float) -> None:
+    """The best, those around the median and the worst, originals beside what is given back."""
+    from hires.sampling.sheets import save_sheet
+
+    order, count = each.argsort(), min(SHOWN, len(each) // 3 or 1)
+    middle = (len(order) - count) // 2
+    picks = torch.cat([order[:count], order[middle : middle + count], order[len(order) - count :]])
+    subject, kinds = material.subject, ["best"] * count + ["median"] * count + ["worst"] * count
+    given_back = torch.cat([subject.generate(subject.encode(part)).clamp(-1, 1).cpu() for part in x[picks].split(material.at_once)])
+    captions = [f"{kind} {error**0.5:.3f}" for kind, error in zip(kinds, each[picks].tolist(), strict=True)]
+    title = f"{subject.name}: {len(each)} held-out pictures, rmse {mse**0.5:.4f} on [-1, 1]; below each pair its own"
+    columns = next(n for n in (8, 4, 2, 1) if count % n == 0 or n == 1)
+    material.folder.mkdir(parents=True, exist_ok=True)
+    strips = torch.stack([x[picks], given_back], 1)
+    save_sheet(material.folder / "reconstruction.png", strips, captions, ["original", "given back"], title, columns)

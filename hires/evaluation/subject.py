@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from hires.networks.pair_energy import PairEnergy
 from hires.networks.transition import markov_chain
+from hires.objectives import vae
+from hires.sampling.chains import chains_of
 from hires.sampling.hires_bundle import Bundle, latents
 
 Of = Callable[[Tensor], Tensor]
@@ -29,6 +31,8 @@ class Subject:
     encode: Of | None = None  # images -> means of the posterior (B, d)
     posterior: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # images -> means and log-variances (B, d)
     energy: Of | None = None  # images -> energies (B,), lower is more like the data; of pairs: U(x, mu(x))
+    of_pairs: bool = False  # whether the energy is
+    bound: Of | None = None  # images -> minus the evidence bound (B,), in its loss's scale, of objective=vae
     features: Of | None = None  # images -> what the energy's last layer reads (B, F)
     draw: Callable[[list[int]], Tensor] | None = None  # seeds -> images, not clamped; seed n gives the same image in any list
     transition: Callable[[Tensor, torch.Generator], Tensor] | None = None  # images and a CPU generator -> their next states
@@ -58,12 +62,18 @@ def of_networks(
     if I:
         subject.posterior = lambda x: I(x.to(device), alpha)
         subject.encode = lambda x: subject.posterior(x)[0]
+    if chains := chains_of(objective):
+        config = {"chains": chains, "image_channels": subject.channels}
+        own = Bundle(config, device, subject.generate, None, lambda x: U(x, alpha), subject.resolution, subject.latent)
+        subject.draw = own.sample
     if isinstance(U, PairEnergy):
-        subject.energy = lambda x: U(x.to(device), subject.encode(x), alpha)
+        subject.energy, subject.of_pairs = lambda x: U(x.to(device), subject.encode(x), alpha), True
     elif U:
         subject.energy = lambda x: U(x.to(device), alpha)
     if U and hasattr(U, "features"):
         subject.features = lambda x: U.features(x.to(device), alpha).flatten(1).float()
+    if objective.name == "vae":
+        subject.bound = lambda x: vae.minus_bound(objective, x.to(device), subject.posterior(x), subject.generate)
     if objective.name == "vcd":
         subject.transition = lambda x, noise: markov_chain(I, G, x.to(device), 1, noise, alpha)[:, 1]
     return subject
@@ -79,5 +89,5 @@ def of_bundle(bundle: Bundle, name: str) -> Subject:
         subject.posterior = lambda x: bundle.inference(x.to(bundle.device))
         subject.encode = lambda x: subject.posterior(x)[0]
     if bundle.energy:
-        subject.energy = lambda x: bundle.energy(x.to(bundle.device))
+        subject.energy, subject.of_pairs = lambda x: bundle.energy(x.to(bundle.device)), bundle.pair_energy is not None
     return subject

@@ -8,7 +8,8 @@
   micro_batch)` updates every player and returns measures; what is due only every so many steps is due when `every` divides their number;
   `pictures(averaged networks, x, z, alpha)` is what the grids in RUN/samples show of held-out pictures x and fixed latents z;
   `carried()` is what goes from step to step beside the players (a replay buffer), {name: (this rank's stretch, its start)}, saved with
-  them and given back to a new Objective by `restore(checkpoint)`; most have none (rounds.CarriesNothing)
+  them and given back to a new Objective by `restore(checkpoint)`; most have none (rounds.CarriesNothing). The Config of one that has any
+  tells its bytes, those of all ranks together, by `carries(resolution, channels)`
 - `LOSSES`: what each player lowers, in a line; `TAKES`: what it reads, images "x", latents "z" or pairs "xz"; `SHAPED_BY`: names of
   settings that decide the networks; `ROWS`: images are taken in groups of so many; `TERMS`: measures by the player that they
   tell of; `LINE`: those of a progress line by shown name
@@ -16,11 +17,12 @@
 
 from types import ModuleType
 
-from hires.objectives import contrastive_divergence, divergence_triangle, f_ebm, gan, latent_ebm, vcd, vgan
+from hires.objectives import contrastive_divergence, divergence_triangle, f_ebm, gan, latent_ebm, vae, vcd, vgan
 
 SYSTEMS: dict[str, ModuleType] = {
     "divergence_triangle": divergence_triangle,
     "latent_ebm": latent_ebm,
+    "vae": vae,
     "vgan": vgan,
     "gan": gan,
     "vcd": vcd,

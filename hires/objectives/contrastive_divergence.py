@@ -53,6 +53,10 @@ class Config:
         """Bytes that autograd keeps an image at the fullest moment: the energy sees x and x_q."""
         return 2 * kept["energy"]
 
+    def carries(self, resolution: int, channels: int) -> int:
+        """Bytes of the chains' buffer, of all ranks together."""
+        return self.chains.bytes(resolution, channels)
+
     def weights_at(self, resolution: int) -> dict[str, float]:
         """No weight changes with the resolution."""
         return {}

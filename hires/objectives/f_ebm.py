@@ -72,6 +72,10 @@ class Config:
         """Bytes that autograd keeps an image at the fullest moment: one of the two sees x and x_q, or the generator learns."""
         return max(2 * kept["variational"], 2 * kept["energy"], kept.get("generator", 0))
 
+    def carries(self, resolution: int, channels: int) -> int:
+        """Bytes of the chains' buffer, of all ranks together; there is none beside a generator."""
+        return 0 if self.sampler == "generator" else self.chains.bytes(resolution, channels)
+
     def weights_at(self, resolution: int) -> dict[str, float]:
         """No weight changes with the resolution."""
         return {}

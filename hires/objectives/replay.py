@@ -35,6 +35,10 @@ class ChainsConfig:
     replay: int = 10_000  # pictures in the buffer, of all ranks together
     restart: float = 0.05  # chance that a chain begins again, from uniform noise
 
+    def bytes(self, resolution: int, channels: int) -> int:
+        """Bytes of the buffer, of all ranks together."""
+        return self.replay * channels * resolution**2
+
 
 def check(config: ChainsConfig) -> None:
     """Raise HiresError for a value that means nothing."""

@@ -1,12 +1,17 @@
-"""Reconstruction error: the mean over pixels whatever the batches, after clamping."""
+"""Reconstruction error: each picture's mean over pixels after clamping, the mean whatever the batches, the sheet, another distance."""
 
+from types import SimpleNamespace
+
+from PIL import Image
 import pytest
 import torch
 
 from hires.errors import HiresError
-from hires.evaluation.reconstruction import reconstruction_mse
+from hires.evaluation import Settings, reconstruction
+from hires.evaluation.reconstruction import Config, errors
+from hires.evaluation.subject import Subject
 
-IMAGES = torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+IMAGES = torch.rand(70, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def flatten(x: torch.Tensor) -> torch.Tensor:
@@ -14,35 +19,66 @@ def flatten(x: torch.Tensor) -> torch.Tensor:
 
 
 def restore(z: torch.Tensor) -> torch.Tensor:
-    return z.unflatten(1, (3, 8, 8))
+    return z.unflatten(1, (1, 8, 8))
+
+
+def measured(generate, folder=None, at_once: int = 64, lpips: str = "") -> dict:
+    of = Subject("s", "", 0, 8, 1, 64, 1.0, torch.device("cpu"), generate=generate, encode=flatten)
+    material = SimpleNamespace(subject=of, held_out=lambda: IMAGES, at_once=at_once, folder=folder, first=True)
+    return reconstruction.measure(material, Settings(reconstruction=Config(lpips)))
 
 
 def test_a_perfect_pair_has_no_error():
-    assert reconstruction_mse(restore, flatten, IMAGES, batch=3) == 0
+    assert measured(restore)["reconstruction_mse"] == 0
 
 
-@pytest.mark.parametrize("batch", [1, 3, 7, 100])
-def test_the_mean_image_scores_the_variance_whatever_the_batch(batch):
+@pytest.mark.parametrize("at_once", [1, 32, 100])
+def test_the_mean_image_scores_the_variance_whatever_the_batch(at_once):
     mean = IMAGES.mean(0)
-    wanted = IMAGES.var(0, correction=0).mean().item()
-    got = reconstruction_mse(lambda z: mean.expand(len(z), 3, 8, 8), flatten, IMAGES, batch)
-    assert got == pytest.approx(wanted, rel=1e-5)
+    found = measured(lambda z: mean.expand(len(z), 1, 8, 8), at_once=at_once)
+    assert found["reconstruction_mse"] == pytest.approx(IMAGES.var(0, correction=0).mean().item(), rel=1e-5)
+    assert found["reconstruction_rmse"] == pytest.approx(found["reconstruction_mse"] ** 0.5) and found["reconstruction_pictures"] == 70
 
 
 def test_values_out_of_range_are_clamped_before_they_are_compared():
-    white = torch.ones(4, 1, 4, 4)
-    assert reconstruction_mse(lambda z: z.unflatten(1, (1, 4, 4)) * 5, flatten, white, batch=2) == 0
+    white = torch.ones(4, 1, 8, 8)
+    assert errors(lambda z: restore(z) * 5, flatten, white).tolist() == [0] * 4
 
 
 def test_no_graph_is_kept():
-    scale = torch.ones((), requires_grad=True)
-    asked = []
-    reconstruction_mse(lambda z: asked.append((z * scale).requires_grad) or restore(z), flatten, IMAGES, batch=7)
-    assert asked == [False]
+    scale, asked = torch.ones((), requires_grad=True), []
+    measured(lambda z: asked.append((z * scale).requires_grad) or restore(z))
+    assert asked == [False, False]
 
 
-def test_an_empty_set_and_a_wrong_size_are_refused():
-    with pytest.raises(HiresError, match="none"):
-        reconstruction_mse(restore, flatten, IMAGES[:0], batch=2)
+def test_the_sheet_goes_from_best_to_worst(tmp_path):
+    """Pictures given back with their column's mean lifted by their place: the last is the worst."""
+    place = {row.tolist()[0]: i / 100 for i, row in enumerate(IMAGES.flatten(1))}
+    found = measured(lambda z: restore((z + torch.tensor([place[row.tolist()[0]] for row in z])[:, None]).clamp(-1, 1)), tmp_path)
+    sheet = Image.open(tmp_path / found["reconstruction_sheet"]).convert("L")
+    assert sheet.width > 8 * 2 * 128 and sheet.height > 6 * 128
+    first, last = (sheet.crop((x, y, x + 128, y + 128)) for x, y in ((16, 66), (16 + 132, 66)))
+    assert list(first.getdata()) == list(last.getdata())  # the best: given back as it was
+
+
+def test_a_wrong_size_and_numbers_that_are_none_are_refused():
     with pytest.raises(HiresError, match="differ in size"):
-        reconstruction_mse(lambda z: restore(z)[..., :4], flatten, IMAGES, batch=2)
+        measured(lambda z: restore(z)[..., :4])
+    with pytest.raises(HiresError, match="70 pictures"):
+        measured(lambda z: restore(z) / 0 * 0)
+
+
+def test_a_distance_of_ones_own(tmp_path):
+    class Distance(torch.nn.Module):
+        def forward(self, x, y):
+            if x.shape[1] != 3:
+                raise ValueError("three channels")
+            return (x - y).abs().mean((1, 2, 3), keepdim=True)
+
+    torch.jit.script(Distance()).save(str(tmp_path / "d.pt"))
+    found = measured(lambda z: restore(z * 0), lpips=str(tmp_path / "d.pt"))
+    assert found["reconstruction_lpips"] == pytest.approx(IMAGES.abs().mean().item(), rel=1e-5)
+    (tmp_path / "none.pt").write_text("none")
+    for path in ("none.pt", "missing.pt"):
+        with pytest.raises(HiresError, match=r"^reconstruction\.lpips=[^\n]*$"):
+            measured(restore, lpips=str(tmp_path / path))

@@ -64,6 +64,16 @@ def test_keys_with_a_prefix_are_held_out_and_the_draw_is_among_the_others(tmp_pa
     assert sum(key.startswith("test/") for key in held) == 20 and len(held) == 25
 
 
+def test_keys_that_match_an_expression_are_held_out_and_the_draw_is_among_the_others(tmp_path, one_line):
+    source = ListSource(items_of([f"train/{i:03d}_{i % 10}" for i in range(100)]))
+    found = listing.write_listing(source, tmp_path, SplitConfig(18, 0, match="_4$"), 1000, "fail")
+    kept, held = ([item.key for item in found.items(shard)] for shard in found.shards)
+    assert len(kept) == 72 and sum(key.endswith("_4") for key in held) == 10 and len(held) == 28
+    with pytest.raises(DataError) as caught:
+        listing.write_listing(source, tmp_path, SplitConfig(match="_a$"), 1000, "fail")
+    assert "split.match=_a$" in one_line(caught.value) and "train/000_0" in str(caught.value)
+
+
 def test_the_fingerprint_knows_keys_and_sizes_but_not_the_order_of_listing(tmp_path):
     items = items_of(["b", "a", "c"])
     one = listing.fingerprint(ListSource(items), tmp_path)

@@ -317,7 +317,8 @@ def test_a_full_disk_is_named(config, monkeypatch, one_line):
         ({"workers": -1}, "workers=-1: wanted"),
         ({"split": SplitConfig(-1)}, "split.holdout=-1: wanted"),
         ({"split": SplitConfig(30)}, "30 of 30 pictures would be held out"),
-        ({"split": SplitConfig(prefix="test/")}, "split.prefix=test/: no key starts with it"),
+        ({"split": SplitConfig(prefix="test/")}, "split.prefix=test/: no key is named so"),
+        ({"split": SplitConfig(match="(")}, "split.match=(: no regular expression"),
         ({"path": "nowhere"}, "path=nowhere: no such folder"),
     ],
 )

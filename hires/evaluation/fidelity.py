@@ -1,0 +1,156 @@
+"""How near samples are to the data in the features of a network: FID, KID, Inception Score, precision and recall, by torch-fidelity.
+
+The network is Inception where its weights are given. Any other stands in, and its numbers then bear its name: `frechet_random0`, never FID.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor
+import torch.distributed as dist
+
+from hires.errors import HiresError
+from hires.evaluation.feature_classifier import of_classifier
+from hires.evaluation.feature_networks import FeatureNetwork, of_onnx, of_random, of_torchscript, require_file
+from hires.evaluation.inception import NO_WEIGHTS, fetched_weights, given_weights, of_inception
+from hires.evaluation.material import Material
+from hires.evaluation.reference import reference, require_finite, user_cache
+from hires.training.distributed import from_first
+
+NEEDS = ("draw",)
+FEWEST = 10  # pictures of a set
+KINDS = "inception, random:SEED, classifier:DATA, FILE.pt (TorchScript) or FILE.onnx"
+
+
+@dataclass
+class Config:
+    """`measure=fidelity`."""
+
+    features: str = "inception"  # or random:SEED, classifier:DATA (shards with labels, or a run's), FILE.pt (TorchScript), FILE.onnx
+    weights: str = ""  # of Inception, as torch-fidelity has them: .pth or .safetensors; empty: the file that HIRES_INCEPTION names
+    download: bool = False  # where neither is given, fetch them (95 MB)
+    real: int = 50000  # real pictures at most
+    split: str = "train"  # where they are from: train | holdout; the floor is from the other
+    labels: int = 0  # of classifier:DATA: labelled training pictures, the first ones; 0 = all of them
+    epochs: int = 10  # of classifier:DATA
+    cache: str = ""  # folder for features of real pictures, classifiers and fetched weights; empty: in the user's cache folder
+
+
+def check(settings) -> None:
+    """Raises HiresError for settings that cannot work: a misspelt one, or a missing file or package."""
+    config = settings.metrics
+    kind, _, rest = config.features.partition(":")
+    if not find_spec("torch_fidelity"):
+        raise HiresError("measure=fidelity needs torch-fidelity, not installed: pip install --no-deps torch-fidelity==0.4.0")
+    if config.split not in ("train", "holdout"):
+        raise HiresError(f"metrics.split={config.split}: wanted train or holdout")
+    for name, number in (("images", settings.images), ("metrics.real", config.real)):
+        if number < FEWEST:
+            raise HiresError(f"{name}={number}: measure=fidelity wants at least {FEWEST}")
+    if config.epochs < 1 or config.labels < 0:
+        raise HiresError(f"metrics.epochs={config.epochs} metrics.labels={config.labels}: wanted at least 1, and 0 (all) or more")
+    if config.features == "inception":
+        given_weights(config.weights)
+    elif kind == "classifier":
+        if "://" not in rest and not Path(rest).is_dir():
+            raise HiresError(f"metrics.features={config.features}: no such folder {rest}; wanted prepared data with labels")
+    elif kind == "random":
+        if not rest.isdecimal():
+            raise HiresError(f"metrics.features={config.features}: wanted random:SEED, such as random:0")
+    elif Path(config.features).suffix in (".pt", ".onnx"):
+        require_file(config.features, "metrics.features")
+    else:
+        raise HiresError(f"metrics.features={config.features}: wanted {KINDS}")
+
+
+def measure(material: Material, settings) -> dict:
+    """Samples against real pictures, the same of real pictures of the other split (the floor), and on how many of each."""
+    check(settings)
+    config, cache, shards = settings.metrics, user_cache(settings.metrics.cache), material.shards
+    if shards.count(config.split) < FEWEST:
+        raise HiresError(f"data={shards.root}: {shards.count(config.split)} pictures of {config.split}; wanted at least {FEWEST}")
+    network = opened(config, material, cache)
+    if network is None:
+        return {"fidelity": NO_WEIGHTS}
+    samples = require_finite(material.of_samples(network.of), network, "samples")
+    real, remark = reference(material, network, config.split, config.real, cache)
+    other = "holdout" if config.split == "train" else "train"
+    floor, floor_remark = reference(material, network, other, len(samples), cache)
+    found = {}
+    if material.first:
+        found = scores(samples, real, network)
+        if len(floor) >= FEWEST:
+            found |= {f"{name}_floor": value for name, value in scores(floor, real, network).items() if not name.endswith("_sd")}
+        found |= _told(len(samples), len(real), len(floor), samples.shape[1] - network.classes, network, config.split, other)
+        remarks = list(dict.fromkeys(filter(None, (remark, floor_remark))))
+        found |= {f"cache_{network.name}": "; ".join(remarks)} if remarks else {}
+    return from_first(found) if dist.is_initialized() else found
+
+
+def lower(found: dict) -> float | None:
+    """The Fréchet distance; None where there were no weights."""
+    return None if "fidelity" in found else next(iter(found.values()))
+
+
+def opened(config: Config, material: Material, cache: Path) -> FeatureNetwork | None:
+    """The network that `metrics.features` names, on the subject's device; None for Inception without weights; raises HiresError."""
+    level = material.subject
+    kind, _, rest = config.features.partition(":")
+    if config.features == "inception":
+        path = given_weights(config.weights)
+        if path is None and config.download:
+            path = _fetched(material, cache)
+        return of_inception(path, level.device) if path else None
+    if kind == "classifier":
+        return of_classifier(rest, config.labels, config.epochs, material, cache)
+    if kind == "random":
+        return of_random(int(rest), level.channels, level.resolution, level.device)
+    if config.features.endswith(".onnx"):
+        return of_onnx(config.features, level.channels, level.resolution, level.device)
+    return of_torchscript(config.features, level.device)
+
+
+def scores(samples: Tensor, real: Tensor, network: FeatureNetwork) -> dict[str, float]:
+    """Every score of features (N, D + classes) of samples against those (M, D + classes) of real pictures, by the network's name."""
+    from hires.evaluation.scores import frechet, kernel_distance, precision_recall, prediction_score  # brings torchvision
+
+    features = samples.shape[1] - network.classes
+    a, b = samples[:, :features], real[:, :features]
+    names = {"frechet": "fid", "kid": "kid", "score": "inception_score"} if network.name == "inception" else {}
+
+    def named(word: str) -> str:
+        return names.get(word, f"{word}_{network.name}")
+
+    kid, kid_sd = kernel_distance(a, b)
+    found = {named("frechet"): frechet(a, b), named("kid"): kid, f"{named('kid')}_sd": kid_sd}
+    found |= dict(zip((named("precision"), named("recall")), precision_recall(a, b), strict=True))
+    if network.classes:
+        score, score_sd = prediction_score(samples[:, features:])
+        found |= {named("score"): score, f"{named('score')}_sd": score_sd}
+    return found
+
+
+def _fetched(material: Material, cache: Path) -> Path:
+    """Weights fetched by the first rank; where it cannot, every rank says so."""
+    problem = ""
+    if material.first:
+        try:
+            fetched_weights(cache)
+        except HiresError as error:
+            problem = str(error)
+    problem = from_first(problem) if dist.is_initialized() else problem
+    if problem:
+        raise HiresError(problem)
+    return fetched_weights(cache)
+
+
+def _told(samples: int, real: int, floor: int, features: int, network: FeatureNetwork, split: str, other: str) -> dict[str, str]:
+    found = {
+        f"features_{network.name}": f"{features:,} of {network.told}; {network.hash}",
+        f"pictures_{network.name}": f"{samples:,} samples against {real:,} of {split}; floor: {floor:,} of {other}",
+    }
+    if min(samples, real) <= features:
+        few = f"{min(samples, real):,} pictures are too few for {features:,} features"
+        found[f"bias_{network.name}"] = f"{few}: the Fréchet distance is far too high, and comparable at the same numbers alone"
+    return found

@@ -1,0 +1,152 @@
+"""A variational auto-encoder (Kingma and Welling, ICLR 2014) on the triangle's networks: the baseline that P2 compares its pairs with.
+
+With x real (faded while growing), (mu, logvar) = I(x), z_tilde = mu + exp(logvar / 2) eps and x_hat = G(z_tilde), both players lower
+
+    L = kappa R + beta d K [+ range term of x_hat]
+
+R = mse(x_hat, x) and K = KL(q(z | x) || N(0, I)) per dimension: beta times minus the evidence bound, up to a constant, of a Gaussian
+p(x | z) with variance s^2 = beta D / (2 kappa), for D pixel values and d latent dimensions. Nothing is drawn from the prior in training.
+The players exchange tensors: z_tilde, and kappa dR/dz_tilde, never graphs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hires import networks
+from hires.errors import HiresError, NotFinite
+from hires.networks import NetworkConfig
+from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record, in_parts
+from hires.objectives.terms import kl, overshoot, residual, soft_clamp
+
+PLAYERS = ("generator", "inference")
+LOSSES = {
+    "generator": "κ R(x, x̂) + range",
+    "inference": "κ R(x, x̂) + β K(q(z|x) ‖ p(z))",
+}
+ROWS = 1
+TAKES = {"generator": "z", "inference": "x"}
+SHAPED_BY = ()
+TERMS = {"generator": ("R", "loss"), "inference": ("K", "logvar")}
+LINE = {"L": "loss", "R": "R", "K": "K", "logvar": "logvar"}
+
+
+@dataclass
+class Config:
+    """Weights of the terms, in the scale of the other systems: kappa of a mean over pixels, beta of a sum over latent dimensions."""
+
+    name: str = "vae"
+    kappa_pixel: float = 3.0  # kappa(r) = min(kappa_pixel r^2, kappa_max)
+    kappa_max: float = 256.0  # the triangle's
+    beta: float = 0.125  # the triangle's: at 16x16 in grey s^2 = 0.06, a standard deviation of 0.25 on [-1, 1]
+    logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
+    logvar_max: float = 4.0
+    reconstruct_box: int = 1  # R compares means of boxes of so many pixels a side; 1: a density of every pixel
+    range: float = 768.0  # weight of the mean of max(|x| - 1, 0)^2 over reconstructions: a linear output has no other bound
+
+    def players(self) -> tuple[str, ...]:
+        """The networks of the game."""
+        return PLAYERS
+
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The players whose gradients are held at the same time, for each moment of a round."""
+        return (PLAYERS,)
+
+    def fullest(self, kept: dict[str, int], whole: bool) -> int:
+        """Bytes that autograd keeps an image at the fullest moment: the posterior's graph waits while G reconstructs."""
+        return kept["generator"] + kept["inference"]
+
+    def weights_at(self, resolution: int) -> dict[str, float]:
+        """The weights of the terms that change with the resolution, as a table shows them."""
+        return {"κ": self.kappa(resolution)}
+
+    def kappa(self, resolution: int) -> float:
+        """Weight of R at `resolution`."""
+        return min(self.kappa_pixel * resolution**2, self.kappa_max)
+
+
+def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+    """The network of a player, parameters not yet set."""
+    return networks.build(shape, player, resolution, fading)
+
+
+def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
+    """Raise HiresError for a value that means nothing."""
+    if config.reconstruct_box < 1 or config.reconstruct_box & (config.reconstruct_box - 1):
+        raise HiresError(f"objective.reconstruct_box={config.reconstruct_box}: wanted a power of two, 1 for every pixel")
+    for name in ("kappa_pixel", "kappa_max", "beta", "range"):
+        if not getattr(config, name) >= 0:
+            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
+
+
+def minus_bound(config: Config, x: Tensor, posterior: tuple[Tensor, Tensor], generate: Callable[[Tensor], Tensor]) -> Tensor:
+    """kappa R + beta d K of each image of x (B, C, r, r) at its mean code, (B,): beta times minus the evidence bound, up to a constant.
+
+    `posterior` is (mu, logvar) (B, d) of x, `generate` maps latents to images. At the mean, not at a draw: the score is to be of the image.
+    """
+    mu, logvar = posterior
+    logvar = soft_clamp(logvar, config.logvar_min, config.logvar_max)
+    R = residual(generate(mu), x, config.reconstruct_box).square().mean((1, 2, 3))
+    return config.kappa(x.shape[-1]) * R - 0.5 * config.beta * (1 + logvar - mu.square() - logvar.exp()).sum(1)
+
+
+@dataclass
+class Batch:
+    """What one rank needs for a round: real images (faded) (B, C, r, r) and posterior noise (B, d), on the device."""
+
+    x: Tensor
+    eps: Tensor
+    alpha: float = 1.0
+
+
+class Objective(CarriesNothing):
+    """One round on two players that step from one point; see the module's text for the loss."""
+
+    every = 1  # nothing is due only now and then
+
+    def __init__(self, config: Config, latent: int, players: dict):
+        self.config, self.beta = config, config.beta * latent
+        self.G, self.I = (players[name] for name in PLAYERS)
+
+    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
+        """What a round on the faded real images x (B, C, r, r) needs, its noise drawn."""
+        return Batch(x, draw("posterior", latent), alpha)
+
+    def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
+        """Update both players once and return the round's measures as scalars on the device (this rank's means).
+
+        `micro_batch` splits the rank's images to save memory.
+        """
+        kappa, size = self.config.kappa(resolution), micro_batch or len(batch.x)
+        parts = list(zip(batch.x.split(size), batch.eps.split(size), strict=True))
+        record = Record(1 / len(parts))
+        try:
+            with self.G.accumulate(), self.I.accumulate():
+                for x, eps in parts:
+                    self._backward(x, eps, batch.alpha, kappa, record)
+            self.I.step(rates.lr, rates.ema_decay)
+            self.G.step(rates.lr, rates.ema_decay)
+        except NotFinite as error:
+            error.measures = record.means  # those that this rank had by then: which of them broke is told
+            raise
+        return record.means
+
+    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
+        """`fakes`, the samples of latents z, and `reconstructions`, each picture of x beside its own from the posterior's mean."""
+        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
+        x_hat = in_parts(lambda part: G(I(part, alpha)[0], alpha), x)
+        return {"fakes": (in_parts(lambda part: G(part, alpha), z), None), "reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8)}
+
+    def _backward(self, x: Tensor, eps: Tensor, alpha: float, kappa: float, record: Record) -> None:
+        """L into both players: G's backward pass gives its own gradient and what the reconstruction says to z_tilde."""
+        mu, logvar = self.I(x, alpha)
+        logvar = soft_clamp(logvar, self.config.logvar_min, self.config.logvar_max)
+        z_tilde = mu + (0.5 * logvar).exp() * eps
+        leaf = z_tilde.detach().requires_grad_()
+        x_hat = self.G(leaf, alpha)
+        R, K = residual(x_hat, x, self.config.reconstruct_box).square().mean(), kl(mu, logvar)
+        self.G.backward(record.share * (kappa * R + self.config.range * overshoot(x_hat)))
+        self.I.backward((z_tilde * leaf.grad).sum() + record.share * self.beta * K)
+        record.add(loss=kappa * R + self.beta * K, R=R, K=K, logvar=logvar.mean())

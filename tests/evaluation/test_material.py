@@ -1,0 +1,60 @@
+"""What measures are made of: shared among 1, 2 and 4 processes, the numbers are the same."""
+
+import json
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hires.errors import HiresError
+from hires.evaluation.material import Material
+from hires.evaluation.subject import Subject
+from pipelines import Shards
+
+
+@pytest.fixture(scope="module")
+def worlds(labelled_digits, clean_env, tmp_path_factory) -> dict[int, dict]:
+    """What worlds of 1, 2 and 4 processes found."""
+    out = tmp_path_factory.mktemp("worlds")
+    script = Path(__file__).with_name("measure_ranks.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(labelled_digits), str(out), "1", "2", "4"], env=clean_env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return {size: json.loads((out / f"{size}.json").read_text()) for size in (1, 2, 4)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_rows_come_back_whole_and_in_order(worlds, size):
+    assert worlds[size]["in_ranks"] == []
+
+
+@pytest.mark.slow
+def test_the_scores_do_not_depend_on_the_number_of_processes(worlds):
+    assert worlds[1] == worlds[2] == worlds[4]
+    assert worlds[1]["random"]["pictures_random0"] == "53 samples against 101 of train; floor: 53 of holdout"
+    assert worlds[1]["random"]["frechet_random0"] > 2 * worlds[1]["random"]["frechet_random0_floor"]
+    assert {"frechet_classifier_digits", "score_classifier_digits"} < set(worlds[1]["classifier"])
+
+
+def test_samples_are_pictures_and_each_is_its_seeds(labelled_digits):
+    def draw(seeds: list[int]) -> torch.Tensor:
+        return torch.stack([torch.linspace(-1.5, 1.5, 64).view(1, 8, 8) * (1 + seed) for seed in seeds])
+
+    material = Material(Subject("s", "", 0, 8, 1, 4, 1.0, torch.device("cpu"), draw=draw), Shards.open(labelled_digits), 10)
+    material.at_once = 4
+    one_by_one = material.of_samples(lambda x: x)  # nothing drawn before: made batch by batch
+    samples = material.samples()
+    assert torch.equal(one_by_one, samples) and torch.equal(material.of_samples(lambda x: x), samples)
+    levels = (samples + 1) * 127.5
+    assert samples.abs().max() == 1 and torch.allclose(levels, levels.round(), atol=1e-4)
+    assert torch.equal(material.drawn(), draw(list(range(10)))) and torch.equal(material.samples(3), samples[:3])
+
+
+def test_samples_that_are_not_numbers_are_told(labelled_digits):
+    subject = Subject("runs/a", "", 0, 8, 1, 4, 1.0, torch.device("cpu"), draw=lambda seeds: torch.full((len(seeds), 1, 8, 8), torch.nan))
+    with pytest.raises(HiresError, match="runs/a: its samples are not all finite"):
+        Material(subject, Shards.open(labelled_digits), 10).samples()
