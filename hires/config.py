@@ -184,6 +184,23 @@ class ScoreConfig:
 
 
 @dataclass
+class RestoreConfig:
+    """`hires restore`."""
+
+    sampler: str = MISSING  # a bundle with an energy
+    from_: str = MISSING  # written from=…: whole pictures, which are corrupted here; as for `hires reconstruct`
+    out: str = MISSING  # a .png file: original, corrupted, restored; beside it, under the same name, a .csv of their errors
+    task: str = "denoise"  # denoise | inpaint
+    noise: float = 0.3  # of denoise: standard deviation on pixels in [-1, 1]
+    mask: str = "center"  # of inpaint, what is unknown: center | left | bottom | random:0.5 | FILE.png (white)
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)  # null: the sampler's own; steps 0: 20 to denoise, 400 to inpaint
+    seed: int = 0  # of the corruption and of the steps' noise
+    limit: int = 64  # at most so many pictures; 0 = all
+    show: int = 16  # so many of them on the sheet
+    device: str = "auto"
+
+
+@dataclass
 class EditConfig:
     """`hires edit`."""
 
@@ -259,6 +276,24 @@ class EvaluateConfig(Settings):
     device: str = "auto"  # auto | cpu | cuda | cuda:N
 
 
+@dataclass
+class ReportConfig:
+    """`hires report`."""
+
+    run: str = MISSING
+    out: str = ""  # a .html file; default: RUN/report.html
+    real_pictures: bool = True  # false: no picture of the data, nor any that shows some beside its own, so that the page can be shared
+
+
+@dataclass
+class CompareConfig:
+    """`hires compare`."""
+
+    runs: str = MISSING  # folders of runs with commas between, at least two
+    out: str = "compare.html"
+    real_pictures: bool = True  # false: as for `hires report`
+
+
 SCHEMAS: dict[str, type] = {
     "prepare": PrepareConfig,
     "inspect": InspectConfig,
@@ -270,11 +305,14 @@ SCHEMAS: dict[str, type] = {
     "sample": SampleConfig,
     "reconstruct": ReconstructConfig,
     "score": ScoreConfig,
+    "restore": RestoreConfig,
     "edit": EditConfig,
     "video": VideoConfig,
     "video_growth": VideoGrowthConfig,
     "explore": ExploreConfig,
     "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+    "compare": CompareConfig,
 }
 
 

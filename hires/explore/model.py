@@ -55,9 +55,9 @@ class Explorer:
         for seed in seeds:
             if not _is_seed(seed):
                 raise HiresError(f"{wanted}, found {_short(seed)}")
-        drawn = draw(self.bundle, seeds, _number(truncation, "truncation", 0, 2))
-        rows = [row for batch in drawn for row in zip(batch.seeds, batch.pictures, batch.energies, strict=True)]
-        return [{"seed": seed, "picture": png(image), "energy": _finite(energy)} for seed, image, energy in rows]
+        drawn = draw(self.bundle, seeds, _number(truncation, "truncation", 0, 2), energies=False)
+        rows = [row for batch in drawn for row in zip(batch.seeds, batch.pictures, self._energies(batch.pictures), strict=True)]
+        return [{"seed": seed, "picture": png(image), "energy": energy} for seed, image, energy in rows]
 
     @torch.no_grad()
     def decode(self, points: Any, weights: Any = None, path: Any = "sphere", truncation: Any = 1.0) -> dict:
@@ -96,6 +96,8 @@ class Explorer:
         }
 
     def _energies(self, images: Tensor) -> list[float | None]:
+        if self.bundle.energy is None:
+            return [None] * len(images)
         parts = images.clamp(-1, 1).split(pictures_at_once(self.bundle.resolution))
         return [_finite(energy) for part in parts for energy in self.bundle.energy(part)]
 

@@ -31,8 +31,9 @@ KNOWN = {  # to hires_bundle.py
     "generator": (Generator, Decoder, dcgan32.Generator),
     "inference": (Inference, Encoder, dcgan32.Inference),
     "energy": (Energy, PairEnergy, ExpertEnergy, GanEnergy, dcgan32.Energy),
+    "variational": (Energy, dcgan32.Energy),
 }
-PLAYERS = tuple(KNOWN)
+PLAYERS = ("generator", "inference", "energy")  # of the triangle
 CHECKED_SEEDS = [0, 1, 2]
 PREVIEW_SEEDS = list(range(16))
 
@@ -55,18 +56,18 @@ def compare(got, want, what):
 
 want = hires_bundle.load_file(expected)
 bundle = hires_bundle.load(folder)
-compare(bundle.sample([int(seed) for seed in seeds]), want["images"], "images")
-z, x = bundle.latents([int(seed) for seed in seeds]), want["images"]
-inputs = {"generator": z, "inference": x, "energy": x}
+x = want["images"]
+compare(bundle.sample([int(seed) for seed in seeds], steps=2), x, "images")
+inputs = {"generator": bundle.latents([int(seed) for seed in seeds]), "inference": x, "energy": x, "variational": x}
 inputs = {name: batch for name, batch in inputs.items() if getattr(bundle, name)}
-outputs = {"generator": ["images"], "inference": ["mu", "logvar"], "energy": ["energy"]}
+outputs = {"generator": ["drawn"], "inference": ["mu", "logvar"], "energy": ["energy"], "variational": ["variational"]}
 for name in inputs:
     networks = {"safetensors": getattr(bundle, name)}
     if os.path.exists(path := f"{folder}/{name}.onnx"):
         import onnxruntime
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         feed = session.get_inputs()[0].name
-        networks["onnx"] = lambda batch: [hires_bundle.torch.from_numpy(a) for a in session.run(outputs[name], {feed: batch.numpy()})]
+        networks["onnx"] = lambda batch: [hires_bundle.torch.from_numpy(a) for a in session.run(None, {feed: batch.numpy()})]
     if os.path.exists(path := f"{folder}/{name}.pt2"):
         networks["pt2"] = hires_bundle.torch.export.load(path).module()  # written a moment ago by this very export
     for form, network in networks.items():
@@ -110,34 +111,41 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
 
 def forms(networks: dict[str, nn.Module]) -> dict:
     """What config.json says of how a network's outputs are made of its layers."""
-    U = networks["energy"]
+    U, G = networks.get("energy"), networks.get("generator")
     found = {"energy_form": getattr(U, "form", "identity"), "energy_takes": "xz" if isinstance(U, PairEnergy) else "x"}
     if isinstance(U, ExpertEnergy):
         found |= {"energy_form": "experts", "experts": len(U.levels["4x4"].head.bias), "energy_scale": float(U.scale)}
     if isinstance(U, GanEnergy):
         found["energy_form"] = "softplus"
-    return found | {"squashes": isinstance(networks["generator"], Decoder), "has_inference": "inference" in networks}
+    found |= {"squashes": isinstance(G, Decoder)} if G else {}
+    return found | {f"has_{name}": name in networks for name in KNOWN}
 
 
 def write_bundle(
-    out: Path, config: NetworkConfig, resolution: int, networks: dict[str, nn.Module], info: dict, formats: Sequence[str] = ()
+    out: Path,
+    config: NetworkConfig,
+    resolution: int,
+    networks: dict[str, nn.Module],
+    info: dict,
+    formats: Sequence[str] = (),
+    chains: dict[str, float] | None = None,
 ) -> Path:
-    """Write the bundle of `networks` (stable at `resolution` pixels; inference may be missing) as the new folder `out`, and return it.
+    """Write the bundle of `networks` (stable at `resolution` pixels) as the new folder `out`, and return it.
 
-    `info` goes into config.json and the model card: see card.facts. `formats` are other formats to add, from parse_formats. The networks
-    may be on any device and in any mode and are left as they are. The folder appears under its name when a process without this project
-    has loaded it and given the same pictures, codes and energies to 1e-4, in each format. Raises HiresError if `out` exists, a network is
-    missing, in a fade or of another resolution, the check fails, or the system refuses to write.
+    There is a generator among them or an energy and `chains`, the Langevin steps that the bundle draws with: see chains.chains_of. `info`
+    goes into config.json and the model card: see card.facts. `formats` are other formats to add, from parse_formats. The networks may be on
+    any device and in any mode and are left as they are. The folder appears under its name when a process without this project has loaded it
+    and given the same pictures (of chains: after two steps), codes and energies to 1e-4, in each format. Raises HiresError if `out` exists,
+    a network is missing, in a fade or of another resolution, the check fails, or the system refuses to write.
     """
     out = Path(out)
     require_new(out)
-    if {*networks, "inference"} != set(PLAYERS):
-        raise HiresError(f"{out}: networks {', '.join(sorted(networks)) or 'none'}, a bundle wants {', '.join(PLAYERS)}")
+    if not ("energy" in networks if chains else "generator" in networks):
+        there = ", ".join(sorted(networks)) or "none"
+        raise HiresError(f"{out}: networks {there}; a bundle wants a generator, or an energy and Langevin chains, to draw with")
     for name, network in networks.items():
-        if not isinstance(network, KNOWN[name]):
-            raise HiresError(
-                f"{out}: the {name} is of class {type(network).__name__}; a bundle holds those of triangle, latent EBM, VGAN and VCD"
-            )
+        if not isinstance(network, KNOWN.get(name, ())):
+            raise HiresError(f"{out}: the {name} is of class {type(network).__name__}; a bundle holds those of the systems here")
         if network.fading or network.resolution != resolution:
             state = "in a fade" if network.fading else "stable"
             raise HiresError(f"{out}: the {name} is {state} at {network.resolution} pixels, a bundle wants it stable at {resolution}")
@@ -146,7 +154,7 @@ def write_bundle(
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
             folder = Path(temporary) / "bundle"
-            write_files(folder, config, resolution, networks, info, out.name, formats)
+            write_files(folder, config, resolution, networks, info, out.name, formats, chains)
             check(folder, networks)
             os.rename(folder, out)
     except OSError as error:
@@ -168,10 +176,11 @@ def write_files(
     info: dict,
     title: str,
     formats: Sequence[str] = (),
+    chains: dict[str, float] | None = None,
 ) -> None:
     """The files of a bundle, unchecked, in a new folder; networks on the CPU, in fp32 and eval mode."""
     folder.mkdir()
-    paths = [folder / f"{name}.safetensors" for name in PLAYERS if name in networks]
+    paths = [folder / f"{name}.safetensors" for name in KNOWN if name in networks]
     for path in paths:
         # not save_file, whose files (safetensors 0.8) nobody but their owner may read
         path.write_bytes(save(fold(networks[path.stem])))
@@ -184,6 +193,7 @@ def write_files(
         "convs": config.convs,
         "widths": {str(r): config.channels(r) for r in resolutions_up_to(resolution)} if config.kind == "growing" else {},
         **forms(networks),
+        **({"chains": chains} if chains else {}),
         "info": info,
     }
     _write_json(folder / "config.json", document)
@@ -213,12 +223,17 @@ def check(folder: Path, networks: dict[str, nn.Module]) -> None:
 
     Raises HiresError saying which output differs, by how much, or why it does not load.
     """
-    z = hires_bundle.latents(CHECKED_SEEDS, hires_bundle.load(folder).latent)
-    images = networks["generator"](z)
-    mu, logvar = networks["inference"](images) if "inference" in networks else (None, None)
-    U = networks["energy"]  # of pairs: a picture with the mean of its posterior
-    energy = U(images, mu) if isinstance(U, PairEnergy) else U(images)
-    expected = {"images": images, "mu": mu, "logvar": logvar, "energy": energy}
+    written = hires_bundle.load(folder)
+    G, U, I, H = (networks.get(name) for name in ("generator", "energy", "inference", "variational"))  # noqa: E741 - the papers' names
+
+    def energy(x: Tensor) -> Tensor:
+        return U(x, I(x)[0]) if isinstance(U, PairEnergy) else U(x)  # of pairs: a picture with the mean of its posterior
+
+    own = hires_bundle.Bundle(written.config, written.device, G, I, energy if U else None, written.resolution, written.latent)
+    images = own.sample(CHECKED_SEEDS, steps=2)  # more would be more than rounding apart
+    mu, logvar = I(images) if I else (None, None)
+    expected = {"images": images, "mu": mu, "logvar": logvar, "drawn": G(own.latents(CHECKED_SEEDS)) if G else None}
+    expected |= {"energy": energy(images) if U else None, "variational": H(images) if H else None}
     with tempfile.TemporaryDirectory() as elsewhere:
         tensors = {name: tensor.contiguous() for name, tensor in expected.items() if tensor is not None}
         (Path(elsewhere) / "expected.safetensors").write_bytes(save(tensors))

@@ -27,7 +27,7 @@ tags:
 
 # {title}
 
-A generator of {size} pictures{inference} and an energy, trained together by `hires` ({system}).
+{holds}, trained{together} by `hires` ({system}).
 
 ![The pictures of seeds 0 to 15](preview.png)
 
@@ -41,14 +41,11 @@ import hires_bundle
 
 bundle = hires_bundle.load("this/folder", device="cpu")
 images = bundle.sample([0, 1, 2])                    # seed n is the same picture in any list, up to rounding
-{code}energy = bundle.energy(images.clamp(-1, 1))          # lower is more like the data
-```
+{code}```
 {formats}
 | network | takes | gives |
 |---|---|---|
-| `bundle.generator(z)` | z ~ N(0, I), (B, {latent}) float | pictures, (B, {shape}) float, {range} |
-{codes}| `bundle.energy(x)` | pictures, (B, {shape}) float in [-1, 1] | energies, (B,) float, {energy} |
-{pairs}
+{rows}{chains}
 `((images + 1) * 127.5 + 0.5).clamp(0, 255).byte()` makes bytes of pictures. The weights are moving averages, in fp32.
 
 ## Training
@@ -84,8 +81,18 @@ pixels = ((bundle.sample({checked}) + 1) * 127.5 + 0.5).clamp(0, 255).byte()
 ```
 """
 
+DRAWN = "| `bundle.generator(z)` | z ~ N(0, I), (B, {latent}) float | pictures, (B, {shape}) float, {range} |\n"
+RATIO = """| `bundle.variational(x)` | pictures, as above | H, (B,) float; `bundle.log_ratio(x)` = H + U estimates log p/q, data to model |
+"""
+CHAINS = """
+`bundle.sample` draws by Langevin on the energy: {steps} steps x ← clamp(x − clamp({step_size:g} r² ∂U/∂x, ±{reach:g}) + {noise:g} e, ±1),
+e ~ N(0, I), from {start}; `steps=…` takes more or fewer. After many steps rounding is no longer small:
+another machine, or another list of seeds, may see other pictures.
+"""
 PAIRS = """| `bundle.pair_energy(x, z)` | pictures and latents, as above | energies of pairs, (B,) float; `bundle.energy(x)` is at z = mu |
 """
+ENERGY = "energy = bundle.energy(images.clamp(-1, 1))          # lower is more like the data\n"
+ENERGY_ROW = "| `bundle.energy(x)` | pictures, (B, {shape}) float in [-1, 1] | energies, (B,) float, {energy} |\n"
 CODE = "mu, logvar = bundle.inference(images.clamp(-1, 1))   # q(z | x) = N(mu, diag exp(logvar))\n"
 CODES = "| `bundle.inference(x)` | pictures, (B, {shape}) float in [-1, 1] | mu and logvar, (B, {latent}) float each |\n"
 ENERGIES = {"identity": "of any sign", "softplus": "above 0", "experts": "from 0 to {bound:.3g}"}
@@ -153,24 +160,27 @@ def card(document: dict[str, Any], title: str, formats: list[str]) -> str:
     metrics, licence = info.get("metrics", UNKNOWN), str(info.get("data_licence", UNKNOWN))
     size = document["resolution"]
     shape, coded = f"{document['image_channels']}, {size}, {size}", document.get("has_inference", True)
+    draws, judges, chains = document.get("has_generator", True), document.get("has_energy", True), document.get("chains")
+    held = [f"{'an' if name[0] in 'aei' else 'a'} {name}" for name in names(document)]
+    held[0] = f"{held[0]} of {size}x{size} pictures".capitalize()
+    energy = ENERGIES[document["energy_form"]].format(bound=document.get("energy_scale", 1.0) * math.log(2))
+    rows = DRAWN.format(latent=document["latent"], shape=shape, range=_range(document)) * draws
+    rows += CODES.format(shape=shape, latent=document["latent"]) * coded + ENERGY_ROW.format(shape=shape, energy=energy) * judges
+    rows += PAIRS * (document.get("energy_takes") == "xz") + RATIO * document.get("has_variational", False)
     system = info.get("system", "divergence_triangle")
-    tags = ["hires", system.replace("_", "-"), "energy-based-model", "image-generation", "safetensors", *formats]
+    tags = ["hires", system.replace("_", "-"), *["energy-based-model"] * judges, "image-generation", "safetensors", *formats]
     hidden = ("metrics", "data_licence")
     return CARD.format(
         license=_license(licence),
         tags="\n".join(f"- {tag}" for tag in tags),
         title=title,
         system=f"objective={system}",
-        size=f"{size}x{size}",
+        holds=listed(held),
+        together=" together" if len(held) > 1 else "",
         formats="".join(OTHER_FORMATS[name] for name in formats),
-        latent=document["latent"],
-        shape=shape,
-        inference=", an inference model" if coded else "",
-        code=CODE if coded else "",
-        codes=CODES.format(shape=shape, latent=document["latent"]) if coded else "",
-        range="in (-1, 1)" if document["kind"] == "dcgan32" else "about [-1, 1], not clamped",
-        pairs=PAIRS if document.get("energy_takes") == "xz" else "",
-        energy=ENERGIES[document["energy_form"]].format(bound=document.get("energy_scale", 1.0) * math.log(2)),
+        rows=rows,
+        code=CODE * coded + ENERGY * judges,
+        chains=CHAINS.format(**chains, start="the generator's pictures" if draws else "uniform noise") if chains else "",
         training="\n".join(f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in info.items() if key not in hidden) or UNKNOWN,
         metrics=_table(metrics) if isinstance(metrics, dict) else f"{metrics.capitalize()}.",
         licence=_licence(licence),
@@ -178,6 +188,21 @@ def card(document: dict[str, Any], title: str, formats: list[str]) -> str:
         seeds="\n".join(f"| {seed} | `{digest}` |" for seed, digest in document["seed_pictures_sha256"].items()),
         checked=[int(seed) for seed in document["seed_pictures_sha256"]],
     )
+
+
+def names(document: dict[str, Any]) -> list[str]:
+    """The networks of a bundle with the configuration `document`, as people call them."""
+    called = {"generator": "generator", "inference": "inference model", "energy": "energy", "variational": "variational function"}
+    return [called[name] for name in called if document.get(f"has_{name}", name != "variational")]
+
+
+def listed(things: list[str]) -> str:
+    """'a generator, an inference model and an energy'."""
+    return " and ".join(filter(None, [", ".join(things[:-1]), things[-1]]))
+
+
+def _range(document: dict[str, Any]) -> str:
+    return "in (-1, 1)" if document["kind"] == "dcgan32" else "about [-1, 1], not clamped"
 
 
 def _license(licence: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hires.errors import HiresError
 from hires.sampling.choosing import truncate
 from hires.sampling.hires_bundle import Bundle, pictures_at_once
 from hires.sampling.langevin import LangevinConfig, langevin, settings
@@ -23,6 +24,16 @@ class Drawn:
     before: Tensor | None  # (B,), without refinement: the same as `energies` where there is none
 
 
+def check(bundle: Bundle, truncation: float = 1.0, refine: LangevinConfig = NO_REFINEMENT, energies: bool = False) -> None:
+    """Raise HiresError for what this bundle cannot do."""
+    if bundle.config.get("chains"):  # its pictures are no function of a latent
+        for name, value, only in (("truncation", truncation, 1.0), ("langevin.space", refine.space, "pictures")):
+            if value != only:
+                raise HiresError(f"{name}={value}: the sampler draws by Langevin steps on pictures; wanted {name}={only}")
+    if bundle.energy is None and (refine.steps or energies):
+        raise HiresError(f"{'langevin' if refine.steps else 'top_by'}: the sampler has no energy; leave it out")
+
+
 @torch.no_grad()
 def draw(
     bundle: Bundle, seeds: list[int], truncation: float = 1.0, refine: LangevinConfig = NO_REFINEMENT, energies: bool = True
@@ -30,8 +41,9 @@ def draw(
     """The pictures of `seeds`, in order, as many at a time as memory likes; a seed is the same picture in any list, up to rounding.
 
     `refine.space=pictures` moves pixels down U(x) from x = G(psi w); `latents` moves w, drawn from N(0, I), down U(G(psi w)) + |w|^2 / 2,
-    the prior tilted by the energy, so that every picture remains one of the generator's. Energies, which take as long as pictures, are
-    left out where `energies` is false and nothing is refined. Raises HiresError as `langevin` does.
+    the prior tilted by the energy, so that every picture remains one of the generator's. A bundle with Langevin chains of its own draws by
+    these, x is where they end. Energies, which take as long as pictures, are left out where `energies` is false and nothing is refined, or
+    there is no energy. Raises HiresError as `check` and `langevin` do.
     """
 
     def generate(w: Tensor) -> Tensor:
@@ -40,10 +52,12 @@ def draw(
     def tilted(w: Tensor) -> Tensor:
         return bundle.energy(generate(w)) + w.square().sum(1) / 2
 
+    check(bundle, truncation, refine)
+    energies = energies and bundle.energy is not None
     at_once, (s, noise) = pictures_at_once(bundle.resolution), settings(refine, bundle.resolution)
     for part in [seeds[i : i + at_once] for i in range(0, len(seeds), at_once)]:
         w = bundle.latents(part)
-        pictures = generate(w)
+        pictures = bundle.sample(part) if bundle.config.get("chains") else generate(w)
         after = before = bundle.energy(pictures) if energies or refine.steps else None
         if refine.steps:
             if refine.space == "latents":

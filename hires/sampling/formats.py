@@ -13,7 +13,7 @@ from hires.sampling.hires_bundle import Bundle
 
 FORMATS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": ()}  # and the packages that each needs
 OPSET = 18  # of ONNX: the oldest that the exporter writes without converting
-NAMES = {"generator": ("z", ["images"]), "inference": ("x", ["mu", "logvar"]), "energy": ("x", ["energy"])}
+NAMES = {"generator": ("z", ["images"]), "inference": ("x", ["mu", "logvar"]), "energy": ("x", ["energy"]), "variational": ("x", ["h"])}
 
 
 def parse_formats(text: str) -> list[str]:

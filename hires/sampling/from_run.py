@@ -9,7 +9,10 @@ from hires.config import TrainConfig, train_config
 from hires.errors import HiresError
 from hires.training import state
 from hires.training.game import empty_network
+from hires.training.retention import lowest
 from hires.training.schedule import parse_images
+
+BEST = "best"  # as `at`
 
 
 @dataclass
@@ -35,17 +38,20 @@ class RunNetworks:
 
 
 def load(run: str, at: str = "", resolution: int = 0) -> RunNetworks:
-    """The newest checkpoint of a run; with `at` the newest that is not past so many images, with `resolution` that is stable at that level.
+    """The newest checkpoint of a run; with `at` the newest that is not past so many images, with `resolution` that is stable at that level;
+    with at=best the one that train.keep_best kept.
 
     Its files are read whole and compared with their hashes. Raises HiresError where there is none, saying what there is, or where it is
     damaged or of another version.
     """
-    limit = parse_images(at, "at") if at else None
+    limit = parse_images(at, "at") if at and at != BEST else None
     there = _checkpoints(run)
     found = [path for path in there if limit is None or int(path.name.removeprefix("images-")) <= limit]
     if not found:
         raise HiresError(f"run={run}: the first checkpoint is {there[0].name}, none at or before at={at}")
     path = _stable_at(found, resolution, run, at) if resolution else found[-1]
+    if at == BEST:
+        path = _best(found, run)
     if problem := state.verify(path):
         raise HiresError(f"{path}: damaged checkpoint: {problem}; take one before it with at=…")
     checkpoint = state.Checkpoint(path)
@@ -86,6 +92,16 @@ def _checkpoints(run: str) -> list[Path]:
     if not found:
         raise HiresError(f"run={run}: no whole checkpoint in {Path(run) / 'checkpoints'}")
     return found
+
+
+def _best(paths: list[Path], run: str) -> Path:
+    manifests = {path: state.read_manifest(path) for path in paths}
+    measure = manifests[paths[-1]]["config"]["train"].get("keep_best", "")
+    there = [(one["images"], one["resolution"]) for one in manifests.values()]
+    images = lowest(there, {one["images"]: one.get("measured", {}) for one in manifests.values()}, measure)
+    if images is None:
+        raise HiresError(f"run={run} at={BEST}: no checkpoint was measured; train with monitor.measures=… train.keep_best=…")
+    return next(path for path in paths if manifests[path]["images"] == images)
 
 
 def _stable(paths: list[Path]) -> list[tuple[int, int]]:

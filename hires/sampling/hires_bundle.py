@@ -1,10 +1,13 @@
-"""Loads a bundle written by `hires export`: a generator of pictures, an inference model and an energy. Needs torch and safetensors alone.
+"""Loads a bundle written by `hires export`: mostly a generator, an inference model and an energy. Needs torch and safetensors alone.
 
     import hires_bundle                                # this file lies in the bundle's folder
     bundle = hires_bundle.load("the/bundle/folder")
     images = bundle.sample([0, 1, 2])                  # (3, C, r, r) float, about [-1, 1], not clamped
     mu, logvar = bundle.inference(images.clamp(-1, 1)) # q(z | x) = N(mu, diag exp(logvar))
     energy = bundle.energy(images.clamp(-1, 1))        # (3,), lower is more like the data
+
+Which networks there are, config.json and the model card say; those that a system does not have are None. A bundle with `chains` in its
+config.json draws by Langevin steps on the energy, `bundle.sample` takes them.
 
 Every network is an `nn.Module` in eval mode whose parameters take no gradient; gradients with respect to inputs work.
 On a GPU torch computes convolutions in TF32 unless `torch.backends.cudnn.allow_tf32 = False`: pictures then differ by more than rounding.
@@ -245,9 +248,11 @@ class _Dcgan32Energy(_Dcgan32Encoder):
 
 
 _NETWORKS = {
-    "growing": {"generator": _GrowingGenerator, "inference": _GrowingInference, "energy": _GrowingEnergy},
-    "dcgan32": {"generator": _Dcgan32Generator, "inference": _Dcgan32Inference, "energy": _Dcgan32Energy},
+    "growing": {"generator": _GrowingGenerator, "inference": _GrowingInference, "energy": _GrowingEnergy, "variational": _GrowingEnergy},
+    "dcgan32": {"generator": _Dcgan32Generator, "inference": _Dcgan32Inference, "energy": _Dcgan32Energy, "variational": _Dcgan32Energy},
 }
+_HAS = {"generator": True, "inference": True, "energy": True, "variational": False}  # unless config.json says has_…
+_CHAINS = {"steps": int, "step_size": float, "noise": float, "reach": float}
 _KEYS = {"kind": str, "resolution": int, "latent": int, "image_channels": int, "convs": int, "widths": dict, "energy_form": str}
 
 
@@ -261,6 +266,21 @@ def latents(seeds: list[int], latent: int) -> Tensor:
     return torch.stack(rows) if rows else torch.empty(0, latent)
 
 
+def walk(energy: nn.Module, start: Tensor, dice: list[torch.Generator], steps: int, step_size: float, noise: float, reach: float) -> Tensor:
+    """Where Langevin leads from pictures `start` (B, C, r, r): (B, C, r, r) in [-1, 1]; row i's noise e ~ N(0, I) comes from dice[i].
+
+    `steps` times x <- clamp(x - clamp(step_size r^2 dU/dx, -reach, reach) + noise e, -1, 1), as the chains of the training.
+    """
+    x, size = start.detach(), step_size * start.shape[-1] ** 2
+    for _ in range(steps):
+        leaf = x.requires_grad_()
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(energy(leaf).sum(), leaf)
+        kick = torch.stack([torch.randn(x.shape[1:], generator=die) for die in dice]).to(x.device)
+        x = (x.detach() - (size * slope).clamp(-reach, reach) + noise * kick).clamp(-1, 1)
+    return x
+
+
 def pictures_at_once(resolution: int) -> int:
     """Pictures of r x r pixels to compute in one forward pass: 64 up to 256 x 256, then as many as have the same number of pixels."""
     return max(1, min(64, 2**22 // resolution**2))
@@ -268,26 +288,47 @@ def pictures_at_once(resolution: int) -> int:
 
 @dataclass
 class Bundle:
-    """The three networks of one run, at one resolution, with their configuration; without inference model where there is none."""
+    """The networks of one run, at one resolution, with their configuration; None for those that its system does not have."""
 
     config: dict  # config.json
     device: torch.device
-    generator: nn.Module  # z (B, d) -> images (B, C, r, r), about [-1, 1], not clamped
+    generator: nn.Module | None  # z (B, d) -> images (B, C, r, r), about [-1, 1], not clamped
     inference: nn.Module | None  # images in [-1, 1] -> mu (B, d), logvar (B, d)
-    energy: nn.Module  # images in [-1, 1] -> (B,), lower is more like the data
+    energy: nn.Module | None  # images in [-1, 1] -> (B,), lower is more like the data
     resolution: int  # r, pixels
     latent: int  # d
     pair_energy: nn.Module | None = None  # images and latents (B, d) -> (B,), of a system with an energy of pairs
+    variational: nn.Module | None = None  # images in [-1, 1] -> (B,), f-EBM's H
 
     def latents(self, seeds: list[int]) -> Tensor:
         """Latents (len(seeds), d) on the bundle's device, z ~ N(0, I), drawn on the CPU from one stream a seed."""
         return latents(seeds, self.latent).to(self.device)
 
     @torch.no_grad()
-    def sample(self, seeds: list[int]) -> Tensor:
-        """Pictures (len(seeds), C, r, r), float, about [-1, 1] and not clamped; seed n is the same picture in any list, up to rounding."""
-        z = self.latents(seeds)
-        return torch.cat([self.generator(part) for part in z.split(pictures_at_once(self.resolution))])
+    def sample(self, seeds: list[int], steps: int | None = None) -> Tensor:
+        """Pictures (len(seeds), C, r, r), float, about [-1, 1] and not clamped; seed n is the same picture in any list, up to rounding.
+
+        Of a bundle with `chains` they are where Langevin ends, in [-1, 1], after `steps` where given: from the generator's pictures, or
+        from uniform noise where there is no generator. Rounding grows with the steps there.
+        """
+        at_once = pictures_at_once(self.resolution)
+        return torch.cat([self._draw(seeds[i : i + at_once], steps) for i in range(0, max(1, len(seeds)), at_once)])
+
+    def _draw(self, seeds: list[int], steps: int | None) -> Tensor:
+        chains = self.config.get("chains")
+        if not chains:
+            return self.generator(self.latents(seeds))
+        dice = [torch.Generator().manual_seed(seed) for seed in seeds]
+        if self.generator:
+            start = self.generator(torch.stack([torch.randn(self.latent, generator=die) for die in dice]).to(self.device))
+        else:
+            shape = (self.config["image_channels"], self.resolution, self.resolution)
+            start = torch.stack([torch.rand(shape, generator=die) for die in dice]).to(self.device) * 2 - 1
+        return walk(self.energy, start, dice, **(chains if steps is None else chains | {"steps": steps}))
+
+    def log_ratio(self, x: Tensor) -> Tensor:
+        """f-EBM's estimate of log p(x)/q(x), data over model, (B,), of pictures in [-1, 1]: H + U."""
+        return self.variational(x) + self.energy(x)
 
 
 def _read_config(path: Path) -> dict:
@@ -305,11 +346,17 @@ def _read_config(path: Path) -> dict:
         raise ValueError(f"{path}: kind={config['kind']!r}, wanted one of {', '.join(_NETWORKS)}")
     if config["energy_form"] not in ("identity", "softplus", "experts"):
         raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity, softplus or experts")
-    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, "has_inference": bool}.items():
+    has = {f"has_{name}": bool for name in _HAS}
+    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, "chains": dict, **has}.items():
         if key in config and not isinstance(config[key], kind):
             raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
     if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] != "growing"):
         raise ValueError(f"{path}: energy_form=experts with kind={config['kind']}, wanted kind=growing and the number of experts")
+    chains = config.get("chains")
+    if (chains is None and not config.get("has_generator", True)) or (chains is not None and not config.get("has_energy", True)):
+        raise ValueError(f"{path}: wanted a generator, or an energy and chains, to draw with")
+    if chains is not None and {key: type(value) for key, value in chains.items()} != _CHAINS:
+        raise ValueError(f"{path}: chains={chains}, wanted {', '.join(f'{key} ({kind.__name__})' for key, kind in _CHAINS.items())}")
     if config.get("energy_takes", "x") not in (("x", "xz") if config["kind"] == "growing" else ("x",)):
         raise ValueError(f"{path}: energy_takes={config['energy_takes']!r} with kind={config['kind']}, wanted x, or xz with growing")
     r = config["resolution"]
@@ -345,12 +392,10 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
     No pickle is ever read.
     """
     folder, device = Path(folder), torch.device(device)
-    paths = {name: folder / f"{name}.safetensors" for name in ("generator", "inference", "energy")}
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder / 'config.json'}: missing; {folder} is not a whole bundle")
     config = _read_config(folder / "config.json")
-    if not config.get("has_inference", True):
-        del paths["inference"]
+    paths = {name: folder / f"{name}.safetensors" for name, has in _HAS.items() if config.get(f"has_{name}", has)}
     for path in paths.values():
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing; {folder} is not a whole bundle")
@@ -361,5 +406,5 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
     if pairs:
         networks["pair_energy"] = networks["energy"]
         networks["energy"] = _EnergyOfImages(networks["pair_energy"], networks["inference"]).eval()
-    networks.setdefault("inference", None)
+    networks = {"generator": None, "inference": None, "energy": None} | networks
     return Bundle(config, device, **networks, resolution=config["resolution"], latent=config["latent"])

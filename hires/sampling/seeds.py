@@ -41,14 +41,18 @@ def parse_device(text: str) -> torch.device:
     return torch.device("cuda", number)
 
 
-def open_bundle(folder: str, device: str = "cpu"):
-    """The bundle in a folder, on a device as `parse_device` reads it; raises HiresError in one line where it is missing, damaged or of
-    another version.
+def open_bundle(folder: str, device: str = "cpu", needs: str = "generator"):
+    """The bundle in a folder, on a device as `parse_device` reads it; raises HiresError in one line where it is missing, damaged, of
+    another version or without the network (generator or energy) that it `needs`; "" needs none.
     """
     from hires.sampling import hires_bundle
 
     on = parse_device(device)
     try:
-        return hires_bundle.load(folder, on)
+        bundle = hires_bundle.load(folder, on)
     except (FileNotFoundError, ValueError) as error:
         raise HiresError(f"sampler={folder}: {error}") from error
+    if needs and getattr(bundle, needs) is None:
+        of = bundle.config.get("info", {}).get("system", "")
+        raise HiresError(f"sampler={folder}: it has no {needs}{f' (objective={of} trains none)' if of else ''}, which is needed here")
+    return bundle

@@ -5,8 +5,9 @@ from pathlib import Path
 from hires.config import ExportConfig
 from hires.errors import HiresError
 from hires.sampling import from_run
-from hires.sampling.bundle import require_new, write_bundle
-from hires.sampling.card import facts
+from hires.sampling.bundle import KNOWN, require_new, write_bundle
+from hires.sampling.card import facts, listed, names
+from hires.sampling.chains import chains_of
 from hires.sampling.formats import parse_formats
 
 
@@ -23,8 +24,9 @@ def run(config: ExportConfig) -> int:
             f"resolution=… or at=…: {from_run.told(from_run.list_stable(config.run))}"
         )
     out = Path(config.out) if config.out else Path(config.run) / f"bundle-{loaded.images:012d}"
-    path = write_bundle(out, loaded.config.network, loaded.resolution, loaded.networks, facts(loaded, config.run), formats)
+    chains = chains_of(loaded.config.objective)
+    path = write_bundle(out, loaded.config.network, loaded.resolution, loaded.networks, facts(loaded, config.run), formats, chains)
     also = f", also as {' and '.join(formats)}" if formats else ""
-    held = "generator, inference model and energy" if "inference" in loaded.networks else "generator and energy"
+    held = listed(names({f"has_{name}": name in loaded.networks for name in KNOWN}))
     print(f"{path}: {held} at {size}, {loaded.images:,} images seen{also}")
     return 0

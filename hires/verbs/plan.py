@@ -32,7 +32,7 @@ def run(config: PlanConfig) -> int:
             shards.require_level(level.resolution)
     _print(_levels(config, schedule, world_size))
     print("bytes are a rank's: gradients of the players that hold theirs at one time, buffers on top while they are reduced, ", end="")
-    print("moments and EMA of all players, activations of the fullest moment of a step")
+    print("moments and EMA of all players, activations of the fullest moment of a step; carried: a replay buffer")
     print(f"{config.objective.name}: what each player lowers")
     for player, loss in system(config.objective).LOSSES.items():
         print(f"  {player:10} {loss}")
@@ -75,12 +75,14 @@ def _levels(config: PlanConfig, schedule: Schedule, world_size: int) -> Table:
     players = "+".join(config.objective.players())
     for column in ("level", "images", "fade", "steps", "batch", "a rank", "lr", *config.objective.weights_at(4), f"{players} (M)"):
         table.add_column(column, justify="right")
-    for column in ("weights", "gradients", "buffers", "moments", "EMA", "activations"):
+    plans = level_plans(config, schedule, world_size)
+    carries = any(plan.carried for plan in plans)
+    for column in ("weights", "gradients", "buffers", "moments", "EMA", "activations", *["carried"] * carries):
         table.add_column(f"{column} (MB)", justify="right")
-    for plan in level_plans(config, schedule, world_size):
+    for plan in plans:
         level, row = plan.level, plan.level.config
         micro = f" in {row.micro_batch}s" if row.micro_batch else ""
-        parts = (plan.weights, plan.gradients, plan.buffers, plan.moments, plan.average, plan.activations)
+        parts = (plan.weights, plan.gradients, plan.buffers, plan.moments, plan.average, plan.activations, plan.carried)
         table.add_row(
             f"{level.resolution}x{level.resolution}",
             f"{level.start / 1000:,.0f}k–{level.end / 1000:,.0f}k",
@@ -91,7 +93,7 @@ def _levels(config: PlanConfig, schedule: Schedule, world_size: int) -> Table:
             f"{row.lr:g}",
             *(f"{weight:g}" for weight in config.objective.weights_at(level.resolution).values()),
             "+".join(f"{n / 1e6:.2f}" for n in plan.parameters.values()),
-            *(f"{n / 1e6:,.1f}" for n in parts),
+            *(f"{n / 1e6:,.1f}" for n in parts[: None if carries else -1]),
         )
     return table
 

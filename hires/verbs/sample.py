@@ -5,7 +5,7 @@ from pathlib import Path
 from hires.config import SampleConfig
 from hires.errors import HiresError
 from hires.sampling import choosing, langevin
-from hires.sampling.drawing import draw
+from hires.sampling.drawing import check, draw
 from hires.sampling.seeds import open_bundle, parse_seeds
 from hires.sampling.writing import Written, write_folder, write_grid
 
@@ -21,7 +21,9 @@ def run(config: SampleConfig) -> int:
     choosing.check_top(config.top_by, config.keep)
     langevin.check(config.langevin)
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))  # one picture a seed
-    drawn = draw(open_bundle(config.sampler, config.device), seeds, config.truncation, config.langevin, bool(config.top_by))
+    bundle = open_bundle(config.sampler, config.device, "")
+    check(bundle, config.truncation, config.langevin, bool(config.top_by))
+    drawn = draw(bundle, seeds, config.truncation, config.langevin, bool(config.top_by))
     written = (write_grid if suffix else write_folder)(config.out, drawn, config.top_by, config.keep)
     _tell(config, written)
     return 0

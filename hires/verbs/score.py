@@ -22,7 +22,7 @@ def run(config: ScoreConfig) -> int:
         raise HiresError(f"images={config.images}: wanted at least 2 of each set to compare with")
     if config.data and not is_prepared(config.data):  # a plain folder would be both sets
         raise HiresError(f"data={config.data}: not what hires prepare wrote; of other pictures name train=… and heldout=…")
-    bundle = open_bundle(config.sampler, config.device)
+    bundle = open_bundle(config.sampler, config.device, "energy")
     size = bundle.resolution, bundle.config["image_channels"]
     names, values = energies(bundle, picture_batches(config.from_, *size))
     sets = {f"from={config.from_}": values}  # a folder may be called training

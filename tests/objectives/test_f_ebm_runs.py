@@ -4,6 +4,7 @@ See `tiny`: growth at 48 images, stable from 80, the end at 112. The buffer is p
 """
 
 import json
+import math
 from pathlib import Path
 import signal
 import subprocess
@@ -12,7 +13,10 @@ import sys
 import pytest
 import torch
 
+from hires.config import train_config
 from hires.training import state
+from hires.training.plan import level_plans
+from hires.training.schedule import Schedule
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[1] / "training" / "several_runs.py"
@@ -81,6 +85,14 @@ def test_worlds_agree_through_a_growth(runs, world):
 def test_resumed_in_another_world_it_goes_on_with_the_same_chains(runs, before):
     weights, pictures = compare(runs / "whole-1", runs / f"half-{before}")
     assert weights < 1e-5 and pictures < 0.01
+
+
+def test_the_plan_tells_the_bytes_of_the_buffer(runs):
+    checkpoint = state.Checkpoint(runs / "whole-2" / "checkpoints" / state.folder_name(END))
+    config = train_config(checkpoint.manifest["config"])
+    for world in (1, 3):
+        plan = level_plans(config, Schedule(config.schedule), world)[-1]
+        assert plan.carried == math.ceil(checkpoint.numel("carried", "replay", "state") / world)
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(runs, clean_env, tmp_path):

@@ -174,11 +174,11 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
         write_bundle(tmp_path / "there", config, 4, networks, INFO)
     with pytest.raises(HiresError, match="stable at 4 pixels, a bundle wants it stable at 8"):
         write_bundle(tmp_path / "b", config, 8, networks, INFO)
-    with pytest.raises(HiresError, match="a bundle wants generator, inference, energy"):
-        write_bundle(tmp_path / "b", config, 4, {"generator": networks["generator"]}, INFO)
+    with pytest.raises(HiresError, match="networks energy; a bundle wants a generator, or an energy and Langevin chains"):
+        write_bundle(tmp_path / "b", config, 4, {"energy": networks["energy"]}, INFO)
     with pytest.raises(HiresError, match="in a fade"):
         write_bundle(tmp_path / "b", config, 8, {name: nets.build(config, name, 8, fading=True) for name in networks}, INFO)
-    with pytest.raises(HiresError, match="the energy is of class Inference; a bundle holds those of triangle, latent EBM, VGAN and VCD"):
+    with pytest.raises(HiresError, match="the energy is of class Inference; a bundle holds"):
         write_bundle(tmp_path / "b", config, 4, networks | {"energy": networks["inference"]}, INFO)
 
     def full(*_, **__):

@@ -9,7 +9,7 @@ from safetensors import safe_open
 import torch
 
 from hires import cli
-from hires.evaluation.reconstruction import reconstruction_mse
+from hires.evaluation.reconstruction import errors
 from hires.sampling.hires_bundle import load
 from hires.sampling.images import to_uint8
 from hires.sampling.pictures import read_pictures
@@ -21,7 +21,7 @@ def test_errors_and_codes_are_those_of_the_bundle(sampler, save_pictures, tmp_pa
     names, pictures = read_pictures(str(folder), 8, 3)
     command = ["reconstruct", f"sampler={sampler}", f"from={folder}", f"out={tmp_path}/sheet.png", "show=5"]
     assert cli.main([*command, f"codes={tmp_path}/codes.safetensors"]) == 0
-    overall = reconstruction_mse(bundle.generator, lambda x: bundle.inference(x)[0], pictures, 10)
+    overall = errors(bundle.generator, lambda x: bundle.inference(x)[0], pictures).mean().item()
     told = capsys.readouterr().out
     assert f"5 of 70 pictures; over all 70: mse {overall:.4f}, rmse {overall**0.5:.4f} on [-1, 1]" in told
     assert told.count("000.png: mse ") == 1 and "005.png" not in told

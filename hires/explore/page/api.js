@@ -49,5 +49,5 @@ export function say(text, wrong = false) {
 
 /** An energy or another number as people read it. */
 export function number(value, digits = 2) {
-  return value === null || value === undefined ? 'not a number' : value.toFixed(digits).replace('-', '−');
+  return value === null || value === undefined ? '–' : value.toFixed(digits).replace('-', '−');
 }

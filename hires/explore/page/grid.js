@@ -35,7 +35,7 @@ export class Grid {
     if (stale()) return;
     this.root.setAttribute('aria-busy', 'false');
     const energies = [...this.cells.values()].map((cell) => cell.energy).filter((energy) => energy !== null);
-    const range = energies.length ? `energy ${number(Math.min(...energies))} to ${number(Math.max(...energies))}` : 'no energy is a number';
+    const range = energies.length ? `energy ${number(Math.min(...energies))} to ${number(Math.max(...energies))}` : 'no energies';
     say(`seeds ${seeds[0]}–${seeds.at(-1)}, ${range}; lower is more like the data`);
   }
 

@@ -1,0 +1,19 @@
+"""How a trained system goes on drawing by Langevin once its replay buffer is gone."""
+
+import math
+
+MOST_ROUNDS = 50  # of a chain that begins again rarely or never
+
+
+def chains_of(objective) -> dict[str, float] | None:
+    """How the Langevin chains of a system with these settings go: arguments of hires_bundle.walk; None for a system that has none.
+
+    Where they begin at a generator's pictures they take as many steps as in training; where they go on with the pictures of a buffer as
+    many as a chain has there on average, from the uniform noise that it began at.
+    """
+    chains = getattr(objective, "chains", None)
+    if chains is None:
+        return None
+    rounds = 1 if "generator" in objective.players() else min(MOST_ROUNDS, 1 / chains.restart if chains.restart else math.inf)
+    numbers = {name: float(getattr(chains, name)) for name in ("step_size", "noise", "reach")}
+    return {"steps": round(rounds * chains.steps), **numbers}

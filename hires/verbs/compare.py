@@ -1,0 +1,26 @@
+"""`hires compare`."""
+
+from pathlib import Path
+
+from hires.config import CompareConfig
+from hires.errors import HiresError
+from hires.report import comparison
+from hires.sampling.atomic import whole_file
+from hires.verbs.report import out_file, read, told
+
+
+def run(config: CompareConfig) -> int:
+    """Write one page that lays runs beside each other; raises HiresError, before any work, for a folder that is no run."""
+    folders = [name.strip() for name in config.runs.split(",") if name.strip()]
+    places = [Path(name).resolve() for name in folders]
+    if len(set(places)) < 2:
+        raise HiresError(f"runs={config.runs}: wanted at least two different runs with commas between")
+    if len(set(places)) < len(places):
+        twice = next(name for name, place in zip(folders, places, strict=True) if places.count(place) > 1)
+        raise HiresError(f"runs={config.runs}: {twice} is named twice")
+    path = out_file(config.out)
+    html, album = comparison.compare([read(name, "runs") for name in folders], config.real_pictures)
+    with whole_file(path) as part:
+        part.write_text(html, encoding="utf-8")
+    print(told(path, album))
+    return 0

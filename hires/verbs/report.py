@@ -1,0 +1,43 @@
+"""`hires report`."""
+
+from pathlib import Path
+
+from hires.config import ReportConfig
+from hires.errors import HiresError
+from hires.report import page, reading
+from hires.report.pictures import Album
+from hires.sampling.atomic import whole_file
+from hires.verbs.checkpoints import look
+
+
+def run(config: ReportConfig) -> int:
+    """Write one page that shows a run, whatever state it is in; prints its name and its size."""
+    found = read(config.run)
+    path = out_file(config.out or str(Path(config.run) / "report.html"))
+    html, album = page.report(found, config.real_pictures)
+    with whole_file(path) as part:
+        part.write_text(html, encoding="utf-8")
+    print(told(path, album))
+    return 0
+
+
+def read(folder: str, key: str = "run") -> reading.Run:
+    """The run in a folder with its checkpoints, manifests and sizes looked at; raises HiresError, naming `key`, where there is no run."""
+    checkpoints = Path(folder) / "checkpoints"
+    return reading.read(Path(folder), look(checkpoints, hashes=False) if checkpoints.is_dir() else [], key)
+
+
+def out_file(name: str) -> Path:
+    """The page's name; raises HiresError for one that no browser takes for a page."""
+    path = Path(name)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise HiresError(f"out={name}: wanted the name of a .html file")
+    if path.is_dir():
+        raise HiresError(f"out={name}: a folder; wanted the name of a .html file")
+    return path
+
+
+def told(path: Path, album: Album) -> str:
+    """What was written, in a line."""
+    left = f"; left out, as it says at its end: {len(album.left_out)}" if album.left_out else ""
+    return f"{path}: {path.stat().st_size / 1e6:.1f} MB{left}"

@@ -1,0 +1,75 @@
+"""`hires restore`."""
+
+import csv
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hires.config import RestoreConfig
+from hires.errors import HiresError
+from hires.sampling import langevin
+from hires.sampling.atomic import whole_file
+from hires.sampling.images import check_png
+from hires.sampling.pictures import read_pictures
+from hires.sampling.restoring import corrupt, errors, guess, psnr, restore, steps_of, unknown_pixels
+from hires.sampling.seeds import open_bundle
+from hires.sampling.sheets import save_sheet
+
+STEPS = {"denoise": 20, "inpaint": 400}
+
+
+def run(config: RestoreConfig) -> int:
+    """Corrupt pictures, restore them by Langevin steps on the energy, and write a sheet and a table of their errors before and after."""
+    _check(config)
+    bundle = open_bundle(config.sampler, config.device, "energy")
+    names, pictures = read_pictures(config.from_, bundle.resolution, bundle.config["image_channels"], config.limit or None)
+    inpaints = config.task == "inpaint"
+    unknown = unknown_pixels(config.mask, bundle.resolution, len(pictures), config.seed) if inpaints else None
+    corrupted = corrupt(pictures, config.noise, unknown, config.seed)
+    steps = steps_of(bundle, config.langevin)
+    steps.count = steps.count or STEPS[config.task]
+    restored = restore(bundle, corrupted, steps, unknown, config.seed)
+    before, after = errors(pictures, corrupted, unknown), errors(pictures, restored, unknown)
+    task = f"inpaint mask={config.mask}" if inpaints else f"denoise noise={config.noise:g}"
+    total = f"{_told(before)} -> {_told(after)}"
+    rows = zip(names, psnr(before).tolist(), psnr(after).tolist(), strict=True)
+    captions = [f"{name}  {a:.1f} -> {b:.1f} dB" for name, a, b in rows][: config.show]
+    strips = torch.stack([pictures, corrupted, restored], 1)[: config.show]
+    save_sheet(config.out, strips, captions, ["original", "corrupted", "restored"], f"{task}, {len(names)} pictures: {total}")
+    table = Path(config.out).with_suffix(".csv")
+    _write_table(table, names, before, after)
+    better = int((after < before).sum())
+    print(f"{steps.count} steps: x - clamp({steps.size:.4g} dU/dx, ±{steps.reach:g}) + {steps.noise:.4g} e")
+    print(f"{task}{' (unknown pixels)' if inpaints else ''}: {total}; better for {better} of {len(names)}")
+    if inpaints:
+        plain = errors(pictures, guess(corrupted, unknown), unknown)
+        print(f"to compare, the mean colour of the known pixels in place of the unknown ones: {_told(plain)}")
+    print(f"{config.out}, {table}: {len(strips)} and {len(names)} pictures")
+    return 0
+
+
+def _check(config: RestoreConfig) -> None:
+    check_png("out", config.out)
+    if config.task not in STEPS:
+        raise HiresError(f"task={config.task}: wanted {' or '.join(STEPS)}")
+    if not 0 < config.noise < math.inf:
+        raise HiresError(f"noise={config.noise}: wanted a number above 0")
+    if config.limit < 0 or config.show < 1:
+        raise HiresError(f"limit={config.limit} show={config.show}: wanted limit from 0 up (0: all), and show from 1 up")
+    langevin.check(config.langevin)
+    if config.langevin.space != "pictures":
+        raise HiresError(f"langevin.space={config.langevin.space}: restoring moves pixels; wanted langevin.space=pictures")
+
+
+def _told(mse: Tensor) -> str:
+    return f"mse {mse.mean():.4f}, PSNR {psnr(mse).mean():.2f} dB"
+
+
+def _write_table(path: Path, names: list[str], before: Tensor, after: Tensor) -> None:
+    columns = [before, psnr(before), after, psnr(after)]
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.writer(file)
+        table.writerow(["name", "mse_before", "psnr_before", "mse_after", "psnr_after"])
+        table.writerows([name, *(f"{column[i]:.6g}" for column in columns)] for i, name in enumerate(names))
