@@ -1,0 +1,64 @@
+"""The findings of hires evaluate for a page: flattened, in words, and which way is better."""
+
+from collections.abc import Iterator
+import re
+
+from hires.report.charts import number
+
+PLACE = ("of", "data", "resolution", "images", "seen")  # of a record: what it was measured on
+DIRECTIONS = ("lower", "higher", "one")
+LONG = 12  # entries of a list that are shown
+FILES = (".png", ".csv", ".json", ".safetensors")
+# the first pattern that matches a measure's name; numbers that only describe (floors, settings, intervals) match none
+WAYS = (
+    (r"floor|_real$|train|_sd\b|interval|_low$|_high$|seconds|count|labels|features|minima|prevalence|random_baseline|_l2$|barrier", ""),
+    (r"^diversity$|band_ratio", "one"),
+    (r"auroc|auprc|average_precision|precision|recall|inception_score|^is$|psnr|coverage", "higher"),
+    (r"^swd|mse|error|^fid|^kid|frechet|lpips|fpr|burnt|^over$", "lower"),
+)
+
+
+def flat(record: dict, above: str = "") -> Iterator[tuple[str, object]]:
+    """(name, value) of a record's findings, those of nested ones as 'detection.noise.auroc'."""
+    for name, value in record.items():
+        if not above and name in PLACE:
+            continue
+        if isinstance(value, dict):
+            yield from flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def direction(name: str) -> str:
+    """'lower', 'higher' or 'one' (nearest to 1) where one way is better, else ''."""
+    return next((way for pattern, way in WAYS if re.search(pattern, name, re.IGNORECASE)), "")
+
+
+def shown(value) -> str:
+    """A finding in words: numbers to four digits, lists with spaces, lists of lists a line each."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return number(value, 4)
+    if isinstance(value, list):
+        value, more = value[:LONG], [f"… {len(value)} in all"] if len(value) > LONG else []
+        value = [*value, *more]
+        return ("\n" if any(isinstance(one, list) for one in value) else "  ").join(shown(one) for one in value)
+    return str(value)
+
+
+def is_file(value) -> bool:
+    """Whether a finding is the name of a file beside it, which is shown as a picture or not at all."""
+    return isinstance(value, str) and value.endswith(FILES) and "/" not in value
+
+
+def best(values: dict[str, float], way: str) -> set[str]:
+    """Which of several, by key, have the best value; none where there is nothing to compare."""
+    if way not in DIRECTIONS or len(values) < 2:
+        return set()
+    cost = {key: abs(value - 1) if way == "one" else -value if way == "higher" else value for key, value in values.items()}
+    least = min(cost.values())
+    found = {key for key, value in cost.items() if value == least}
+    return found if len(found) < len(values) else set()

@@ -1,0 +1,197 @@
+"""The page of one run: what the templates in pages/ are filled with."""
+
+import base64
+from collections.abc import Iterable
+import hashlib
+import math
+from pathlib import Path
+import statistics
+import time
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from hires.objectives import SYSTEMS
+from hires.report import panels, pictures
+from hires.report.charts import Axis, Chart, draw, number, thousands
+from hires.report.measures import flat, is_file, shown
+from hires.report.pictures import Album
+from hires.report.reading import Grid, Run
+from hires.report.verdict import judge, settings
+from hires.training.monitor import duration
+
+PAGES = Path(__file__).parent / "pages"
+DRAWN = ("fakes", "refined")  # kinds of grids in which no picture of the data can be seen
+KINDS = {"fakes": "Samples", "reconstructions": "Reconstructions", "chains": "Chains", "refined": "Samples refined by Langevin"}
+NOTES = {"reconstructions": "each picture, and beside it what came back", "fakes": "the same latents at every moment"}
+EVALUATIONS = 6  # newest ones in the table of measures
+PIXELATED = 64  # side of a picture up to which its pixels are shown as squares
+
+
+def render(template: str, **content) -> str:
+    """A whole HTML page; every text is escaped, nothing is loaded from anywhere, no script may run."""
+    environment = Environment(
+        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style = (PAGES / "style.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    made = time.strftime("%Y-%m-%d %H:%M")
+    return environment.get_template(template).render(style=Markup(style), digest=digest, made=made, **content)
+
+
+def report(run: Run, real_pictures: bool = True) -> tuple[str, Album]:
+    """(HTML, its pictures) of a run; without `real_pictures` only what the generator alone drew is shown."""
+    album, where = Album(), panels.axis(run)
+    judging, describing = panels.measures(run)
+    grids = {kind: those for kind, those in run.grids.items() if real_pictures or kind in DRAWN}
+    content = {
+        "run": run,
+        "verdict": judge(run),
+        "tiles": _tiles(run),
+        "newest": _newest(run, grids, album),
+        "drawn": _measures_pictures(run, album) if real_pictures else [],
+        "strips": _strips(grids, album),
+        "measures": _measures(run),
+        "over_time": drawings(judging, where),
+        "described": drawings(describing, where),
+        "marked": bool(where.marks),
+        "curves": drawings(panels.training(run), where),
+        "levels": _levels(run),
+        "losses": _losses(run),
+        "checkpoints": [_checkpoint(one) for one in run.checkpoints],
+        "settings": settings(run.plain),
+        "environment": settings(run.environment),
+    }
+    if not real_pictures:
+        album.left_out.append("pictures of the data, and all that show some (real_pictures=false)")
+    return render("report.html", left_out=album.left_out, **content), album
+
+
+def drawings(charts: Iterable[Chart], axis: Axis) -> list[dict]:
+    """Charts as the templates take them."""
+    return [{"title": c.title, "note": c.note, "svg": draw(c, axis), "legend": panels.legend(c)} for c in charts]
+
+
+def _tiles(run: Run) -> list[tuple[str, str]]:
+    """The numbers that a person asks for first."""
+    tiles = [("images", thousands(run.images) + (f" of {thousands(run.end)}" if run.end > run.images else ""))]
+    if run.statuses:
+        last = run.statuses[-1]
+        fading = f", fading in (α {last['alpha']:.2f})" if last.get("alpha", 1) < 1 else ""
+        tiles += [("level", f"{last['resolution']}×{last['resolution']}{fading}")]
+        tiles += [("training", duration(sum(seconds for _, seconds in run.seconds())))]
+        tiles += [("s / 1,000 images", number(last.get("seconds_per_kimg", math.nan)))]
+        line = SYSTEMS[run.system].LINE if run.system in SYSTEMS else {}
+        tiles += [(short, number(last[name])) for short, name in line.items() if panels.series(run, name).points and name in last]
+    found = panels.measured(run)
+    tiles += [(name, number(found[name][-1][1])) for name in ("swd", "reconstruction_mse") if name in found]
+    return tiles
+
+
+def _newest(run: Run, grids: dict[str, list[Grid]], album: Album) -> list[dict]:
+    """The last grid of each kind, whole; samples first, then the data that they should look like."""
+    order = sorted(grids, key=lambda kind: [*DRAWN, "reals"].index(kind) if kind in (*DRAWN, "reals") else 9)
+    found = []
+    for kind in order:
+        grid = grids[kind][-1]
+        image = pictures.whole(album, grid)
+        address = album.add(image, grid.path.name) if image else None
+        if address:
+            seen = f", {grid.images:,} images seen" if grid.images else ""
+            title = "Pictures of the data" if kind == "reals" else KINDS.get(kind, kind)
+            found.append(_shown(title, f"{grid.resolution}×{grid.resolution}{seen}", address, image, grid.resolution <= PIXELATED))
+    return found
+
+
+def _shown(title: str, note: str, address: Markup, image, pixelated: bool) -> dict:
+    return {"title": title, "note": note, "src": address, "width": image.width, "height": image.height, "pixelated": pixelated}
+
+
+def _strips(grids: dict[str, list[Grid]], album: Album) -> list[dict]:
+    """Each kind through time: corners of its grids, oldest first; the newest take the room first."""
+    strips = []
+    for kind in [*(k for k in KINDS if k in grids), *(k for k in grids if k not in KINDS and k != "reals")]:
+        moments = pictures.chosen(grids[kind])
+        if len(grids[kind]) < 2:
+            continue
+        cells = []
+        for grid in reversed(moments):
+            image = pictures.corner(album, grid)
+            address = album.add(image, grid.path.name) if image else None
+            if address:
+                cells.append(
+                    _shown(thousands(grid.images), f"{grid.resolution}×{grid.resolution}", address, image, grid.resolution <= PIXELATED)
+                )
+        of = f"{len(moments)} of {len(grids[kind])} moments; " if len(moments) < len(grids[kind]) else ""
+        strips.append({"title": KINDS.get(kind, kind), "note": of + NOTES.get(kind, "as they grew"), "cells": cells[::-1]})
+    return strips
+
+
+def _measures(run: Run) -> dict:
+    """The table of measures: a column an evaluation, the newest last."""
+    records = run.evaluations[-EVALUATIONS:]
+    names = dict.fromkeys(name for _, record in records for name, value in flat(record) if not is_file(value))
+    columns = [dict(flat(record)) for _, record in records]
+    rows = [(name, [shown(column[name]) if name in column else "" for column in columns]) for name in names]
+    heads = []
+    for images, record in records:
+        count, data, side = (record.get(name, "?") for name in ("images", "data", "resolution"))
+        heads.append((f"{images:,} images seen", f"{count} pictures of {data}, {side}×{side}"))
+    older = len(run.evaluations) - len(records)
+    return {"heads": heads, "rows": rows, "older": older}
+
+
+def _measures_pictures(run: Run, album: Album) -> list[dict]:
+    """What measures drew, at the newest moment that each name was drawn."""
+    newest = {path.name: (images, path) for images, path in run.pictures}
+    found = []
+    for name, (images, path) in newest.items():
+        image = album.open(path)
+        image = pictures.fitted(image) if image else None
+        address = album.add(image, f"{path.parent.name}/{name}") if image else None
+        if address:
+            found.append(_shown(path.stem.replace("_", " "), f"{images:,} images seen", address, image, False))
+    return found
+
+
+def _levels(run: Run) -> list[dict]:
+    """The schedule, a row a level, and what each level took."""
+    if not run.schedule:
+        return []
+    rows = []
+    for level in run.schedule.levels:
+        here = [(record, seconds) for record, seconds in run.seconds() if record["resolution"] == level.resolution]
+        speeds = [record["seconds_per_kimg"] for record, _ in here if record.get("seconds_per_kimg")]
+        rows.append(
+            {
+                "resolution": level.resolution,
+                "images": f"{level.start:,}–{level.end:,}",
+                "fade": f"{level.fade:,}" if level.fade else "–",
+                "batch": level.config.batch,
+                "lr": f"{level.config.lr:g}",
+                "weights": {n: f"{w:g}" for n, w in run.config.objective.weights_at(level.resolution).items()} if run.config else {},
+                "speed": number(statistics.median(speeds)) if speeds else "–",
+                "took": duration(sum(seconds for _, seconds in here)) if here else "–",
+                "memory": number(max((record.get("memory_gb", math.nan) for record, _ in here), default=math.nan)),
+                "state": "done" if run.images >= level.end else "here" if run.images > level.start or here else "ahead",
+            }
+        )
+    return rows
+
+
+def _losses(run: Run) -> dict[str, str]:
+    return SYSTEMS[run.system].LOSSES if run.system in SYSTEMS else {}
+
+
+def _checkpoint(one) -> dict:
+    m, whole = one.manifest, "whole" if one.usable else "set aside"
+    found = {"name": f"{m['images']:,}" if one.usable else one.path.name, "state": one.problem or whole, "good": one.usable}
+    if not m:
+        return found | dict.fromkeys(("level", "size", "processes", "written"), "")
+    phase = f", fading in (α {m.get('alpha', 1):.2f})" if m.get("fading") else ""
+    return found | {
+        "level": f"{m['resolution']}×{m['resolution']}{phase}",
+        "size": f"{sum(entry['bytes'] for entry in m['files']) / 1e6:,.1f} MB",
+        "processes": m.get("world_size", ""),
+        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(m["time"])) if "time" in m else "",
+    }
