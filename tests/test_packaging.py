@@ -77,6 +77,26 @@ def test_launch_script_runs_without_slurm_and_hands_its_settings_on(tmp_path, na
     assert name in EXPERIMENTS
 
 
+def test_launch_script_of_any_experiment(tmp_path):
+    """train.sh names none itself."""
+    done = _launch(tmp_path, "train", {}, "experiment=f_ebm")
+    assert (done.returncode, done.stdout) == (85, "python -m hires train experiment=f_ebm\n"), done.stderr
+
+
+PAPERS = {  # experiment -> the systems that its first lines speak of
+    "triangle_cifar10": ["published"], "triangle_64": ["simultaneous"], "latent_ebm": ["latent_ebm"],
+    "vgan_cifar10": ["vgan", "gan", "vcd"], "vcd_mnist": ["vcd"], "f_ebm": ["f_ebm", "contrastive_divergence"],
+    "compare_32": ["divergence_triangle", "bounded", "latent_ebm", "vae", "vgan", "gan", "vcd", "f_ebm", "contrastive_divergence"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "objective"), [(name, objective) for name, objectives in PAPERS.items() for objective in objectives])
+def test_experiment_of_the_papers_takes_its_systems(name, objective):
+    """The experiment with each objective that it names: its settings are settings of that system too, and its batches fit."""
+    config = configuration.load("train", [f"experiment={name}", f"objective={objective}", "run=x", "data.root=y"])
+    game.check(config, Schedule(config.schedule), 1)
+
+
 def test_launch_script_takes_all_gpus_of_a_machine_without_slurm(tmp_path):
     """One process each, by torchrun."""
     gpus = {"nvidia-smi": "echo GPU 0: one; echo GPU 1: two", "torchrun": 'echo "torchrun $*"'}

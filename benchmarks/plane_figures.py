@@ -1,0 +1,45 @@
+"""The figures of benchmarks/plane.py: for each set the systems' samples and their energies, beside the truth."""
+
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+import numpy as np
+from plane_sets import CELLS, PlaneSet, grid
+import torch
+
+from hires.sampling.atomic import whole_file
+
+COLUMNS, SHOWN, DEPTH = 6, 2000, 8.0  # systems in a row, points of each, and nats of energy above the lowest that are told apart
+
+
+def _bare(axis) -> None:
+    axis.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[], yticks=[], aspect="equal")
+
+
+def page(path: Path, truth: PlaneSet, runs: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Samples (n, 2) and below them energies on the grid (CELLS^2,) of each run by name, the truth first.
+
+    Energies are shown by their ranks' depth: contours of U - min U, up to DEPTH nats or, where an energy is flatter, up to its own range.
+    """
+    dice = torch.Generator().manual_seed(0)
+    known = (truth.sample(SHOWN, dice).numpy(), -truth.log_density(grid()).numpy())
+    columns = {"truth": known, **runs}
+    bands = -(-len(columns) // COLUMNS)
+    figure, axes = plt.subplots(2 * bands, COLUMNS, figsize=(1.9 * COLUMNS, 4.0 * bands), squeeze=False)
+    at = (np.arange(CELLS) + 0.5) * 2 / CELLS - 1
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    for i, (name, (x, u)) in enumerate(columns.items()):
+        points, energy = axes[2 * (i // COLUMNS), i % COLUMNS], axes[2 * (i // COLUMNS) + 1, i % COLUMNS]
+        for axis in (points, energy):
+            axis.set_axis_on()
+            _bare(axis)
+        points.scatter(*x[:SHOWN].T, s=0.6, c="C0" if i else "k", linewidths=0)
+        points.set_title(name, fontsize=9)
+        height = np.minimum((u - u.min()).reshape(CELLS, CELLS), DEPTH)
+        energy.contourf(at, at, height.T, levels=14, cmap="magma")
+    figure.tight_layout(pad=0.4)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=100, format="png")
+    plt.close(figure)
+    print(f"wrote {path}")
