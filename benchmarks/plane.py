@@ -30,10 +30,9 @@ from hires.sampling.atomic import whole_file
 BATCH, DRAWS, TRANSITIONS, FROM_NOISE = 256, 5000, 40, 300  # the last two: VCD's transitions and Langevin's steps that samples take
 STEP = 0.03  # of Langevin, with noise as large: it samples exp(-U), at temperature 1
 CHAINS = ChainsConfig(steps=10, step_size=STEP**2 / 2, noise=STEP, reach=0.1, replay=10_000, restart=0.05)
-# a quarter of the theory's weights beside the energy, which has kappa = D / 2 s^2 (s = 0.1, D = 2), beta = 1, lambda_z = d; r1 is a
-# quarter of its number at one pixel
-TRIANGLE = {"kappa_pixel": 25.0, "kappa_max": 25.0, "beta": 0.25, "lambda_z": 0.5, "lambda_u": 0.01, "r1": 0.04, "range": 10.0}
-PAIRS = {"kappa_pixel": 100.0, "kappa_max": 100.0, "beta": 1.0, "lambda_u": 0.01, "r1": 0.04, "r1_z": 0.01, "range": 10.0}
+# the theory's weights beside the energy are kappa = D / 2 s^2, beta = 1 and lambda_z = d; these are a tenth of them at s = 0.08
+TRIANGLE = {"kappa_pixel": 16.0, "kappa_max": 16.0, "beta": 0.1, "lambda_z": 0.2, "lambda_u": 0.01, "r1": 0.02, "range": 10.0}
+PAIRS = {"kappa_pixel": 16.0, "beta": 0.1, "lambda_u": 0.01, "r1": 0.02, "r1_z": 0.01, "range": 10.0}
 CHAINED = {"lambda_u": 0.01, "data_noise": 0.0, "chains": CHAINS}
 F_EBM = CHAINED | {"lambda_h": 0.01}
 
@@ -53,14 +52,14 @@ class System:
 
 NAMES = {
     "triangle": System("divergence_triangle", 2500, TRIANGLE),
-    "bounded triangle": System("divergence_triangle", 2500, TRIANGLE | {"energy": "experts", "lambda_u": 0.0}),
+    "bounded triangle": System("divergence_triangle", 2500, TRIANGLE | {"energy": "experts", "lambda_u": 0.0, "r1": 0.01}),
     "latent EBM": System("latent_ebm", 2500, PAIRS),
     "VGAN": System("vgan", 3000, {"experts": 64}, energy_lr=3e-4),
     "GAN": System("gan", 3000, energy_lr=3e-4),
     "VCD": System("vcd", 3000, {"experts": 64, "rho": 0.5}, latent=8, energy_lr=3e-4),
     "contrastive div.": System("contrastive_divergence", 1500, CHAINED),
     "f-EBM KL": System("f_ebm", 1500, F_EBM | {"divergence": "kl"}, energy_lr=2e-4),
-    "f-EBM reverse KL": System("f_ebm", 1500, F_EBM | {"divergence": "reverse_kl"}, energy_lr=2e-4),
+    "f-EBM reverse KL": System("f_ebm", 1500, F_EBM | {"divergence": "reverse_kl", "limit": 3.0}, energy_lr=2e-4),
     "f-EBM JS": System("f_ebm", 1500, F_EBM | {"divergence": "jensen_shannon"}, energy_lr=2e-4),
     "f-EBM JS + generator": System("f_ebm", 1500, F_EBM | {"divergence": "jensen_shannon", "sampler": "generator"}, energy_lr=2e-4),
 }

@@ -19,10 +19,12 @@ def _bare(axis) -> None:
 def page(path: Path, truth: PlaneSet, runs: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Samples (n, 2) and below them energies on the grid (CELLS^2,) of each run by name, the truth first.
 
-    Energies are shown by their ranks' depth: contours of U - min U, up to DEPTH nats or, where an energy is flatter, up to its own range.
+    Contours go from an energy's least where the truth has its mass up to DEPTH above that or, of flatter ones, to their own highest: each
+    has its own scale, dark is low.
     """
     dice = torch.Generator().manual_seed(0)
     known = (truth.sample(SHOWN, dice).numpy(), -truth.log_density(grid()).numpy())
+    dense = -known[1] > np.log(0.1)  # a tenth and more of a mass of 1 a unit of area
     columns = {"truth": known, **runs}
     bands = -(-len(columns) // COLUMNS)
     figure, axes = plt.subplots(2 * bands, COLUMNS, figsize=(1.9 * COLUMNS, 4.0 * bands), squeeze=False)
@@ -36,9 +38,9 @@ def page(path: Path, truth: PlaneSet, runs: dict[str, tuple[np.ndarray, np.ndarr
             _bare(axis)
         points.scatter(*x[:SHOWN].T, s=0.6, c="C0" if i else "k", linewidths=0)
         points.set_title(name, fontsize=9)
-        height = np.minimum((u - u.min()).reshape(CELLS, CELLS), DEPTH)
+        height = (u - u[dense].min()).clip(0, DEPTH).reshape(CELLS, CELLS)
         energy.contourf(at, at, height.T, levels=14, cmap="magma")
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.8)
     with whole_file(path) as part:
         figure.savefig(part, dpi=100, format="png")
     plt.close(figure)

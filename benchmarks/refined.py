@@ -23,7 +23,6 @@ ROWS = (
     "plain",
     "langevin.space=pictures langevin.steps=20",
     "langevin.space=latents langevin.steps=20",
-    "langevin.space=latents langevin.steps=20 langevin.noise=0",
 )
 
 

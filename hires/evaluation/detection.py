@@ -6,6 +6,7 @@ prepared as `hires prepare` does it: the centre square, by Lanczos and box means
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from hires.errors import HiresError
 from hires.evaluation.material import Material, as_pictures, in_ranks
 from hires.evaluation.outliers import Score, all_scores, draw_histograms, named, rates_with_intervals, scores_of
 from hires.networks.growing import fade_images
-from hires.sampling.pictures import is_prepared, picture_batches
+from hires.sampling.pictures import is_prepared, list_pictures, picture_batches
 
 NEEDS = ()
 SYNTHETIC = {  # P2's: name -> what it is
@@ -63,7 +64,7 @@ def lower(found: dict) -> float | None:
 
 
 def places(against: str) -> dict[str, str]:
-    """Names of sets and where they lie, '' for synthetic ones; raises HiresError in one line for what is neither."""
+    """Names of sets and where they lie, '' for synthetic ones; raises HiresError in one line for what is neither, or holds no picture."""
     found: dict[str, str] = {}
     for part in against.split(","):
         name, colon, place = (piece.strip() for piece in part.partition(":"))
@@ -71,6 +72,11 @@ def places(against: str) -> dict[str, str]:
             raise HiresError(f"detection.against={part}: wanted {', '.join(SYNTHETIC)}, or NAME:PLACE, such as textures:data/dtd")
         if not name.isidentifier() or name in found or name == "train" or (colon and (not place or name in SYNTHETIC)):
             raise HiresError(f"detection.against={part}: wanted a name of its own, letters and digits, and a place behind the colon")
+        if place and not is_prepared(place):
+            try:
+                list_pictures(place)
+            except HiresError as error:
+                raise HiresError(f"detection.against={part}: {error}") from error
         found[name] = place
     return found
 
@@ -89,7 +95,7 @@ def _sets(material: Material, others: dict[str, str], count: int) -> Iterator[tu
         else:
             x = torch.cat([x for _, x in picture_batches(place, shape[1], shape[0], count, drawn=True)])
             how = "held-out pictures of prepared data" if is_prepared(place) else "centre squares, by Lanczos and box means to the level"
-            what = f"{place}, {how}"
+            what = f"{how} ({Path(place).name})"  # not the whole place: bundles carry their records
         yield name, fade_images(x, material.subject.alpha), what
 
 

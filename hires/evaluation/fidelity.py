@@ -152,5 +152,5 @@ def _told(samples: int, real: int, floor: int, features: int, network: FeatureNe
     }
     if min(samples, real) <= features:
         few = f"{min(samples, real):,} pictures are too few for {features:,} features"
-        found[f"bias_{network.name}"] = f"{few}: the Fréchet distance is far too high, and comparable at the same numbers alone"
+        found[f"bias_{network.name}"] = f"{few}: the Fréchet distance is too high, and comparable at the same numbers alone"
     return found

@@ -22,15 +22,15 @@ class Config:
 
 def measure(material: Material, settings) -> dict:
     """The error of held-out pictures given back from the mean code, as P1 and P2 report it; a sheet of the best, median and worst."""
-    subject, x = material.subject, material.held_out()
+    subject, path = material.subject, settings.reconstruction.lpips
+    distance, x = load_distance(path, subject.device) if path else None, material.held_out()
     with torch.no_grad():
         each = in_ranks(len(x), material.at_once, lambda rows: errors(subject.generate, subject.encode, x[rows.start : rows.stop]))
     if not each.isfinite().all():
         raise HiresError(f"measure=reconstruction: {subject.name} gives {int((~each.isfinite()).sum())} pictures back as no finite numbers")
     mse = each.mean().item()
     found: dict = {"reconstruction_mse": mse, "reconstruction_rmse": mse**0.5, "reconstruction_pictures": len(x)}
-    if settings.reconstruction.lpips:
-        distance = load_distance(settings.reconstruction.lpips, subject.device)
+    if distance:
         with torch.no_grad():
             apart = in_ranks(len(x), material.at_once, lambda rows: _apart(distance, subject, x[rows.start : rows.stop]))
         found["reconstruction_lpips"] = apart.mean().item()

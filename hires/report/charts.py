@@ -135,25 +135,24 @@ def draw(chart: Chart, axis: Axis) -> Markup:
     parts += [_line(axis.x(at), TOP, axis.x(at), HEIGHT - BOTTOM, f"mark {what}") for at, what in axis.marks]
     for place, one in enumerate(chart.series):
         colour = (place if one.colour < 0 else one.colour) % 8
-        parts.append(Markup('<path class="curve c{}" d="{}"/>').format(colour, _path(one.points, axis.x, y)))
+        parts += _curve(one.points, colour, axis.x, y)
     if name:
         parts.append(_text(LEFT - 5, TOP - 8, "log" if name == "log scale" else "±log", "end"))
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _path(points: Iterable[tuple[float, float]], x: Callable, y: Callable) -> str:
-    """Lines between neighbours that are numbers; a lonely one is a dot (a line of no length has round ends)."""
+def _curve(points: Iterable[tuple[float, float]], colour: int, x: Callable, y: Callable) -> list[Markup]:
+    """Lines between neighbours that are numbers, and dots of those that have no such neighbour."""
     stretches: list[list[tuple[float, float]]] = [[]]
     for point in points:
         if math.isfinite(point[1]):
             stretches[-1].append(point)
         else:
             stretches.append([])
-    drawn = []
-    for stretch in stretches:
-        places = [f"{x(a):.1f} {y(b):.1f}" for a, b in thinned(stretch)]
-        drawn += [f"M{places[0]}" + ("h0" if len(places) == 1 else "L" + "L".join(places[1:]))] if places else []
-    return "".join(drawn)
+    lines = "".join("M" + "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in thinned(one)) for one in stretches if len(one) > 1)
+    dots = [(x(one[0][0]), y(one[0][1])) for one in stretches if len(one) == 1]
+    drawn = [Markup('<path class="curve c{}" d="{}"/>').format(colour, lines)] if lines else []
+    return drawn + [Markup('<circle class="c{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(colour, *dot) for dot in dots]
 
 
 def _levels(axis: Axis) -> list[Markup]:

@@ -5,10 +5,11 @@ import math
 
 from hires.report import panels, pictures
 from hires.report.charts import Axis, Chart, Series, number, thousands
-from hires.report.measures import best, direction, flat, is_file, shown
-from hires.report.page import DRAWN, KINDS, PIXELATED, drawings, render
+from hires.report.measures import best, direction, flat, is_file, shown, single
+from hires.report.page import DRAWN, KINDS, PIXELATED, drawings, shown_picture
 from hires.report.pictures import Album
 from hires.report.reading import Grid, Run
+from hires.report.render import render
 from hires.report.verdict import judge, settings
 from hires.training.monitor import duration
 
@@ -84,9 +85,7 @@ def _grid(grid: Grid, name: str, album: Album) -> dict | None:
     image = pictures.whole(album, grid)
     address = album.add(image, f"{name}/{grid.path.name}") if image else None
     note = f"{grid.resolution}×{grid.resolution}" + (f", {grid.images:,} images seen" if grid.images else "")
-    return address and {
-        "title": name, "note": note, "src": address, "width": image.width, "height": image.height, "pixelated": grid.resolution <= PIXELATED
-    }  # fmt: skip
+    return shown_picture(name, note, address, image, grid.resolution <= PIXELATED) if address else None
 
 
 def _measures(runs: Sequence[Run]) -> dict:
@@ -97,23 +96,15 @@ def _measures(runs: Sequence[Run]) -> dict:
     alike = [str([record.get(place) for place in PLACES]) for record in records]
     rows = []
     for name in dict.fromkeys(name for column in columns for name, value in column.items() if not is_file(value)):
-        found = best({str(k): value for k, c in enumerate(columns) if (value := _one(c.get(name))) is not None}, direction(name))
+        found = best({str(k): value for k, c in enumerate(columns) if (value := single(c.get(name))) is not None}, direction(name))
         if len({alike[k] for k, column in enumerate(columns) if name in column}) > 1:
             found = set()
-        cells = [(shown(column[name]) if name in column else "", str(k) in found) for k, column in enumerate(columns)]
+        cells = [(shown(c.get(name, "")), isinstance(c.get(name), str), str(k) in found) for k, c in enumerate(columns)]
         rows.append((name, direction(name), cells))
     places = [(place, [shown(record[place]) if place in record else "–" for record in records]) for place in PLACES]
     heads = [("images seen", [f"{images:,}" if record else "–" for images, record in newest]), *places]
     differ = len({key for key, record in zip(alike, records, strict=True) if record}) > 1
     return {"heads": heads, "rows": rows, "differ": differ}
-
-
-def _one(value) -> float | None:
-    """The number by which a finding is compared, a list's mean; None for what is no number."""
-    numbers = value if isinstance(value, list) else [value]
-    if not numbers or not all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in numbers):
-        return None
-    return sum(numbers) / len(numbers)
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:

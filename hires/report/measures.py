@@ -1,6 +1,8 @@
 """The findings of hires evaluate for a page: flattened, in words, and which way is better."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+import math
 import re
 
 from hires.report.charts import number
@@ -18,15 +20,38 @@ WAYS = (
 )
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 def flat(record: dict, above: str = "") -> Iterator[tuple[str, object]]:
-    """(name, value) of a record's findings, those of nested ones as 'detection.noise.auroc'."""
+    """(name, value) of a record's findings: of nested ones 'landscape.minima', of a list whose columns 'detection_columns' names in
+    brackets, [AUROC] …, a row each, 'detection_energy_noise AUROC', with an Interval where the list holds value, low and high."""
+    columns = {key.removesuffix("columns"): re.findall(r"\[([^\]]+)\]", text) for key, text in record.items() if key.endswith("_columns")}
     for name, value in record.items():
         if not above and name in PLACE:
             continue
+        named = next((those for start, those in columns.items() if name.startswith(start)), [])
         if isinstance(value, dict):
             yield from flat(value, f"{above}{name}.")
-        else:
+        elif named and isinstance(value, list) and len(value) == len(named):
+            triples = all(isinstance(one, list) and len(one) == 3 for one in value)
+            yield from ((f"{above}{name} {c}", Interval(*one) if triples else one) for c, one in zip(named, value, strict=True))
+        elif not named or not name.endswith("_columns"):
             yield f"{above}{name}", value
+
+
+def single(value) -> float | None:
+    """The finite number that a finding is compared by, of a list of numbers their mean; None where there is none."""
+    numbers = [value.value] if isinstance(value, Interval) else value if isinstance(value, list) else [value]
+    if not numbers or not all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in numbers):
+        return None
+    return sum(numbers) / len(numbers)
 
 
 def direction(name: str) -> str:
@@ -36,6 +61,8 @@ def direction(name: str) -> str:
 
 def shown(value) -> str:
     """A finding in words: numbers to four digits, lists with spaces, lists of lists a line each."""
+    if isinstance(value, Interval):
+        return f"{number(value.value)} ({number(value.low)} – {number(value.high)})"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, int):

@@ -1,15 +1,12 @@
 """The page of one run: what the templates in pages/ are filled with."""
 
-import base64
 from collections.abc import Iterable
-import hashlib
 import math
-from pathlib import Path
 import statistics
 import time
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from hires.objectives import SYSTEMS
 from hires.report import panels, pictures
@@ -17,26 +14,17 @@ from hires.report.charts import Axis, Chart, draw, number, thousands
 from hires.report.measures import flat, is_file, shown
 from hires.report.pictures import Album
 from hires.report.reading import Grid, Run
+from hires.report.render import render
 from hires.report.verdict import judge, settings
 from hires.training.monitor import duration
 
-PAGES = Path(__file__).parent / "pages"
 DRAWN = ("fakes", "refined")  # kinds of grids in which no picture of the data can be seen
 KINDS = {"fakes": "Samples", "reconstructions": "Reconstructions", "chains": "Chains", "refined": "Samples refined by Langevin"}
 NOTES = {"reconstructions": "each picture, and beside it what came back", "fakes": "the same latents at every moment"}
+MEASURED = {"SWD": "swd", "FID": "fid", "RMSE": "reconstruction_rmse"}  # of the numbers on top, by shown name
+BROAD = 1.8  # width over height from which a measure's picture takes a whole row
 EVALUATIONS = 6  # newest ones in the table of measures
 PIXELATED = 64  # side of a picture up to which its pixels are shown as squares
-
-
-def render(template: str, **content) -> str:
-    """A whole HTML page; every text is escaped, nothing is loaded from anywhere, no script may run."""
-    environment = Environment(
-        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    style = (PAGES / "style.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    made = time.strftime("%Y-%m-%d %H:%M")
-    return environment.get_template(template).render(style=Markup(style), digest=digest, made=made, **content)
 
 
 def report(run: Run, real_pictures: bool = True) -> tuple[str, Album]:
@@ -84,7 +72,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         line = SYSTEMS[run.system].LINE if run.system in SYSTEMS else {}
         tiles += [(short, number(last[name])) for short, name in line.items() if panels.series(run, name).points and name in last]
     found = panels.measured(run)
-    tiles += [(name, number(found[name][-1][1])) for name in ("swd", "reconstruction_mse") if name in found]
+    tiles += [(short, number(found[name][-1][1])) for short, name in MEASURED.items() if name in found]
     return tiles
 
 
@@ -99,12 +87,21 @@ def _newest(run: Run, grids: dict[str, list[Grid]], album: Album) -> list[dict]:
         if address:
             seen = f", {grid.images:,} images seen" if grid.images else ""
             title = "Pictures of the data" if kind == "reals" else KINDS.get(kind, kind)
-            found.append(_shown(title, f"{grid.resolution}×{grid.resolution}{seen}", address, image, grid.resolution <= PIXELATED))
+            found.append(shown_picture(title, f"{grid.resolution}×{grid.resolution}{seen}", address, image, grid.resolution <= PIXELATED))
     return found
 
 
-def _shown(title: str, note: str, address: Markup, image, pixelated: bool) -> dict:
-    return {"title": title, "note": note, "src": address, "width": image.width, "height": image.height, "pixelated": pixelated}
+def shown_picture(title: str, note: str, address: Markup, image: Image.Image, pixelated: bool) -> dict:
+    """A picture as the templates take it."""
+    return {
+        "title": title,
+        "note": note,
+        "src": address,
+        "width": image.width,
+        "height": image.height,
+        "pixelated": pixelated,
+        "broad": False,
+    }
 
 
 def _strips(grids: dict[str, list[Grid]], album: Album) -> list[dict]:
@@ -120,7 +117,9 @@ def _strips(grids: dict[str, list[Grid]], album: Album) -> list[dict]:
             address = album.add(image, grid.path.name) if image else None
             if address:
                 cells.append(
-                    _shown(thousands(grid.images), f"{grid.resolution}×{grid.resolution}", address, image, grid.resolution <= PIXELATED)
+                    shown_picture(
+                        thousands(grid.images), f"{grid.resolution}×{grid.resolution}", address, image, grid.resolution <= PIXELATED
+                    )
                 )
         of = f"{len(moments)} of {len(grids[kind])} moments; " if len(moments) < len(grids[kind]) else ""
         strips.append({"title": KINDS.get(kind, kind), "note": of + NOTES.get(kind, "as they grew"), "cells": cells[::-1]})
@@ -132,7 +131,7 @@ def _measures(run: Run) -> dict:
     records = run.evaluations[-EVALUATIONS:]
     names = dict.fromkeys(name for _, record in records for name, value in flat(record) if not is_file(value))
     columns = [dict(flat(record)) for _, record in records]
-    rows = [(name, [shown(column[name]) if name in column else "" for column in columns]) for name in names]
+    rows = [(name, [(shown(column.get(name, "")), isinstance(column.get(name), str)) for column in columns]) for name in names]
     heads = []
     for images, record in records:
         count, data, side = (record.get(name, "?") for name in ("images", "data", "resolution"))
@@ -150,7 +149,8 @@ def _measures_pictures(run: Run, album: Album) -> list[dict]:
         image = pictures.fitted(image) if image else None
         address = album.add(image, f"{path.parent.name}/{name}") if image else None
         if address:
-            found.append(_shown(path.stem.replace("_", " "), f"{images:,} images seen", address, image, False))
+            one = shown_picture(path.stem.replace("_", " "), f"{images:,} images seen", address, image, False)
+            found.append(one | {"broad": image.width > BROAD * image.height})
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import math
 
 from hires.report.charts import Axis, Chart, Series, number
-from hires.report.measures import direction, flat
+from hires.report.measures import direction, flat, single
 from hires.report.reading import Run
 
 # (title, measures, what to look for, the value wanted); what no row names gets a chart of its own
@@ -14,7 +14,7 @@ PANELS: Sequence[tuple[str, tuple[str, ...], str, float | None]] = (
     ("Gap and size of the energy", ("energy_gap", "energy_size"), "flat over a level; growing several-fold a level, it runs away", None),
     ("Balance ρ", ("rho", "rho_z"), "the energy's pull on the generator over the reconstruction's", None),
     ("Reconstruction error R", ("R",), "falls, and steps up where a level begins", None),
-    ("Posterior", ("K", "N", "prior", "code"), "nats a latent dimension: K near the prior's is small, N is the sleep term", None),
+    ("Posterior", ("K", "N", "prior"), "nats a latent dimension: K near the prior's is small, N is the sleep term", None),
     ("Log-variance of the posterior", ("logvar",), "", None),
     ("Diversity", ("diversity",), "spread of the samples over that of the data: 1 is right", 1.0),
     ("Slope of the energy", ("energy_slope", "energy_slope_z", "chain_slope"), "steady", None),
@@ -59,7 +59,7 @@ def series(run: Run, name: str) -> Series:
 
 
 def measured(run: Run) -> dict[str, list[tuple[float, float]]]:
-    """Points (images, value) of every measure that is a number or a list of them (then its mean), of training and of hires evaluate.
+    """Points (images, value) of every measure that can be compared, of training and of hires evaluate.
 
     Between two levels, whose values do not compare, there is one that is no number.
     """
@@ -68,10 +68,8 @@ def measured(run: Run) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, dict[int, tuple[float, object]]] = {}
     for images, level, record in records:
         for name, value in flat(record):
-            if isinstance(value, list) and value and all(map(_is_number, value)):
-                value = sum(value) / len(value)
-            if _is_number(value):
-                found.setdefault(name, {})[images] = value, level
+            if (one := single(value)) is not None:
+                found.setdefault(name, {})[images] = one, level
     return {name: _parted(sorted(points.items())) for name, points in found.items()}
 
 

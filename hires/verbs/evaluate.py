@@ -98,4 +98,4 @@ def _write(path: Path, record: dict) -> None:
 def _shown(value) -> str:
     if isinstance(value, list):
         return "  ".join(_shown(v) for v in value) if not isinstance(value[0], list) else "   ".join(_shown(v) for v in value)
-    return value if isinstance(value, str) else f"{value:.4g}"
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hires.report import panels
-from hires.report.measures import best, direction, flat, is_file, shown
+from hires.report.measures import best, direction, flat, is_file, shown, single
 from tests.report.fabricate import evaluation, opened, statuses, write
 
 
@@ -37,6 +37,16 @@ def test_findings_are_flattened_and_worded():
     assert shown([[1.0, 2.0], [3.0, 4.0]]) == "1  2\n3  4"
     assert shown(list(range(100))).endswith("11  … 100 in all")
     assert [shown(v) for v in (True, None, 12345, float("nan"), "no weights")] == ["yes", "–", "12,345", "–", "no weights"]
+    record = {
+        "x_columns": "[AUROC] [FPR], with intervals",
+        "x_noise": [[0.9, 0.8, 0.95], [0.2, 0.1, 0.3]],
+        "x_pictures": "ten",
+        "y": [1, 2],
+    }
+    found = dict(flat(record))
+    assert list(found) == ["x_noise AUROC", "x_noise FPR", "x_pictures", "y"]
+    assert shown(found["x_noise AUROC"]) == "0.9 (0.8 – 0.95)" and single(found["x_noise AUROC"]) == 0.9
+    assert (single([1, 2]), single("ten"), single([]), single(float("nan")), single(True)) == (1.5, None, None, None, None)
     assert is_file("detection.png") and not is_file("no weights: x/y.png") and not is_file(3)
 
 

@@ -75,13 +75,15 @@ def draw(
             down -= PICTURE
             centred = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 7}
             axes.annotate(f"{members[k]}", (graph.x[k], energies[k]), (0, down), **centred)
-        right = len(energies) - 0.4
+        low, high, right = energies.min(), joined[-1, 2], len(energies) - 0.4
+        low, high = low - 0.25 * (high - low), high + 0.06 * (high - low)
         for name, level in levels.items():
-            axes.axhline(level, color="0.7", linewidth=0.8, linestyle=":", zorder=0)
-            axes.annotate(f"mean of {name}", (right, level), (0, 2), textcoords="offset points", ha="right", fontsize=7, color="0.5")
-        low, high = energies.min(), max(joined[-1, 2], *levels.values())
-        axes.set(xlim=(-0.6, right), ylim=(low - 0.2 * (high - low), high + 0.06 * (high - low)), xticks=[])
-        axes.set(ylabel="energy", title=title)
+            if low < level < high:
+                axes.axhline(level, color="0.7", linewidth=0.8, linestyle=":", zorder=0)
+                axes.annotate(f"mean of {name}", (right, level), (0, 2), textcoords="offset points", ha="right", fontsize=7, color="0.5")
+        axes.set(xlim=(-0.6, right), ylim=(low, high), xticks=[], ylabel="energy")
+        figure.suptitle(title, fontsize=10)
+        axes.set_title("mean energies: " + ", ".join(f"{name} {level:.3g}" for name, level in levels.items()), fontsize=8, color="0.4")
         for side in ("top", "right", "bottom"):
             axes.spines[side].set_visible(False)
         with whole_file(path) as part:

@@ -31,7 +31,7 @@ class Field:
 
     energy: Callable[[Tensor], Tensor]
     project: Callable[[Tensor], Tensor] = everywhere
-    at_once: int = 256
+    at_once: int = 1024
 
     @torch.no_grad()
     def value(self, x: Tensor) -> Tensor:

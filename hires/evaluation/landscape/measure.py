@@ -22,6 +22,7 @@ from hires.evaluation.landscape.work import Work
 from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject
 from hires.sampling.atomic import whole_file
+from hires.sampling.hires_bundle import pictures_at_once
 from hires.sampling.images import to_uint8
 from hires.training.noise import generator
 
@@ -108,8 +109,9 @@ def _floor_barriers(found: Landscape) -> dict[tuple[int, int], float]:
 def _space(subject: Subject, config: Config) -> tuple[Field, Callable[[int], Tensor], Callable[[Tensor], Tensor]]:
     """(field, start of a number, pictures of points): of latents in a ball, or of flat pictures in [-1, 1]."""
     shape = subject.channels, subject.resolution, subject.resolution
+    at_once = max(1, pictures_at_once(subject.resolution) // 2)  # slopes take more memory than pictures
     if config.space == "pixel":
-        field = Field(lambda x: subject.energy(x.unflatten(1, shape).to(subject.device)).cpu(), in_box(1.0))
+        field = Field(lambda x: subject.energy(x.unflatten(1, shape).to(subject.device)).cpu(), in_box(1.0), at_once)
         if subject.draw is None:
             return field, lambda i: 2 * torch.rand(math.prod(shape), generator=_stream(config, i)) - 1, lambda x: x.unflatten(1, shape)
         return field, lambda i: subject.draw([config.seed + i]).detach().float().cpu().flatten(), lambda x: x.unflatten(1, shape)
@@ -118,7 +120,7 @@ def _space(subject: Subject, config: Config) -> tuple[Field, Callable[[int], Ten
     from scipy.stats import chi2
 
     radius = float(chi2.ppf(INSIDE, subject.latent)) ** 0.5
-    field = Field(lambda z: subject.energy(subject.generate(z.to(subject.device))).cpu(), in_ball(radius))
+    field = Field(lambda z: subject.energy(subject.generate(z.to(subject.device))).cpu(), in_ball(radius), at_once)
     return field, lambda i: torch.randn(subject.latent, generator=_stream(config, i)), lambda z: subject.generate(z.to(subject.device))
 
 
