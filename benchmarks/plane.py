@@ -61,12 +61,14 @@ NAMES = {
     "f-EBM KL": System("f_ebm", 1500, F_EBM | {"divergence": "kl"}, energy_lr=2e-4),
     "f-EBM reverse KL": System("f_ebm", 1500, F_EBM | {"divergence": "reverse_kl", "limit": 3.0}, energy_lr=2e-4),
     "f-EBM JS": System("f_ebm", 1500, F_EBM | {"divergence": "jensen_shannon"}, energy_lr=2e-4),
-    "f-EBM JS + generator": System("f_ebm", 1500, F_EBM | {"divergence": "jensen_shannon", "sampler": "generator"}, energy_lr=2e-4),
+    "f-EBM JS + generator": System(
+        "f_ebm", 1500, F_EBM | {"divergence": "jensen_shannon", "sampler": "generator", "chains": replace(CHAINS, steps=20)}, energy_lr=2e-4
+    ),
 }
 
 
 def learn(system: System, truth: PlaneSet, seed: int, rounds: int) -> tuple[object, dict[str, nn.Module]]:
-    """`rounds` rounds of the system's game on draws of `truth`; its configuration and the averaged networks."""
+    """`rounds` rounds of the system's game on draws of `truth`; its configuration and the averaged networks (half-life: a twentieth)."""
     torch.manual_seed(seed)  # of the starting weights
     dice = torch.Generator().manual_seed(seed)
     module = SYSTEMS[system.objective]
@@ -81,7 +83,7 @@ def learn(system: System, truth: PlaneSet, seed: int, rounds: int) -> tuple[obje
         rate = min(1.0, 2 * (1 - i / rounds))
         x = truth.sample(BATCH, dice)[:, :, None, None]
         batch = objective.batch(x, 1.0, draw, system.latent)
-        objective.round(batch, Rates(rate * system.lr, rate * system.energy_lr, 0.995), 1, i % objective.every == 0)
+        objective.round(batch, Rates(rate * system.lr, rate * system.energy_lr, 0.5 ** (20 / rounds)), 1, i % objective.every == 0)
     return config, {name: player.average for name, player in players.items()}
 
 

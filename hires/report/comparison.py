@@ -104,7 +104,9 @@ def _measures(runs: Sequence[Run]) -> dict:
     places = [(place, [shown(record[place]) if place in record else "–" for record in records]) for place in PLACES]
     heads = [("images seen", [f"{images:,}" if record else "–" for images, record in newest]), *places]
     differ = len({key for key, record in zip(alike, records, strict=True) if record}) > 1
-    return {"heads": heads, "rows": rows, "differ": differ}
+    shared = [row for row in rows if sum(bool(value) for value, _, _ in row[2]) > 1]
+    alone = [row for row in rows if row not in shared]
+    return {"heads": heads, "rows": shared, "alone": alone, "differ": differ}
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:

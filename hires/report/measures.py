@@ -29,21 +29,37 @@ class Interval:
     high: float
 
 
+def columned(record: dict) -> dict[str, list[str]]:
+    """Names of the columns of measures that have some, by how the measures' names begin: {'detection_': ['AUROC', 'AUPRC', …]}.
+
+    The finding 'detection_columns' has them in brackets.
+    """
+    texts = {key.removesuffix("columns"): text for key, text in record.items() if key.endswith("_columns") and isinstance(text, str)}
+    found = {start: re.findall(r"\[([^\]]+)\]", text) for start, text in texts.items()}
+    return {start: names for start, names in found.items() if names}
+
+
 def flat(record: dict, above: str = "") -> Iterator[tuple[str, object]]:
-    """(name, value) of a record's findings: of nested ones 'landscape.minima', of a list whose columns 'detection_columns' names in
-    brackets, [AUROC] …, a row each, 'detection_energy_noise AUROC', with an Interval where the list holds value, low and high."""
-    columns = {key.removesuffix("columns"): re.findall(r"\[([^\]]+)\]", text) for key, text in record.items() if key.endswith("_columns")}
+    """(name, value) of a record's findings: of nested ones 'landscape.minima', of those with columns 'detection_energy_noise AUROC'.
+
+    Such a value is an Interval where the finding holds value, low and high.
+    """
+    columns = columned(record)
     for name, value in record.items():
         if not above and name in PLACE:
             continue
-        named = next((those for start, those in columns.items() if name.startswith(start)), [])
+        names = next((those for start, those in columns.items() if name.startswith(start)), [])
         if isinstance(value, dict):
             yield from flat(value, f"{above}{name}.")
-        elif named and isinstance(value, list) and len(value) == len(named):
-            triples = all(isinstance(one, list) and len(one) == 3 for one in value)
-            yield from ((f"{above}{name} {c}", Interval(*one) if triples else one) for c, one in zip(named, value, strict=True))
-        elif not named or not name.endswith("_columns"):
+        elif names and isinstance(value, list) and len(value) == len(names):
+            yield from ((f"{above}{name} {column}", interval(one)) for column, one in zip(names, value, strict=True))
+        elif not names or not name.endswith("_columns"):
             yield f"{above}{name}", value
+
+
+def interval(value):
+    """[value, low, high] as an Interval, anything else as it is."""
+    return Interval(*value) if isinstance(value, list) and len(value) == 3 else value
 
 
 def single(value) -> float | None:

@@ -11,7 +11,7 @@ from PIL import Image
 from hires.objectives import SYSTEMS
 from hires.report import panels, pictures
 from hires.report.charts import Axis, Chart, draw, number, thousands
-from hires.report.measures import flat, is_file, shown
+from hires.report.measures import columned, flat, interval, is_file, shown
 from hires.report.pictures import Album
 from hires.report.reading import Grid, Run
 from hires.report.render import render
@@ -127,17 +127,33 @@ def _strips(grids: dict[str, list[Grid]], album: Album) -> list[dict]:
 
 
 def _measures(run: Run) -> dict:
-    """The table of measures: a column an evaluation, the newest last."""
+    """The table of measures, a column an evaluation, the newest last; those that have columns of their own are in `tables`."""
     records = run.evaluations[-EVALUATIONS:]
-    names = dict.fromkeys(name for _, record in records for name, value in flat(record) if not is_file(value))
-    columns = [dict(flat(record)) for _, record in records]
+    apart = tuple(start for _, record in records for start in columned(record))
+    columns = [{name: value for name, value in flat(record) if not name.startswith(apart) and not is_file(value)} for _, record in records]
+    names = dict.fromkeys(name for column in columns for name in column)
     rows = [(name, [(shown(column.get(name, "")), isinstance(column.get(name), str)) for column in columns]) for name in names]
     heads = []
     for images, record in records:
         count, data, side = (record.get(name, "?") for name in ("images", "data", "resolution"))
         heads.append((f"{images:,} images seen", f"{count} pictures of {data}, {side}×{side}"))
-    older = len(run.evaluations) - len(records)
-    return {"heads": heads, "rows": rows, "older": older}
+    newest = {start: (images, record) for images, record in records for start in columned(record)}
+    tables = [_own_table(start, images, record) for start, (images, record) in newest.items()]
+    return {"heads": heads, "rows": rows, "older": len(run.evaluations) - len(records), "tables": tables}
+
+
+def _own_table(start: str, images: int, record: dict) -> dict:
+    """A measure with columns: what it was measured on in words, and its rows."""
+    heads = columned(record)[start]
+    mine = {name.removeprefix(start): value for name, value in record.items() if name.startswith(start) and name != f"{start}columns"}
+    rows = [
+        (name, [shown(interval(one)) for one in value])
+        for name, value in mine.items()
+        if isinstance(value, list) and len(value) == len(heads)
+    ]
+    notes = {name: shown(value) for name, value in mine.items() if not isinstance(value, list) and not is_file(value)}
+    title = f"{start.strip('_').capitalize()}, {images:,} images seen"
+    return {"title": title, "note": record[f"{start}columns"], "heads": heads, "rows": rows, "notes": notes}
 
 
 def _measures_pictures(run: Run, album: Album) -> list[dict]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -80,30 +81,13 @@ def test_an_ended_search_goes_on_and_finds_the_same(tmp_path):
         measured(tmp_path / "cut", seed=1)
 
 
-RANK = """
-import sys, torch
-import torch.distributed as dist
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-torch.set_num_threads(1)
-from test_landscape import Config, Field, Work, mixture, search, uniform
-out, size = Path(sys.argv[2]), int(sys.argv[4])
-dist.init_process_group("gloo", init_method=f"file://{out / f'meeting-{size}'}", rank=int(sys.argv[3]), world_size=size)
-config = Config(starts=70, depth=0.2, walks=1, steps=30, relax=2, leaves=4, neighbours=1)  # three pieces of starts
-search(Field(mixture), uniform((-4.0, 4.0), (-3.0, 3.5)), config, Work(out / str(size)))
-dist.destroy_process_group()
-"""
-
-
 @pytest.mark.slow
 def test_one_and_two_processes_find_the_same(tmp_path, clean_env):
-    here = str(Path(__file__).parent)
-    ranks = [(rank, size) for size in (1, 2) for rank in range(size)]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", RANK, here, str(tmp_path), str(rank), str(size)], env=clean_env) for rank, size in ranks
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
-    one, two = (sorted((tmp_path / str(size)).iterdir()) for size in (1, 2))
+    script = str(Path(__file__).with_name("landscape_ranks.py"))
+    processes = [subprocess.Popen([sys.executable, script, str(tmp_path / "two"), rank], env=clean_env) for rank in "01"]
+    runpy.run_path(script)["shared"](tmp_path / "one")
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    one, two = (sorted((tmp_path / size).iterdir()) for size in ("one", "two"))
     assert [path.name for path in one] == [path.name for path in two] and len(one) >= 5
     for a, b in zip(one, two, strict=True):
         a, b = load_file(a), load_file(b)

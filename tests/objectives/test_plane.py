@@ -41,14 +41,10 @@ def test_a_sampler_draws_its_density(sets, name):
     """Counts in blocks of 4 x 4 cells against the density's masses: a chi-square test, rare blocks taken together."""
     truth, n = sets.SETS[name], 20_000
     x = truth.sample(n, dice())
-    counts, masses = (m.reshape(32, 4, 32, 4).sum((1, 3)).ravel() * n for m in (sets.histogram(x), masses_of(sets, truth)))
+    counts, masses = (m.reshape(32, 4, 32, 4).sum((1, 3)).ravel() * n for m in (sets.histogram(x), sets.masses(truth)))
     often = masses >= 5
     seen, due = (np.append(m[often], m[~often].sum()) for m in (counts, masses))
     assert chisquare(seen, due * seen.sum() / due.sum()).pvalue > 1e-3
-
-
-def masses_of(sets, truth) -> np.ndarray:
-    return sets.probabilities(truth.log_density(sets.grid()))
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -76,9 +72,9 @@ def test_an_energy_at_another_temperature_is_told_from_a_wrong_one(sets):
     truth = sets.SETS["two_spirals"]
     u = -truth.log_density(sets.grid()) / 2 + 7
     at_one, best, b = sets.energy_kl(truth, u)
-    assert (best, b) == pytest.approx((0, 2), abs=1e-3) and at_one > 0.1
+    assert (best, b) == pytest.approx((0, 2), abs=1e-3) and at_one > 0.05
     flat = sets.energy_kl(truth, torch.zeros(sets.CELLS**2))
-    p = masses_of(sets, truth)
+    p = sets.masses(truth)
     entropy = -(p[p > 0] * np.log(p[p > 0])).sum()
     assert flat[0] == pytest.approx(math.log(sets.CELLS**2) - entropy)
 
@@ -88,8 +84,10 @@ def test_samples_of_the_truth_are_near_it_and_a_lost_mode_is_far(sets):
     x = truth.sample(5000, dice(2))
     assert sets.samples_kl(truth, x) < 0.02
     lost = x[truth.piece(x) != 0]
-    # seven eighths of the mass count ln(7/8), the eighth that is gone what the uniform share leaves of its density
-    assert 0.2 < sets.samples_kl(truth, lost) < 0.5
+    # of the rest the samples have 8/7 of its density; of the lost Gaussian, blurred, only what the uniform share gives
+    variance = 0.05**2 + sets.BLUR**2
+    gone = -math.log(8) - 1 - math.log(2 * math.pi * variance) - math.log(sets.UNIFORM / 4)
+    assert sets.samples_kl(truth, lost) == pytest.approx(7 / 8 * math.log(7 / 8) + gone / 8, abs=0.02)
 
 
 def test_every_system_plays_and_draws(plane, sets, monkeypatch):
@@ -104,8 +102,10 @@ def test_every_system_plays_and_draws(plane, sets, monkeypatch):
         assert x.isfinite().all() and u.isfinite().all(), name
 
 
-def test_learning_lowers_the_energy_s_kl(plane, sets):
-    truth = sets.SETS["eight_gaussians"]
-    flat = sets.energy_kl(truth, torch.zeros(sets.CELLS**2))[0]
-    _, networks = plane.learn(plane.NAMES["contrastive div."], truth, 0, 120)
-    assert sets.energy_kl(truth, plane.energies(networks, False))[0] < 0.75 * flat
+def test_learning_brings_samples_nearer(plane, sets):
+    truth, system = sets.SETS["eight_gaussians"], plane.NAMES["GAN"]
+
+    def distance(rounds: int) -> float:
+        return sets.samples_kl(truth, plane.draws(system, *plane.learn(system, truth, 0, rounds), truth, 0))
+
+    assert distance(300) < 0.5 * distance(0)
