@@ -1,12 +1,13 @@
-"""The systems side by side at 32x32: each trains for the same time on one core with the same networks, and is measured the same way.
+"""The systems side by side at 32x32: each trains about as long on one core with the same networks, and is measured the same way.
 
     python benchmarks/compare_systems.py train data=data/faces out=compare/faces seconds=180      # all, or systems=vgan,gan
     python benchmarks/compare_systems.py measure data=data/faces out=compare/faces
     python benchmarks/compare_systems.py show out=compare/faces picture=systems.png
 
 `train` runs each system for a few steps of every phase, sets the images of each level so that the levels take fixed shares of the seconds,
-and trains it by `hires train experiment=compare_32`. The same command again goes on. `measure` is `hires evaluate` of each run, `show` the
-tables of what is there and a picture, a row of samples a system. Seed 0; batch and rate are each system's own recipe.
+and trains it by `hires train experiment=compare_32`; the same command again goes on with the systems that are not done. `measure` is
+`hires evaluate` of each run, `show` the tables of what is there and a picture, a row of samples a system. Seed 0; batch and rate are each
+system's own recipe.
 """
 
 import json
@@ -19,6 +20,7 @@ import sys
 
 # name: settings, on top of experiment=compare_32
 WIDE = [f"schedule.levels.{r}.{setting}" for r in (4, 8, 16, 32) for setting in ("batch=32", "lr=2e-3")]
+SMALL_BUFFER = "objective.chains.replay=1000"  # of 10,000 pictures most would still be the noise that they began as
 SYSTEMS = {
     "triangle": ["objective=divergence_triangle"],
     "bounded": ["objective=bounded"],
@@ -27,9 +29,9 @@ SYSTEMS = {
     "vgan": ["objective=vgan", *WIDE],
     "gan": ["objective=gan", *WIDE],
     "vcd": ["objective=vcd", "objective.rho=0.5", "objective.generator_steps=2", "schedule.energy_lr=0.5", *WIDE],
-    "f_ebm": ["objective=f_ebm", *WIDE],
+    "f_ebm": ["objective=f_ebm", SMALL_BUFFER, *WIDE],
     "f_ebm_generator": ["objective=f_ebm", "objective.sampler=generator", *WIDE],
-    "contrastive_divergence": ["objective=contrastive_divergence", *WIDE],
+    "contrastive_divergence": ["objective=contrastive_divergence", SMALL_BUFFER, *WIDE],
 }
 ENCODED = ("triangle", "bounded", "latent_ebm", "vae", "vcd")  # have an inference model
 SCORES = ("energy", "pair_energy", "reconstruction")  # of measure=detection
@@ -80,6 +82,9 @@ def train(name: str, given: dict, out: Path) -> None:
         plan.parent.mkdir(parents=True, exist_ok=True)
         plan.write_text(json.dumps(images))
     images = {int(r): pair for r, pair in json.loads(plan.read_text()).items()}
+    shutil.rmtree(plan.parent)  # a run that was interrupted begins anew: its seconds are to be whole
+    plan.parent.mkdir()
+    plan.write_text(json.dumps(images))
     decay = images[LEVELS[-1]][1] // 2
     seconds = hires(*common, f"run={out / name}", *lengths(images), f"schedule.decay={decay}", *extra(given))
     total = sum(map(sum, images.values()))
@@ -126,24 +131,22 @@ def measure(name: str, given: dict, out: Path) -> None:
 
 def table(runs: list[Path]) -> str:
     """What each run's budget and evaluation say, in two Markdown tables: samples, and AUROC of the scores that judge pictures."""
-    rows = ["| system | images | seconds | swd ×1000, 32 / 16 / 8 px | diversity | RMSE |", "| --- | --- | --- | --- | --- | --- |"]
-    told, floor, sets = [], "", []
+    rows = ["| system | images | seconds | swd ×1000, 32 / 16 / 8 px | its floor | diversity | RMSE |", "| --- " * 7 + "|"]
+    told, sets = [], []
     for run in runs:
         budget = json.loads((run / "budget.json").read_text())
         found = sorted(run.glob("evaluation-*.json"))
         e = json.loads(found[-1].read_text()) if found else {}
-        swd = " / ".join(f"{v:.0f}" for v in e["swd"]) if "swd" in e else ""
-        floor = " / ".join(f"{v:.0f}" for v in e["swd_floor"]) if "swd_floor" in e else floor
+        swd, floor = (" / ".join(f"{v:.0f}" for v in e.get(key, [])) for key in ("swd", "swd_floor"))
         rmse = f"{e['reconstruction_mse'] ** 0.5:.3f}" if "reconstruction_mse" in e else ""
         diversity = f"{e['diversity']:.2f}" if "diversity" in e else ""
-        rows.append(f"| {run.name} | {budget['images']:,} | {budget['seconds']:.0f} | {swd} | {diversity} | {rmse} |")
+        rows.append(f"| {run.name} | {budget['images']:,} | {budget['seconds']:.0f} | {swd} | {floor} | {diversity} | {rmse} |")
         for score in SCORES:
             own = f"detection_{score}_"
             areas = {key.removeprefix(own): value[0] for key, value in e.items() if key.startswith(own)}
             sets = sets or list(areas)
             if areas:
                 told.append(f"| {run.name} | {score} | " + " | ".join(f"{areas[name][0]:.2f}" for name in sets) + " |")
-    rows.append(f"| training against held-out pictures | | | {floor} | | |")
     head = [f"| system | score | {' | '.join(sets)} |", "| --- " * (len(sets) + 2) + "|"]
     return "\n".join([*rows, "", *head, *told])
 

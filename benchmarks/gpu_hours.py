@@ -1,7 +1,7 @@
 """How long an experiment takes on a GPU, on paper: operations counted in real rounds of its objective, at an assumed rate.
 
     python benchmarks/gpu_hours.py triangle_cifar10 "f_ebm objective.divergence=kl"        # an experiment and its settings each
-    python benchmarks/gpu_hours.py --tflops 60 --pass-ms 1.5 celebahq_1024
+    python benchmarks/gpu_hours.py --tflops 60 --pass-ms 1.5 cifar10
 
 A round takes `--pass-ms` for each pass through a network, whatever the batch (launching kernels), and its operations at `--tflops` 10^12 a
 second. Both are assumed, not measured; the defaults are those of docs/performance.md (30 ms for the triangle's 20 passes).
@@ -9,10 +9,8 @@ second. Both are assumed, not measured; the defaults are those of docs/performan
 """
 
 import argparse
-from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hires import config as configuration
@@ -21,32 +19,19 @@ from hires.objectives.rounds import Rates
 from hires.training import distributed
 from hires.training.game import build_network
 from hires.training.schedule import Level, Schedule
+from hires.training.steptime import _NoModules, _PaperPlayer
 
 ROWS = 4  # images of a counted round: vcd takes pairs
 
 
-class CountingPlayer:
+class CountingPlayer(_PaperPlayer):
     """A player without an engine that counts passes through its network."""
 
-    def __init__(self, network: nn.Module):
-        self.network, self.passes = network, 0
+    passes = 0
 
     def __call__(self, *args, **more):
         self.passes += 3 if torch.is_grad_enabled() else 1  # its backward, of two passes, follows
         return self.network(*args, **more)
-
-    def accumulate(self):
-        return nullcontext()
-
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()
-
-    def step(self, *_) -> None:
-        pass
-
-
-class _NoModules(nullcontext):
-    parents = frozenset({"Global"})  # the counter's hooks by module are what autograd.grad refuses
 
 
 def main() -> None:

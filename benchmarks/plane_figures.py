@@ -13,14 +13,14 @@ COLUMNS, SHOWN, DEPTH = 6, 2000, 8.0  # systems in a row, points of each, and na
 
 
 def _bare(axis) -> None:
-    axis.set(xlim=(-1, 1), ylim=(-1, 1), xticks=[], yticks=[], aspect="equal")
+    axis.set(xlim=(-0.99, 0.99), ylim=(-0.99, 0.99), xticks=[], yticks=[], aspect="equal")
 
 
 def page(path: Path, truth: PlaneSet, runs: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Samples (n, 2) and below them energies on the grid (CELLS^2,) of each run by name, the truth first.
 
-    Contours go from an energy's least where the truth has its mass up to DEPTH above that or, of flatter ones, to their own highest: each
-    has its own scale, dark is low.
+    Contours go from an energy's least where the truth has its mass up to DEPTH above that or, of flatter ones, to what three quarters of
+    the square stay below: each has its own scale, dark is low.
     """
     dice = torch.Generator().manual_seed(0)
     known = (truth.sample(SHOWN, dice).numpy(), -truth.log_density(grid()).numpy())
@@ -38,7 +38,8 @@ def page(path: Path, truth: PlaneSet, runs: dict[str, tuple[np.ndarray, np.ndarr
             _bare(axis)
         points.scatter(*x[:SHOWN].T, s=0.6, c="C0" if i else "k", linewidths=0)
         points.set_title(name, fontsize=9)
-        height = (u - u[dense].min()).clip(0, DEPTH).reshape(CELLS, CELLS)
+        low = u[dense].min()
+        height = (u - low).clip(0, min(DEPTH, max(1e-3, np.quantile(u, 0.75) - low))).reshape(CELLS, CELLS)
         energy.contourf(at, at, height.T, levels=14, cmap="magma")
     figure.tight_layout(pad=0.8)
     with whole_file(path) as part:

@@ -1,5 +1,6 @@
 """The items of a source in order of key, on disk: three million pictures are listed, split and dealt into shards in little memory."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 import hashlib
@@ -25,9 +26,10 @@ class SplitConfig:
     prefix: str = ""  # and those whose key starts so, e.g. test/
     match: str = ""  # and those in whose key this regular expression is found, e.g. _4$: labelled 4
 
-    def names(self, key: str) -> bool:
-        """Whether the picture is held out for its key."""
-        return bool(self.prefix and key.startswith(self.prefix)) or bool(self.match and re.search(self.match, key))
+    def names(self, key: str) -> list[str]:
+        """Which of `prefix` and `match` hold the picture out for its key; none: it is not."""
+        found = {"prefix": self.prefix and key.startswith(self.prefix), "match": self.match and re.search(self.match, key)}
+        return [name for name, value in found.items() if value]
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,14 @@ def write_listing(
     Raises DataError where the source cannot be listed, two pictures have one key (on_error=fail), or nothing would be left to train on.
     """
     listing = Listing(folder)
-    drawn, matched = _write_sorted(source, listing, split, on_error, seen)
-    if (split.prefix or split.match) and not matched:
-        asked = " ".join(f"split.{name}={value}" for name, value in (("prefix", split.prefix), ("match", split.match)) if value)
-        raise DataError(f"{asked}: no key is named so; keys look like '{_first_key(folder)}'")
+    drawn, named = _write_sorted(source, listing, split, on_error, seen)
+    for name, value in (("prefix", split.prefix), ("match", split.match)):
+        if value and not named[name]:
+            raise DataError(f"split.{name}={value}: no key is named so; keys look like '{_first_key(folder)}'")
+    matched = named["either"]
     if listing.images <= matched + split.holdout:
         raise DataError(f"{matched + split.holdout} of {listing.images} pictures would be held out; wanted at least one to train on")
-    _deal(listing, lambda key: key in drawn or split.names(key), images_per_shard)
+    _deal(listing, lambda key: key in drawn or bool(split.names(key)), images_per_shard)
     (folder / "all.items").unlink()
     return listing
 
@@ -97,9 +100,9 @@ def fingerprint(source: Source, folder: Path) -> str:
 
 def _write_sorted(
     source: Source, listing: Listing, split: SplitConfig, on_error: str, seen: Callable[[int], None] | None
-) -> tuple[set[str], int]:
-    """Writes all.items and fills the listing's counts; returns the keys drawn for the hold-out, and how many were for their names."""
-    digest, before, matched, drawn = hashlib.sha256(), None, 0, []
+) -> tuple[set[str], Counter[str]]:
+    """Writes all.items and fills the listing's counts; returns the keys drawn for the hold-out, and how many each name holds out."""
+    digest, before, named, drawn = hashlib.sha256(), None, Counter(), []
     with (listing.folder / "all.items").open("wb") as out:
         for item in _sorted(source, listing.folder, seen):
             if before and before.key == item.key:
@@ -109,8 +112,8 @@ def _write_sorted(
             listing.images += 1
             digest.update(f"{item.key}\0{item.size}\n".encode())
             out.write(_line(item))
-            if split.names(item.key):
-                matched += 1
+            if found := split.names(item.key):
+                named.update([*found, "either"])
             elif split.holdout:
                 # the smallest hashes, in a heap that has the largest of them on top: hence negated
                 value = -int.from_bytes(hashlib.sha256(f"{split.seed}:{item.key}".encode()).digest())
@@ -119,7 +122,7 @@ def _write_sorted(
                 else:
                     heapq.heappushpop(drawn, (value, item.key))
     listing.fingerprint = digest.hexdigest()
-    return {key for _, key in drawn}, matched
+    return {key for _, key in drawn}, named
 
 
 def _repeated(listing: Listing, first: Item, second: Item, on_error: str) -> None:

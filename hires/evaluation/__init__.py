@@ -5,7 +5,8 @@
   (hires/evaluation/material.py), which makes each of them once and shares the work among ranks: every rank calls the same things in the
   same order; `settings` is the whole Settings below, of which a measure reads `images` and its own group; raises HiresError
 - `check(settings)`, where it has one: raises HiresError for settings that cannot work, before any work
-- `lower(found)`: one number out of it, lower is better, for keeping the best checkpoint; None where it judges nothing
+- `lower(found)`, where it is light enough for a training: one number out of it, lower is better, for keeping the best checkpoint; None
+  where there was nothing to judge
 """
 
 from dataclasses import dataclass, field

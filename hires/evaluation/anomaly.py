@@ -23,7 +23,7 @@ from hires.networks.growing import fade_images
 from pipelines import Loader
 
 NEEDS = ()
-COLUMNS = "area under precision and recall (trapezia, as published), average precision, AUROC"
+COLUMNS = "[AUPRC] by trapezia, as published, [average precision], [AUROC]"
 
 
 @dataclass

@@ -52,11 +52,6 @@ def measure(material: Material, settings) -> dict:
     }
 
 
-def lower(found: dict) -> float:
-    """The test error with transitions."""
-    return found["augmented_error"]
-
-
 @dataclass
 class Augmentation:
     """Shares of pictures given a wrong label, 0 to 1, and the epoch that the validation set chose, from 1."""

@@ -57,7 +57,7 @@ def lower(found: dict) -> float | None:
     """The mean over the other sets of 1 - AUROC by the energy, or by the reconstruction where there is none."""
     for score in ("pair_energy", "energy", "reconstruction"):
         own = f"detection_{score}_"
-        areas = [value[0][0] for key, value in found.items() if key.startswith(own) and key != f"{own}train"]
+        areas = [value[0][0] for key, value in found.items() if key.startswith(own) and isinstance(value, list) and key != f"{own}train"]
         if areas:
             return 1 - sum(areas) / len(areas)
     return None

@@ -9,6 +9,7 @@ from pathlib import Path
 import re
 
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 import torch
 from torch import Tensor, nn
@@ -60,18 +61,15 @@ def of_classifier(place: str, labels: int, epochs: int, material: Material, cach
     key = [shards.identity, level.resolution, len(taken), epochs, WIDTH]
     path = cache / f"classifier-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.safetensors"
     model = Classifier(level.channels, classes, WIDTH)
-    if material.first:
-        if path.exists():
-            model.load_state_dict(load_file(path))
-        else:
-            model = train(_read(shards, level.resolution, "train", taken), classes, epochs, level.device)
-            with suppress(HiresError), whole_file(path) as part:  # a cache that cannot be written costs the next evaluation time, no more
-                save_file(model.state_dict(), part)
+    if material.first and not _loaded(model, path):
+        model = train(_read(shards, level.resolution, "train", taken), classes, epochs, level.device)
+        with suppress(HiresError), whole_file(path) as part:  # a cache that cannot be written costs the next evaluation time, no more
+            save_file(model.state_dict(), part)
     model = model.to(level.device).eval()
     if dist.is_initialized():
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)
-    told = f"a classifier of {len(taken):,} pictures of {root}"
+    told = f"a classifier of {len(taken):,} pictures of {os.path.basename(os.path.normpath(root))}"
     if shards.count("holdout"):
         wrong = _error(model, shards, level.resolution) if material.first else 0.0
         told += f", wrong on {100 * (from_first(wrong) if dist.is_initialized() else wrong):.1f} % of held-out ones"
@@ -85,6 +83,18 @@ def of_classifier(place: str, labels: int, epochs: int, material: Material, cach
     name = re.sub(r"\W+", "_", os.path.basename(os.path.normpath(root)))
     weights = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     return FeatureNetwork(f"classifier_{name}", hash_of(save(weights)), of, classes, told)
+
+
+def _loaded(model: Classifier, path: Path) -> bool:
+    """Whether the classifier's weights could be taken from the cache."""
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        return False
+    except (SafetensorError, OSError, RuntimeError):
+        print(f"{path}: cannot be read; trained again")
+        return False
+    return True
 
 
 def train(data: Labelled, classes: int, epochs: int, device: torch.device, seed: int = 0) -> Classifier:

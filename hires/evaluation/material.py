@@ -77,7 +77,11 @@ class Material:
 
         def batch(rows: range) -> Tensor:
             held = drawn is not None and len(drawn) >= count
-            return function(as_pictures(drawn[rows.start : rows.stop] if held else self.subject.draw(list(rows)).float().cpu())).cpu()
+            images = drawn[rows.start : rows.stop] if held else self.subject.draw(list(rows)).float().cpu()
+            found = function(as_pictures(images)).cpu()
+            if found.is_floating_point():  # as a picture NaN is grey, and would be measured as such
+                found[~images.isfinite().flatten(1).all(1)] = torch.nan
+            return found
 
         return in_ranks(count, self.at_once, batch)
 

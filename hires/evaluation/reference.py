@@ -49,7 +49,7 @@ def reference(material: Material, network: FeatureNetwork, split: str, most: int
         return (features if material.first else torch.empty(0, 0)), ""
     features = material.of_pictures(lambda x: network.of(as_pictures(x)), split, most)
     require_finite(features, network, f"pictures of the split {split}")
-    if material.first:
+    if material.first and level.alpha == 1:  # of a fade-in there is another data set at each step
         try:
             with whole_file(path) as part:
                 save_file({"features": features.contiguous()}, part, {"data": shards.identity, "key": json.dumps(key)})
@@ -67,7 +67,7 @@ def _kept(path: Path, identity: str) -> tuple[Tensor | None, str]:
                 return None, "computed again: the shards changed since the cache"
             return file.get_tensor("features"), ""
     except (SafetensorError, OSError) as error:
-        return None, f"computed again: {path} cannot be read ({str(error).splitlines()[0]})"
+        return None, f"computed again: {path.name} cannot be read ({str(error).splitlines()[0]})"
 
 
 def _everywhere(value):

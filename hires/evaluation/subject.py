@@ -35,7 +35,7 @@ class Subject:
     bound: Of | None = None  # images -> minus the evidence bound (B,), in its loss's scale, of objective=vae
     features: Of | None = None  # images -> what the energy's last layer reads (B, F)
     draw: Callable[[list[int]], Tensor] | None = None  # seeds -> images, not clamped; seed n gives the same image in any list
-    transition: Callable[[Tensor, torch.Generator], Tensor] | None = None  # images and a CPU generator -> their next states
+    transition: Callable[[Tensor, torch.Generator], Tensor] | None = None  # images and a CPU generator -> their next states, on the CPU
 
 
 LACKS = {  # a function of a Subject, and what it means to a person that it is not there
@@ -75,7 +75,7 @@ def of_networks(
     if objective.name == "vae":
         subject.bound = lambda x: vae.minus_bound(objective, x.to(device), subject.posterior(x), subject.generate)
     if objective.name == "vcd":
-        subject.transition = lambda x, noise: markov_chain(I, G, x.to(device), 1, noise, alpha)[:, 1]
+        subject.transition = lambda x, noise: markov_chain(I, G, x.to(device), 1, noise, alpha)[:, 1].cpu()
     return subject
 
 
@@ -83,7 +83,8 @@ def of_bundle(bundle: Bundle, name: str) -> Subject:
     """A subject of an exported bundle, on the bundle's device."""
     config = bundle.config
     shape = bundle.resolution, config["image_channels"], bundle.latent, 1.0, bundle.device
-    subject = Subject(name, config.get("system", ""), config.get("images_seen", 0), *shape, generate=bundle.generator)
+    info = config.get("info", {})
+    subject = Subject(name, info.get("system", ""), info.get("images_seen", 0), *shape, generate=bundle.generator)
     subject.draw = bundle.sample
     if bundle.inference:
         subject.posterior = lambda x: bundle.inference(x.to(bundle.device))

@@ -12,13 +12,13 @@ The players exchange tensors: z_tilde, and kappa dR/dz_tilde, never graphs.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from hires import networks
 from hires.errors import HiresError, NotFinite
 from hires.networks import NetworkConfig
-from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record, in_parts
+from hires.objectives import latent_ebm
+from hires.objectives.rounds import CarriesNothing, Draw, Rates, Record
 from hires.objectives.terms import kl, overshoot, residual, soft_clamp
 
 PLAYERS = ("generator", "inference")
@@ -105,6 +105,7 @@ class Objective(CarriesNothing):
     """One round on two players that step from one point; see the module's text for the loss."""
 
     every = 1  # nothing is due only now and then
+    pictures = latent_ebm.Objective.pictures
 
     def __init__(self, config: Config, latent: int, players: dict):
         self.config, self.beta = config, config.beta * latent
@@ -132,12 +133,6 @@ class Objective(CarriesNothing):
             error.measures = record.means  # those that this rank had by then: which of them broke is told
             raise
         return record.means
-
-    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        """`fakes`, the samples of latents z, and `reconstructions`, each picture of x beside its own from the posterior's mean."""
-        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
-        x_hat = in_parts(lambda part: G(I(part, alpha)[0], alpha), x)
-        return {"fakes": (in_parts(lambda part: G(part, alpha), z), None), "reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8)}
 
     def _backward(self, x: Tensor, eps: Tensor, alpha: float, kappa: float, record: Record) -> None:
         """L into both players: G's backward pass gives its own gradient and what the reconstruction says to z_tilde."""

@@ -89,7 +89,8 @@ def read(folder: Path, checkpoints: list, key: str = "run") -> Run:
         run.missing.append("checkpoints: none")
     records = map(slurm.read, sorted((folder / "slurm").glob("*.json")))
     run.jobs = sorted((record for record in records if record and record.starts), key=lambda record: record.starts[0].time)
-    run.owner = slurm.owner(folder)
+    owner = slurm.owner(folder)
+    run.owner = f"Slurm job {owner}" if owner.isdecimal() else owner
     signs = [time.time() - lock.stat().st_mtime for lock in folder.glob(".running-*") if lock.exists()]
     run.silent = min(signs, default=math.inf)
     return run

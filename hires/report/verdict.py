@@ -7,6 +7,7 @@ import math
 from hires.report.charts import number
 from hires.report.reading import ALIVE, Run
 from hires.training.monitor import duration
+from hires.training.retention import lowest
 
 PAUSE = 120.0  # seconds between two checkpoints, beyond training's own, from which they are told
 CHANGES = 8  # settings told of one change at most
@@ -26,7 +27,7 @@ def judge(run: Run) -> Verdict:
     """The verdict on a run."""
     found = Verdict(*_state(run))
     found.wrong = [*_rollbacks(run), *_alarms(run), *_not_finite(run), *_damaged(run), *_holes(run), *_signs(run)]
-    found.noted = [*_starts(run), *_pauses(run), *_changes(run)]
+    found.noted = [*_starts(run), *_pauses(run), *_changes(run), *_best(run)]
     return found
 
 
@@ -82,6 +83,8 @@ def _damaged(run: Run) -> list[str]:
     lines = []
     for one in run.checkpoints:
         problem = one.problem or ("" if one.usable else "set aside as damaged")
+        if one.path.name.startswith("."):
+            problem = ""  # being written or deleted this moment, or cut short: the next start tidies it away
         lines += [f"checkpoint {one.path.name}: {problem}"] if problem else []
     return lines
 
@@ -150,9 +153,22 @@ def _changes(run: Run) -> list[str]:
     for (_, before), (images, after) in pairwise(steps):
         names = [name for name in before if name in after and before[name] != after[name] and name != "run"]
         if names:
-            told = ", ".join(f"{name} {before[name]} → {after[name]}" for name in names[:CHANGES])
+            told = ", ".join(f"{name} {before[name] or 'empty'} → {after[name] or 'empty'}" for name in names[:CHANGES])
             more = f" and {len(names) - CHANGES} more" if len(names) > CHANGES else ""
             lines.append(f"settings changed by {images:,} images: {told}{more}")
+    return lines
+
+
+def _best(run: Run) -> list[str]:
+    """The checkpoints in which the measures of training were lowest, as train.keep_best and at=best take them."""
+    saved = {one.manifest["images"]: one.manifest for one in run.checkpoints if one.usable}
+    measured = {images: manifest.get("measured", {}) for images, manifest in saved.items()}
+    places = [(images, manifest["resolution"]) for images, manifest in saved.items()]
+    lines = []
+    for name in sorted({name for found in measured.values() for name in found}):
+        images = lowest(places, measured, name)
+        level = saved[images]["resolution"]
+        lines.append(f"best checkpoint by {name}: {images:,} images, {level}×{level} ({number(measured[images][name])}, lower is better)")
     return lines
 
 

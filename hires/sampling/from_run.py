@@ -1,5 +1,6 @@
 """A run's networks with their moving averages, out of a checkpoint of any world size and ZeRO stage, in one process."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def load(run: str, at: str = "", resolution: int = 0) -> RunNetworks:
     Its files are read whole and compared with their hashes. Raises HiresError where there is none, saying what there is, or where it is
     damaged or of another version.
     """
+    if at == BEST and resolution:
+        raise HiresError(f"at={BEST} resolution={resolution}: choose one; the best is of the highest level measured")
     limit = parse_images(at, "at") if at and at != BEST else None
     there = _checkpoints(run)
     found = [path for path in there if limit is None or int(path.name.removeprefix("images-")) <= limit]
@@ -95,13 +98,16 @@ def _checkpoints(run: str) -> list[Path]:
 
 
 def _best(paths: list[Path], run: str) -> Path:
-    manifests = {path: state.read_manifest(path) for path in paths}
-    measure = manifests[paths[-1]]["config"]["train"].get("keep_best", "")
+    manifests = {}
+    for path in paths:
+        with suppress(HiresError):  # a damaged one is not the best
+            manifests[path] = state.read_manifest(path)
+    measure = manifests[max(manifests)]["config"]["train"].get("keep_best", "") if manifests else ""
     there = [(one["images"], one["resolution"]) for one in manifests.values()]
     images = lowest(there, {one["images"]: one.get("measured", {}) for one in manifests.values()}, measure)
     if images is None:
         raise HiresError(f"run={run} at={BEST}: no checkpoint was measured; train with monitor.measures=… train.keep_best=…")
-    return next(path for path in paths if manifests[path]["images"] == images)
+    return next(path for path in manifests if manifests[path]["images"] == images)
 
 
 def _stable(paths: list[Path]) -> list[tuple[int, int]]:

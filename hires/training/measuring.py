@@ -9,6 +9,7 @@ from hires.evaluation import subject
 from hires.evaluation.material import Material
 from hires.training import game
 from hires.training.distributed import World
+from hires.training.schedule import Schedule
 from pipelines import Shards
 
 
@@ -28,8 +29,9 @@ class Measuring:
             if not hasattr(evaluation.MEASURES[name], "lower"):
                 able = ", ".join(other for other, module in evaluation.MEASURES.items() if hasattr(module, "lower"))
                 raise HiresError(f"monitor.measures={name}: too much for a training; wanted of {able}")
-        networks = {name: game.empty_network(config, name, 4, False) for name in config.objective.players()}
-        of = self._subject(networks, 0, 4, 1.0)
+        first = Schedule(config.schedule).levels[0].resolution
+        networks = {name: game.empty_network(config, name, first, False) for name in config.objective.players()}
+        of = self._subject(networks, 0, first, 1.0)
         self._settings = evaluation.Settings(images=monitor.measures_images)
         evaluation.check(self.names, of, self._settings, "monitor.measures")
         if monitor.measures_images < 2 or shards.count("holdout") < 2:
@@ -51,7 +53,9 @@ class Measuring:
                 problems.append(f"measure {name} at {resolution}x{resolution}: {error}")
                 continue
             found |= one
-            lower[name] = module.lower(one)
+            value = module.lower(one)
+            if value is not None:  # such as fidelity's without weights
+                lower[name] = value
         return found, lower, problems
 
     def _subject(self, networks: dict[str, nn.Module], images: int, resolution: int, alpha: float) -> subject.Subject:

@@ -49,7 +49,8 @@ class Policy:
 
 def lowest(checkpoints: Iterable[tuple[int, int]], measured: dict[int, dict[str, float]], measure: str) -> int | None:
     """The images of the one of (images, resolution) in which the measure was lowest, of the highest resolution that it was taken at."""
-    taken = [(-resolution, measured[images][measure], images) for images, resolution in checkpoints if measure in measured.get(images, {})]
+    found = ((resolution, measured.get(images, {}).get(measure), images) for images, resolution in checkpoints)
+    taken = [(-resolution, value, images) for resolution, value, images in found if value is not None]
     return min(taken)[2] if taken else None
 
 

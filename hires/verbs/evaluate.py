@@ -33,29 +33,38 @@ def run(config: EvaluateConfig) -> int:
         raise HiresError("give either run=… or sampler=…")
     if config.at and config.sampler:
         raise HiresError(f"at={config.at}: only a run has checkpoints to choose from, not sampler=…")
+    if config.out and Path(config.out).suffix != ".json":
+        raise HiresError(f"out={config.out}: wanted the name of a .json file")
     several = int(distributed.environment(dict(os.environ))["WORLD_SIZE"]) > 1
     world = distributed.start() if several else None
     try:
-        device = world.device if world and config.device == "auto" else parse_device(config.device)
-        found = measured(config, names, device)
-        if not world or world.first:
-            _report(config, found)
+        if several and config.device != "auto":
+            raise HiresError(f"device={config.device}: of several processes each takes its own GPU, or the processor; leave it out")
+        device = parse_device(str(world.device) if world else config.device)
+        record, problem = measured(config, names, device)
+        if len(record) > len(PLACE) + 1 and (not world or world.first):
+            _report(config, record)
+        if problem:
+            raise problem
     finally:
         if several:
             distributed.stop()
     return 0
 
 
-def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> dict:
-    """The record: what was measured, on what, and each measure's findings in the order asked for."""
+def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> tuple[dict, HiresError | None]:
+    """The record: what was measured, on what, and each measure's findings in the order asked for; and what ended it before the last."""
     of = _open(config, device)
     evaluation.check(names, of, config)
     material = Material(of, Shards.open(config.data), config.images, _folder(config, of))
     count = min(config.images, material.shards.count("holdout"))
     record = {"of": of.name, "data": config.data, "resolution": of.resolution, "images": count, "seen": of.images}
     for name in names:
-        record |= evaluation.MEASURES[name].measure(material, config)
-    return record
+        try:
+            record |= evaluation.MEASURES[name].measure(material, config)
+        except HiresError as error:  # what took hours before it is not to be lost
+            return record, error
+    return record, None
 
 
 def _open(config: EvaluateConfig, device: torch.device) -> Subject:
@@ -85,9 +94,25 @@ def _report(config: EvaluateConfig, record: dict) -> None:
         _write(Path(config.out), record)
     if config.run:  # where `hires export` finds it for the model card, and `hires report`
         path = Path(config.run) / f"evaluation-{record['seen']:012d}.json"
-        before = json.loads(path.read_text()) if path.exists() else {}
-        same = all(before.get(key) == record[key] for key in PLACE)
-        _write(path, before | record if same else record)
+        _write(path, _before(path, record) | record)
+
+
+def _before(path: Path, record: dict) -> dict:
+    """What was measured before on the same pictures; where it stands on others, or cannot be read, it goes, and a line says so."""
+    if not path.exists():
+        return {}
+    try:
+        before = json.loads(path.read_text())
+    except ValueError:
+        print(f"{path}: could not be read, replaced")
+        return {}
+    where = Path(before.get("data", "")), Path(record["data"])
+    if any(before.get(key) != record[key] for key in ("resolution", "images")) or where[0].resolve() != where[1].resolve():
+        print(f"{path}: held measures of {before.get('images')} pictures of {before.get('data')}, replaced")
+        return {}
+    if any(key.startswith("pictures_") for key in record):
+        before.pop("fidelity", None)  # that there were no weights
+    return before
 
 
 def _write(path: Path, record: dict) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 import torch.distributed as dist
 
+from hires.evaluation.landscape.exploration import Config, search
 from hires.evaluation.landscape.field import Field
-from hires.evaluation.landscape.search import Config, search
 from hires.evaluation.landscape.work import Work
 
 

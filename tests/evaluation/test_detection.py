@@ -124,7 +124,7 @@ def test_detection_of_what_is_plain_to_see(shards, tmp_path):
     folder.mkdir()
     for i in range(12):
         Image.new("L", (20, 16), 255 - i).save(folder / f"{i}.png")
-    settings = Settings(images=100, detection=detection.Config(against=f"uniform,constant,white:{folder}"))
+    settings = Settings(images=100, detection=detection.Config(against=f"uniform,constant,white:{folder},energy_x:{folder}"))
     found = detection.measure(Material(subject(energy=lambda x: x[..., :4].mean((1, 2, 3))), shards, 100, tmp_path / "out"), settings)
     json.dumps(found)
     (area, low, high), _, (fpr, *_) = found["detection_energy_white"]
@@ -133,8 +133,8 @@ def test_detection_of_what_is_plain_to_see(shards, tmp_path):
     assert low < 0.5 < high and 0.35 < area < 0.65 and high - low < 0.2
     assert found["detection_uniform"].startswith("100 against 100") and "Lanczos" in found["detection_white"]
     assert Image.open(tmp_path / "out" / found["detection_histogram"]).size[0] > 500
-    others = [found[f"detection_energy_{name}"][0][0] for name in ("uniform", "constant", "white")]
-    assert detection.lower(found) == pytest.approx(1 - sum(others) / 3)
+    others = [found[f"detection_energy_{name}"][0][0] for name in ("uniform", "constant", "white", "energy_x")]
+    assert detection.lower(found) == pytest.approx(1 - sum(others) / 4)
 
 
 @pytest.mark.parametrize("against", ["nonsense", "", "a:", "uniform:x", "a:,a:y", "train:x", "a b:x"])

@@ -122,6 +122,7 @@ def test_what_cannot_be_is_told_in_a_line(tmp_path):
     told("landscape.starts=1: wanted at least 2", material(tmp_path), starts=1)
     told("runs/a has no generator; say landscape.space=pixel", material(tmp_path, without="generator"))
     told("writes files: give run=", material(None))
+    assert not hasattr(landscape, "lower")  # too much for a training that looks at itself
     with pytest.raises(HiresError, match="has no energy of images"):
         evaluation.check(["landscape"], material(tmp_path, without="energy").subject, evaluation.Settings())
     with pytest.raises(HiresError, match=r"landscape\.walks=-1"):

@@ -98,6 +98,8 @@ def test_the_split_follows_seed_and_prefix(config, prepared):
     prepare(replace(config, out=other, split=SplitConfig(holdout=2, prefix="b/"), resolution=4))
     keys = Shards.open(other).keys("holdout")
     assert sum(key.startswith("b/") for key in keys) == 15 and len(keys) == 17
+    # as data sets were written before there was split.match: the same command finds them complete
+    assert Shards.open(other).manifest["settings"]["split"] == {"holdout": 2, "seed": 0, "prefix": "b/"}
 
 
 def test_mean_and_deviation_are_those_of_the_training_images(photos, prepared):
@@ -318,6 +320,7 @@ def test_a_full_disk_is_named(config, monkeypatch, one_line):
         ({"split": SplitConfig(-1)}, "split.holdout=-1: wanted"),
         ({"split": SplitConfig(30)}, "30 of 30 pictures would be held out"),
         ({"split": SplitConfig(prefix="test/")}, "split.prefix=test/: no key is named so"),
+        ({"split": SplitConfig(prefix="a/", match="_x$")}, "split.match=_x$: no key is named so"),
         ({"split": SplitConfig(match="(")}, "split.match=(: no regular expression"),
         ({"path": "nowhere"}, "path=nowhere: no such folder"),
     ],

@@ -39,14 +39,14 @@ def statuses(upto: int = TOTAL, **values) -> list[dict]:
     return records
 
 
-def checkpoint(folder: Path, images: int, time: float = 0.0, damaged: bool = False, **config) -> Path:
+def checkpoint(folder: Path, images: int, time: float = 0.0, damaged: bool = False, measured: dict | None = None, **config) -> Path:
     """A checkpoint whose one file is two bytes long; `config`: what its manifest holds as settings."""
     path = folder / "checkpoints" / state.folder_name(images)
     path.mkdir(parents=True)
     (path / "rank.safetensors").write_bytes(b"ab")
     manifest = {
         "format": state.FORMAT, "images": images, "world_size": 1, "steps": {}, "resolution": 4 if images <= 400 else 8, "fading": False,
-        "alpha": 1.0, "zero_stage": 1, "attempt": 0, "data": "", "time": time, "config": config,
+        "alpha": 1.0, "zero_stage": 1, "attempt": 0, "data": "", "time": time, "config": config, "measured": measured or {},
         "files": [{"name": "rank.safetensors", "bytes": 2}],
     }  # fmt: skip
     (path / state.MANIFEST).write_text(state.manifest_text(manifest))

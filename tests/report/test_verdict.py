@@ -27,12 +27,17 @@ def test_a_run_that_was_stopped_says_from_where_it_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("age", "state", "told"), [(0, "running", "by process 7 on there"), (9000, "stopped", "killed: process 7 on there")]
+    ("age", "job", "state", "told"),
+    [
+        (0, "", "running", "by process 7 on there"),
+        (9000, "", "stopped", "killed: process 7 on there"),
+        (0, "123", "running", "by Slurm job 123"),
+    ],
 )
-def test_a_lock_tells_whether_it_runs_by_its_last_sign_of_life(tmp_path, age, state, told):
+def test_a_lock_tells_whether_it_runs_by_its_last_sign_of_life(tmp_path, age, job, state, told):
     folder = write(tmp_path / "run", statuses(600))
     lock = folder / ".running-1"
-    lock.write_text(json.dumps({"job": "", "pid": 7, "host": "there"}))
+    lock.write_text(json.dumps({"job": job, "pid": 7, "host": "there"}))
     os.utime(lock, (time.time() - age,) * 2)
     verdict = judge(opened(folder))
     assert verdict.state == state and told in verdict.headline
@@ -72,6 +77,7 @@ def test_damaged_checkpoints_are_named(tmp_path):
     folder = write(tmp_path / "run")
     checkpoint(folder, 400, damaged=True)
     checkpoint(folder, 300).rename(folder / "checkpoints" / "damaged-images-000000000300")
+    checkpoint(folder, 500).rename(folder / "checkpoints" / ".images-000000000500.writing")  # no damage
     checkpoint(folder, 1000)
     assert judge(opened(folder)).wrong == [
         "checkpoint damaged-images-000000000300: set aside as damaged",
@@ -91,6 +97,14 @@ def test_resumes_pauses_and_changes(tmp_path):
     assert [line for line in noted if line.startswith("1h 00m without training between the checkpoints at 500 and 1,000")]
     assert "settings changed by 500 images: train.seed 0 → 1" in noted
     assert not any("300 and 500" in line for line in noted)
+
+
+def test_the_best_checkpoint_is_named(tmp_path):
+    """The lowest of the highest level that was measured."""
+    folder = write(tmp_path / "run")
+    for images, swd in ((400, 1.0), (700, 5.0), (800, 4.0), (1000, 6.0)):
+        checkpoint(folder, images, measured={"swd": swd})
+    assert judge(opened(folder)).noted == ["best checkpoint by swd: 800 images, 8×8 (4, lower is better)"]
 
 
 def test_slurm_jobs_are_named(tmp_path):

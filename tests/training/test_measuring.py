@@ -8,8 +8,9 @@ from hires import config as configuration
 from hires.errors import HiresError
 from hires.sampling import from_run
 from hires.training import state
+from hires.training.measuring import Measuring
 from hires.training.trainer import Trainer
-from pipelines import PrepareConfig, SplitConfig, prepare
+from pipelines import PrepareConfig, Shards, SplitConfig, prepare
 
 LOOKS = ["monitor.measures=swd,diversity,reconstruction", "monitor.measures_every=32", "monitor.measures_images=20"]
 
@@ -67,6 +68,7 @@ def test_the_best_stays_and_can_be_had(measured_run):
     "extra,told",
     [
         (["monitor.measures=fid2"], "monitor.measures=fid2: wanted swd"),
+        (["monitor.measures=landscape"], "monitor.measures=landscape: too much for a training"),
         (["train.keep_best=swd"], r"train.keep_best=swd: wanted one of monitor.measures=\(none\)"),
         (["monitor.measures=swd,reconstruction", "objective=vgan"], "monitor.measures=reconstruction: .* no inference model; say .*=swd"),
     ],
@@ -76,6 +78,19 @@ def test_what_cannot_be_measured_is_told_before_any_work(extra, told, world, tin
     with pytest.raises(HiresError, match=told):
         Trainer(config, world)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_measure_without_what_it_needs_ends_no_training(world, tiny, held_out, tmp_path, monkeypatch):
+    monkeypatch.delenv("HIRES_INCEPTION", raising=False)
+    run = trained(world, tiny, held_out, tmp_path / "run", "monitor.measures=fidelity", "train.keep_best=fidelity", *LOOKS[1:])
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all("no weights" in one["measures"]["fidelity"] for one in records if "measures" in one)
+    assert state.read_manifest(state.complete(run / "checkpoints")[-1])["measured"] == {}
+
+
+def test_networks_of_one_size_can_be_measured(world, held_out, tmp_path):
+    wanted = ["experiment=triangle_cifar10", f"data.root={held_out}", f"run={tmp_path / 'run'}", "monitor.measures=diversity"]
+    Measuring(configuration.load("train", wanted), Shards.open(str(held_out)), world)
 
 
 def test_data_without_held_out_pictures_are_told(world, tiny, digits, tmp_path):

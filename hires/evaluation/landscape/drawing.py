@@ -80,7 +80,7 @@ def draw(
         for name, level in levels.items():
             if low < level < high:
                 axes.axhline(level, color="0.7", linewidth=0.8, linestyle=":", zorder=0)
-                axes.annotate(f"mean of {name}", (right, level), (0, 2), textcoords="offset points", ha="right", fontsize=7, color="0.5")
+                axes.annotate(f"mean of {name}", (-0.55, level), (0, 2), textcoords="offset points", fontsize=7, color="0.5")
         axes.set(xlim=(-0.6, right), ylim=(low, high), xticks=[], ylabel="energy")
         figure.suptitle(title, fontsize=10)
         axes.set_title("mean energies: " + ", ".join(f"{name} {level:.3g}" for name, level in levels.items()), fontsize=8, color="0.4")

@@ -5,7 +5,7 @@ from pathlib import Path
 import time
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 import torch.distributed as dist
 
@@ -37,7 +37,7 @@ class Work:
         for i in missing[rank::size]:
             piece = {name: value.detach().cpu().contiguous() for name, value in compute(i).items()}
             with whole_file(paths[i]) as part:
-                save_file(piece, part)
+                part.write_bytes(save(piece))
             self.show(stage, sum(path.exists() for path in paths), count)
         self._meet(size)
         return [_read(path) for path in paths]

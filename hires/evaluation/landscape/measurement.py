@@ -8,16 +8,16 @@ import math
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import save_file
+from safetensors.torch import save
 import torch
 from torch import Tensor
 
 from hires.errors import HiresError
 from hires.evaluation.landscape.basins import between, tree
 from hires.evaluation.landscape.drawing import draw
+from hires.evaluation.landscape.exploration import Config, Landscape, search
+from hires.evaluation.landscape.exploration import check as check_config
 from hires.evaluation.landscape.field import Field, in_ball, in_box
-from hires.evaluation.landscape.search import Config, Landscape, search
-from hires.evaluation.landscape.search import check as check_config
 from hires.evaluation.landscape.work import Work
 from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject
@@ -60,8 +60,9 @@ def measure(material: Material, settings) -> dict:
             _figure(material.folder / f"{name}.png", found, pictures, levels, f"{subject.name}, {config.space} space")
     heights = [joint["above_the_higher_floor"] for joint in record["joints"]]
     numbers = {
-        "minima": len(found.minima),
-        "basins": len(set(found.basin)),
+        "descents": len(found.minima),
+        "basins": len(found.floors),
+        "basins_left_out": record["basins_left_out"],
         "lowest": float(found.energies[0]),
         "depth": found.depth,
         **({"barrier_median": float(np.median(heights))} if heights else {}),
@@ -69,10 +70,6 @@ def measure(material: Material, settings) -> dict:
         **({"picture": f"{name}.png"} if heights else {}),
     }
     return {f"{name}_{key}": value for key, value in numbers.items()}
-
-
-def lower(found: dict) -> None:
-    """A landscape judges nothing."""
 
 
 def describe(found: Landscape, config: Config) -> dict:
@@ -155,7 +152,7 @@ def _write_points(path: Path, found: Landscape) -> None:
             "joins": torch.tensor([[place[k] for k in pair] for pair in pairs]),
         }
     with whole_file(path) as part:
-        save_file(points, part)
+        part.write_bytes(save(points))
 
 
 def _write(path: Path, record) -> None:

@@ -82,9 +82,8 @@ def search(field: Field, start: Callable[[int], Tensor], config: Config, work: W
     depth = config.depth or TENTH * at["start_energies"].double().std().item()
     lines, basin = _neighbours(field, x, u, depth, work)
     floors = sorted(set(basin), key=lambda k: (-basin.count(k), k))[: config.leaves]
-    lines |= _lines(field, x, [pair for pair in itertools.combinations(sorted(floors), 2) if pair not in lines], "lines-all", work)
-    among = {pair: lines[pair] for pair in itertools.combinations(sorted(floors), 2)}
-    pairs = worth_walking(among, config.neighbours)
+    lines |= _lines(field, x, _unknown(floors, lines), "lines-all", work)
+    pairs = worth_walking({pair: lines[pair] for pair in _pairs(floors)}, config.neighbours)
     pieces = work.do(
         "barriers",
         -(-len(pairs) // PAIRS_A_PIECE),
@@ -94,8 +93,17 @@ def search(field: Field, start: Callable[[int], Tensor], config: Config, work: W
     ways = torch.cat([piece["paths"] for piece in pieces]) if pieces else []
     barriers = lines | dict(zip(pairs, tops, strict=True))
     basin = basins(u, barriers, depth)
-    paths = dict(zip(pairs, ways, strict=True))
-    return Landscape(x, u, slopes, at["start_energies"], depth, basin, sorted({basin[k] for k in floors}), barriers, paths)
+    floors = sorted({basin[k] for k in floors})
+    barriers |= _lines(field, x, _unknown(floors, barriers), "lines-end", work)  # of a floor that was none before, should there be one
+    return Landscape(x, u, slopes, at["start_energies"], depth, basin, floors, barriers, dict(zip(pairs, ways, strict=True)))
+
+
+def _pairs(floors: list[int]) -> list[tuple[int, int]]:
+    return list(itertools.combinations(sorted(floors), 2))
+
+
+def _unknown(floors: list[int], known: Barriers) -> list[tuple[int, int]]:
+    return [pair for pair in _pairs(floors) if pair not in known]
 
 
 def _descents(field: Field, start: Callable[[int], Tensor], config: Config, i: int) -> Piece:
