@@ -58,14 +58,15 @@ NAMES = {
     "GAN": System("gan", 3000, energy_lr=3e-4),
     "VCD": System("vcd", 3000, {"experts": 64, "rho": 0.5}, latent=8, energy_lr=3e-4),
     "contrastive div.": System("contrastive_divergence", 1500, CHAINED),
-    "f-EBM KL": System("f_ebm", 1500, F_EBM | {"divergence": "kl"}, energy_lr=2e-4),
-    "f-EBM reverse KL": System("f_ebm", 1500, F_EBM | {"divergence": "reverse_kl", "limit": 3.0}, energy_lr=2e-4),
-    "f-EBM JS": System("f_ebm", 1500, F_EBM | {"divergence": "jensen_shannon"}, energy_lr=2e-4),
+    "f-EBM KL": System("f_ebm", 1500, F_EBM | {"divergence": "kl"}, lr=3e-3, energy_lr=6e-4),
+    "f-EBM reverse KL": System("f_ebm", 1500, F_EBM | {"divergence": "reverse_kl", "limit": 3.0}, lr=3e-3, energy_lr=6e-4),
+    "f-EBM JS": System("f_ebm", 1500, F_EBM | {"divergence": "jensen_shannon"}, lr=3e-3, energy_lr=6e-4),
     "f-EBM JS + generator": System(
         "f_ebm",
         1500,
         F_EBM | {"divergence": "jensen_shannon", "sampler": "generator", "chains": replace(CHAINS, steps=20)},
-        energy_lr=2e-4,
+        lr=3e-3,
+        energy_lr=6e-4,
     ),
 }
 

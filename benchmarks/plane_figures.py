@@ -32,6 +32,7 @@ def page(path: Path, truth: PlaneSet, runs: dict[str, tuple[np.ndarray, np.ndarr
     for axis in axes.ravel():
         axis.set_axis_off()
     for i, (name, (x, u)) in enumerate(columns.items()):
+        u = u.clip(max=1e6)  # the truth's may be infinite
         points, energy = axes[2 * (i // COLUMNS), i % COLUMNS], axes[2 * (i // COLUMNS) + 1, i % COLUMNS]
         for axis in (points, energy):
             axis.set_axis_on()

@@ -5,7 +5,7 @@ import math
 
 from hires.report import panels, pictures
 from hires.report.charts import Axis, Chart, Series, number, thousands
-from hires.report.measures import best, direction, flat, is_file, shown, single
+from hires.report.measures import PLACES, best, direction, flat, is_file, shown, single, stands_on
 from hires.report.page import DRAWN, KINDS, PIXELATED, drawings, shown_picture
 from hires.report.pictures import Album
 from hires.report.reading import Grid, Run
@@ -13,7 +13,6 @@ from hires.report.render import render
 from hires.report.verdict import judge, settings
 from hires.training.monitor import duration
 
-PLACES = ("data", "resolution", "images")  # measures of two records can be compared where these are the same
 MACHINE = (("device", "device"), ("processes", "world_size"), ("torch", "torch"), ("commit", "commit"))
 CUT = 24  # characters of these
 
@@ -97,7 +96,7 @@ def _measures(runs: Sequence[Run]) -> dict:
     rows = []
     for name in dict.fromkeys(name for column in columns for name, value in column.items() if not is_file(value)):
         found = best({str(k): value for k, c in enumerate(columns) if (value := single(c.get(name))) is not None}, direction(name))
-        if len({alike[k] for k, column in enumerate(columns) if name in column}) > 1:
+        if len({alike[k] + str(stands_on(records[k], name)) for k, column in enumerate(columns) if name in column}) > 1:
             found = set()
         cells = [(shown(c.get(name, "")), isinstance(c.get(name), str), str(k) in found) for k, c in enumerate(columns)]
         rows.append((name, direction(name), cells))
@@ -127,7 +126,8 @@ def _over_time(runs: Sequence[Run], names: Sequence[str]) -> list[Chart]:
     for place, run in enumerate(runs):
         for chart in panels.measures(run)[0]:
             whole = charts.setdefault(chart.title, Chart(chart.title, [], chart.note, chart.wanted))
-            whole.series.append(Series(names[place], chart.series[0].points, place))
+            own = [one for one in chart.series if one.name in (chart.title, chart.title + panels.TRAINED)]
+            whole.series += [Series(names[place] + one.name.removeprefix(chart.title), one.points, place) for one in own]
     return list(charts.values())
 
 

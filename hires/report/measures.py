@@ -9,6 +9,9 @@ from hires.report.charts import number
 
 PLACE = ("of", "data", "resolution", "images", "seen")  # of a record: what it was measured on
 DIRECTIONS = ("lower", "higher", "one")
+PLACES = ("data", "resolution", "images")  # two records' measures can be compared where these are the same, and stands_on
+INCEPTION = ("fid", "kid", "inception_score", "precision", "recall")  # measures that bear no name of their features
+COUNTS = ("_labels", "_pairs", "_pictures", "_epochs", "_width")
 LONG = 12  # entries of a list that are shown
 FILES = (".png", ".csv", ".json", ".safetensors")
 # the first pattern that matches a measure's name; numbers that only describe (floors, settings, intervals) match none
@@ -95,6 +98,19 @@ def shown(value) -> str:
 def is_file(value) -> bool:
     """Whether a finding is the name of a file beside it, which is shown as a picture or not at all."""
     return isinstance(value, str) and value.endswith(FILES) and "/" not in value
+
+
+def stands_on(record: dict, name: str) -> list:
+    """What a finding stands on beside PLACES: the record's words of its features, pictures or set, and how many there were of them."""
+    found = []
+    for key, value in record.items():
+        tail = key.partition("_")[2]
+        inception = tail == "inception" and name.startswith(INCEPTION)
+        if (isinstance(value, str) and tail and not is_file(value) and (tail in name or inception)) or (
+            key.endswith(COUNTS) and name.startswith(key.rpartition("_")[0])
+        ):
+            found.append((key, value))
+    return found
 
 
 def best(values: dict[str, float], way: str) -> set[str]:

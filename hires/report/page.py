@@ -67,8 +67,7 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
         tiles += [("s / 1,000 images", number(last.get("seconds_per_kimg", math.nan)))]
         line = SYSTEMS[run.system].LINE if run.system in SYSTEMS else {}
         tiles += [(short, number(last[name])) for short, name in line.items() if panels.series(run, name).points and name in last]
-    found = panels.measured(run)
-    tiles += [(short, number(found[name][-1][1])) for short, name in MEASURED.items() if name in found]
+    tiles += [(short, number(value)) for short, name in MEASURED.items() if (value := panels.newest(run, name)) is not None]
     return tiles
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import math
 
 from hires.report.charts import Axis, Chart, Series, number
-from hires.report.measures import direction, flat, single
+from hires.report.measures import PLACES, direction, flat, single
 from hires.report.reading import Run
 
 # (title, measures, what to look for, the value wanted); what no row names gets a chart of its own
@@ -27,6 +27,7 @@ PANELS: Sequence[tuple[str, tuple[str, ...], str, float | None]] = (
 )
 NO_MEASURES = {"images", "resolution", "alpha", "batch", "eta_seconds", "alarm"}
 BESIDE = ("_floor", "_real")  # ends of names: the same of real pictures, drawn in one chart
+TRAINED = " in training"  # what monitor.measures found: fewer pictures, so not comparable with hires evaluate
 LINEAR = ("lr", "memory_gb")
 
 
@@ -58,25 +59,26 @@ def series(run: Run, name: str) -> Series:
     return Series(name, [(record["images"], record[name]) for record in run.statuses if _is_number(record.get(name))])
 
 
-def measured(run: Run) -> dict[str, list[tuple[float, float]]]:
-    """Points (images, value) of every measure that can be compared, of training and of hires evaluate.
+def measured(run: Run) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Points (images, value) of every measure that can be compared, by (name, "" of hires evaluate or " in training").
 
-    Between two levels, whose values do not compare, there is one that is no number.
+    Between neighbours that do not compare (other levels, data, numbers of pictures) there is one that is no number.
     """
-    records = [(event["images"], event.get("level"), event["measures"]) for event in run.events if isinstance(event.get("measures"), dict)]
-    records += [(images, record.get("resolution"), record) for images, record in run.evaluations]
-    found: dict[str, dict[int, tuple[float, object]]] = {}
-    for images, level, record in records:
+    found: dict[tuple[str, str], dict[int, tuple[float, object]]] = {}
+    taken = [(event["images"], event.get("level"), event["measures"]) for event in run.events if isinstance(event.get("measures"), dict)]
+    taken = [(images, level, record, TRAINED) for images, level, record in taken]
+    taken += [(images, [record.get(place) for place in PLACES], record, "") for images, record in run.evaluations]
+    for images, place, record, source in taken:
         for name, value in flat(record):
             if (one := single(value)) is not None:
-                found.setdefault(name, {})[images] = one, level
-    return {name: _parted(sorted(points.items())) for name, points in found.items()}
+                found.setdefault((name, source), {})[images] = one, place
+    return {key: _parted(sorted(points.items(), key=lambda point: point[0])) for key, points in found.items()}
 
 
 def _parted(points: list[tuple[int, tuple[float, object]]]) -> list[tuple[float, float]]:
     parted: list[tuple[float, float]] = []
-    for place, (images, (value, level)) in enumerate(points):
-        if place and points[place - 1][1][1] != level:
+    for number_of, (images, (value, place)) in enumerate(points):
+        if number_of and points[number_of - 1][1][1] != place:
             parted.append((images, math.nan))
         parted.append((images, value))
     return parted
@@ -85,15 +87,23 @@ def _parted(points: list[tuple[int, tuple[float, object]]]) -> list[tuple[float,
 def measures(run: Run) -> tuple[list[Chart], list[Chart]]:
     """Charts of measures that were taken at two moments or more and changed: (those that judge, with their floors; those that describe)."""
     charts, words = [], {"lower": "lower is better", "higher": "higher is better", "one": "1 is right"}
-    found = {name: points for name, points in measured(run).items() if len({v for _, v in points if math.isfinite(v)}) > 1}
-    beside = {name: [f"{name}{end}" for end in BESIDE if f"{name}{end}" in found] for name in found}
-    for name in found:
-        if not any(name in names for names in beside.values()):
-            way = direction(name)
-            curves = [Series(one, found[one]) for one in (name, *beside[name])]
+    found = measured(run)
+    names = list(dict.fromkeys(name for name, _ in found))
+    beside = {name: [f"{name}{end}" for end in BESIDE if f"{name}{end}" in names] for name in names}
+    for name in names:
+        own = [{v for _, v in found.get((name, source), []) if math.isfinite(v)} for source in ("", TRAINED)]
+        if max(map(len, own)) > 1 and not any(name in those for those in beside.values()):
+            way, keys = direction(name), [(one, source) for one in (name, *beside[name]) for source in ("", TRAINED)]
+            curves = [Series("".join(key), found[key]) for key in keys if key in found]
             charts.append(Chart(name, curves, words.get(way, ""), 1.0 if way == "one" else None))
     judging = [chart for chart in charts if direction(chart.title)]
     return judging, [chart for chart in charts if not direction(chart.title)]
+
+
+def newest(run: Run, name: str) -> float | None:
+    """A measure's last value, of training or of hires evaluate, whichever saw more images; None where there is none."""
+    ends = [points[-1] for (one, _), points in measured(run).items() if one == name]
+    return max(ends, key=lambda point: point[0])[1] if ends else None
 
 
 def legend(chart: Chart) -> list[tuple[int, str, str]]:

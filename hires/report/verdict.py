@@ -162,7 +162,7 @@ def _changes(run: Run) -> list[str]:
 def _best(run: Run) -> list[str]:
     """The checkpoints in which the measures of training were lowest, as train.keep_best and at=best take them."""
     saved = {one.manifest["images"]: one.manifest for one in run.checkpoints if one.usable}
-    measured = {images: manifest.get("measured", {}) for images, manifest in saved.items()}
+    measured = {images: {n: v for n, v in manifest.get("measured", {}).items() if v is not None} for images, manifest in saved.items()}
     places = [(images, manifest["resolution"]) for images, manifest in saved.items()]
     lines = []
     for name in sorted({name for found in measured.values() for name in found}):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hires.report import panels
-from hires.report.measures import best, direction, flat, is_file, shown, single
+from hires.report.measures import best, direction, flat, is_file, shown, single, stands_on
 from tests.report.fabricate import evaluation, opened, statuses, write
 
 
@@ -51,14 +51,41 @@ def test_findings_are_flattened_and_worded():
 
 
 def test_measures_become_curves_that_break_between_levels(tmp_path):
-    """Of training and of hires evaluate; a list is its mean; the floor lies in the chart of what it is the floor of."""
+    """Those of training and of hires evaluate apart; a list is its mean; the floor lies in the chart of what it is the floor of."""
     taken = [{"images": 200, "level": 4, "measures": {"swd": [3.0, 5.0]}}, {"images": 300, "level": 4, "measures": {"swd": [2.0, 4.0]}}]
+    taken.append({"images": 800, "level": 8, "measures": {"swd": [6.0]}})
     folder = write(tmp_path / "run", [*statuses(), *taken])
     evaluation(folder, 800, swd=[10.0], swd_floor=[5.0], detection={"noise": {"auroc": 0.9}})
     evaluation(folder, 1000, swd=[8.0], swd_floor=[6.0], detection={"noise": {"auroc": 0.9}})
     judging, describing = panels.measures(opened(folder))
     (chart,) = judging  # the AUROC never changed
-    assert [one.name for one in chart.series] == ["swd", "swd_floor"] and describing == []
-    points = chart.series[0].points
-    assert [at for at, _ in points] == [200, 300, 800, 800, 1000]
-    assert [value for _, value in points if math.isfinite(value)] == [4.0, 3.0, 10.0, 8.0] and math.isnan(points[2][1])
+    assert describing == []
+    curves = {one.name: one.points for one in chart.series}
+    assert list(curves) == ["swd", "swd in training", "swd_floor"]
+    assert curves["swd"] == [(800, 10.0), (1000, 8.0)]
+    points = curves["swd in training"]
+    assert [at for at, _ in points] == [200, 300, 800, 800]
+    assert [value for _, value in points if math.isfinite(value)] == [4.0, 3.0, 6.0] and math.isnan(points[2][1])
+    assert panels.newest(opened(folder), "swd") == 8.0
+
+
+def test_a_curve_breaks_where_other_pictures_were_measured(tmp_path):
+    folder = write(tmp_path / "run")
+    for images, pictures, swd in ((700, 50, 9.0), (800, 50, 8.0), (1000, 500, 2.0)):
+        evaluation(folder, images, pictures=pictures, swd=[swd])
+    ((chart,), _) = panels.measures(opened(folder))
+    assert [math.isnan(value) for _, value in chart.series[0].points] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "told"),
+    [
+        ("frechet_random0", "pictures_random0", "200 samples against 300 of train"),
+        ("fid", "features_inception", "2048 of inception; ab12"),
+        ("detection_energy_noise AUROC", "detection_noise", "100 against 100"),
+        ("probe_error", "probe_labels", 100),
+    ],
+)
+def test_what_a_measure_stands_on(name, key, told):
+    assert stands_on({key: told, "unrelated_words": "x", "swd": [1.0]}, name) == [(key, told)]
+    assert stands_on({key: told}, "swd") == []

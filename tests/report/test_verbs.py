@@ -56,6 +56,11 @@ def test_measures_of_other_data_mark_no_best(run, tmp_path):
     out = tmp_path / "c.html"
     command = ["compare", f"runs={run},{other}", f"out={out}"]
     assert cli.main(command) == 0 and out.read_text().count("★") == 2  # in the heading, and the one
+    for pictures, ones in (("200 samples", 2), ("5,000 samples", 1)):
+        evaluation(run, 1000, kid_random0=3.0, pictures_random0="200 samples")
+        evaluation(other, 1000, kid_random0=4.0, pictures_random0=pictures)
+        assert cli.main(command) == 0 and out.read_text().count("★") == ones
+    evaluation(run, 1000, swd=[3.0])
     evaluation(other, 1000, pictures=500, swd=[4.0])
     assert cli.main(command) == 0 and out.read_text().count("★") == 1
 

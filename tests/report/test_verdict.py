@@ -103,7 +103,7 @@ def test_the_best_checkpoint_is_named(tmp_path):
     """The lowest of the highest level that was measured."""
     folder = write(tmp_path / "run")
     for images, swd in ((400, 1.0), (700, 5.0), (800, 4.0), (1000, 6.0)):
-        checkpoint(folder, images, measured={"swd": swd})
+        checkpoint(folder, images, measured={"swd": swd, "fidelity": None})
     assert judge(opened(folder)).noted == ["best checkpoint by swd: 800 images, 8×8 (4, lower is better)"]
 
 
