@@ -13,6 +13,7 @@ from hires.evaluation.labels import labels_of
 from hires.evaluation.subject import Subject
 from hires.networks.growing import fade_images
 from hires.sampling.hires_bundle import pictures_at_once
+from hires.sampling.images import to_uint8
 from hires.training.distributed import gather
 from pipelines import Loader, Shards
 
@@ -114,8 +115,6 @@ class Material:
 
 def as_pictures(images: Tensor) -> Tensor:
     """Images about [-1, 1] clamped and rounded to the 256 levels of a picture, still fp32 in [-1, 1]."""
-    from hires.sampling.images import to_uint8  # brings torchvision: every verb reads this file with its settings
-
     return to_uint8(images).float() / 127.5 - 1
 
 

@@ -102,15 +102,15 @@ def is_file(value) -> bool:
 
 def stands_on(record: dict, name: str) -> list:
     """What a finding stands on beside PLACES: the record's words of its features, pictures or set, and how many there were of them."""
-    found = []
-    for key, value in record.items():
-        tail = key.partition("_")[2]
-        inception = tail == "inception" and name.startswith(INCEPTION)
-        if (isinstance(value, str) and tail and not is_file(value) and (tail in name or inception)) or (
-            key.endswith(COUNTS) and name.startswith(key.rpartition("_")[0])
-        ):
-            found.append((key, value))
-    return found
+
+    def of_it(key: str, value) -> bool:
+        head, _, tail = key.partition("_")
+        if isinstance(value, str):
+            named = (tail and tail in name) or (tail == "inception" and name.startswith(INCEPTION))
+            return bool(named) and not is_file(value)
+        return key.endswith(COUNTS) and name.startswith(head)
+
+    return [(key, value) for key, value in record.items() if of_it(key, value)]
 
 
 def best(values: dict[str, float], way: str) -> set[str]:

@@ -65,8 +65,8 @@ def measured(run: Run) -> dict[tuple[str, str], list[tuple[float, float]]]:
     Between neighbours that do not compare (other levels, data, numbers of pictures) there is one that is no number.
     """
     found: dict[tuple[str, str], dict[int, tuple[float, object]]] = {}
-    taken = [(event["images"], event.get("level"), event["measures"]) for event in run.events if isinstance(event.get("measures"), dict)]
-    taken = [(images, level, record, TRAINED) for images, level, record in taken]
+    events = [event for event in run.events if isinstance(event.get("measures"), dict)]
+    taken = [(event["images"], [event.get("level")], event["measures"], TRAINED) for event in events]
     taken += [(images, [record.get(place) for place in PLACES], record, "") for images, record in run.evaluations]
     for images, place, record, source in taken:
         for name, value in flat(record):
@@ -77,8 +77,8 @@ def measured(run: Run) -> dict[tuple[str, str], list[tuple[float, float]]]:
 
 def _parted(points: list[tuple[int, tuple[float, object]]]) -> list[tuple[float, float]]:
     parted: list[tuple[float, float]] = []
-    for number_of, (images, (value, place)) in enumerate(points):
-        if number_of and points[number_of - 1][1][1] != place:
+    for k, (images, (value, place)) in enumerate(points):
+        if k and points[k - 1][1][1] != place:
             parted.append((images, math.nan))
         parted.append((images, value))
     return parted

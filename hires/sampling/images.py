@@ -15,7 +15,6 @@ from torch import Tensor
 
 from hires.errors import HiresError
 from hires.sampling.atomic import hidden_name, in_words, whole_file
-from pipelines.torchvision_cpu import torchvision
 
 READABLE = 64  # smallest side of a grid's cell in pixels
 AHEAD = 64  # pictures that wait to be encoded, at most
@@ -40,6 +39,8 @@ def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> N
     """
     if images.ndim != 4 or len(images) == 0 or images.shape[1] not in (1, 3):
         raise HiresError(f"{path}: images of shape {tuple(images.shape)}, wanted (N, 1 or 3, H, W) and N at least 1")
+    from pipelines.torchvision_cpu import torchvision  # a second that the other verbs, and the checks before a job, need not wait
+
     cells = enlarge(to_uint8(images.detach()).cpu(), READABLE).expand(-1, 3, -1, -1)
     grid = torchvision.utils.make_grid(cells, nrow=columns or math.ceil(math.sqrt(len(cells))), padding=2)
     with whole_file(Path(path)) as part:

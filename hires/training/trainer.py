@@ -20,6 +20,7 @@ from hires.config import TrainConfig, to_dict
 from hires.errors import HiresError, NotFinite
 from hires.networks.growing import fade_images
 from hires.objectives import system
+from hires.sampling.images import save_grid
 from hires.training import distributed, game, noise, state
 from hires.training.distributed import World
 from hires.training.game import Game, Shape, rank_rows
@@ -317,8 +318,6 @@ class Trainer:
         """Grids of what the system shows of fixed latents and fixed held-out pictures, by the moving averages, and of those pictures."""
         networks = self.game.averaged()
         if self.world.first:
-            from hires.sampling.images import save_grid  # brings torchvision: a second that the checks before a job need not wait
-
             alpha = self.phase.alpha if self.game.shape.fading else 1.0
             count, size, device = self.config.monitor.samples, self.game.shape.resolution, self.world.device
             z = noise.normal(self.config.train.seed, "grid", 0, count, self.config.network.latent, slice(None)).to(device)

@@ -1,6 +1,8 @@
 """--help shows every setting of every verb."""
 
 from dataclasses import fields
+import subprocess
+import sys
 
 import pytest
 
@@ -15,3 +17,10 @@ def test_every_setting_is_shown(verb, capsys):
         assert f"    {field.name}: " in shown, field.name
     if verb == "train":
         assert "hang_timeout: " in shown and "channels_base: " in shown  # settings of settings
+
+
+def test_settings_are_read_without_what_only_some_verbs_need():
+    """Half of the start of every process, and of the checks before a job, if one of them came in."""
+    heavy = {"torchvision", "sklearn", "scipy", "matplotlib", "deepspeed", "torch_fidelity", "onnxruntime", "jinja2", "wandb"}
+    script = f"import sys, hires.config; print(*sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == ""

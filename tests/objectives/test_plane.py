@@ -109,3 +109,13 @@ def test_learning_brings_samples_nearer(plane, sets):
         return sets.samples_kl(truth, plane.draws(system, *plane.learn(system, truth, 0, rounds), truth, 0))
 
     assert distance(300) < 0.3 * distance(0)
+
+
+def test_a_result_of_other_settings_is_made_again(plane, monkeypatch, tmp_path):
+    monkeypatch.setattr(plane, "DRAWS", 8)
+    path = tmp_path / "one.npz"
+    made = []
+    for shorten in (3000, 3000, 1500):
+        plane.run("GAN", "pinwheel", 0, shorten, path)
+        made.append(path.stat().st_ino)
+    assert made[0] == made[1] != made[2]
