@@ -20,7 +20,7 @@ import sys
 
 # name: settings, on top of experiment=compare_32
 WIDE = [f"schedule.levels.{r}.{setting}" for r in (4, 8, 16, 32) for setting in ("batch=32", "lr=2e-3")]
-SMALL_BUFFER = "objective.chains.replay=1000"  # of 10,000 pictures most would still be the noise that they began as
+SMALL_BUFFER = "objective.chains.replay=1000"  # of 10,000, each would be taken out but three times in 30,000 images
 SYSTEMS = {
     "triangle": ["objective=divergence_triangle"],
     "bounded": ["objective=bounded"],
@@ -173,7 +173,7 @@ def picture(runs: list[Path], path: str) -> None:
                 x = of.transition(x, noise)
         row = torch.nn.functional.pad((x.clamp(-1, 1) + 1) / 2, (1, 1, 1, 1)).permute(2, 0, 3, 1).flatten(1, 2)
         axis.imshow(row.cpu().numpy())
-        axis.set_ylabel(run.name.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=9)
+        axis.set_ylabel(run.name.replace("f_", "f-").replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=9)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     figure.subplots_adjust(left=0.1, right=0.998, top=0.998, bottom=0.002, hspace=0.04)
