@@ -271,7 +271,7 @@ class EvaluateConfig(Settings):
     at: str = ""  # its newest that is not past so many images, such as 12M, or best (train.keep_best); or
     sampler: str = ""  # a bundle
     data: str = MISSING  # shards with a held-out split
-    measure: str = "swd,reconstruction,diversity"
+    measure: str = ""  # such as swd,fidelity: docs/measuring.md; empty = what fits of swd, reconstruction and diversity
     out: str = ""  # a JSON file to write as well
     device: str = "auto"  # auto | cpu | cuda | cuda:N
 
@@ -402,5 +402,5 @@ def _one_line(error: Exception) -> str:
     aside = r"(full_key|Config search path|provider=|object_type|reference_type|Set the environment|To append to your|Check available)"
     keep = [line for line in lines if not re.match(aside, line)]
     full = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
-    text = " ".join(" ".join(keep).split())
+    text = re.sub(r" \w+_schema\b", "", " ".join(" ".join(keep).split()))  # bases of the files, nobody's choice
     return f"{full}: {text}" if full and full not in text else text

@@ -52,6 +52,8 @@ class LocalFiles:
         try:
             return (self.folder / "manifest.json").read_text(encoding="utf-8")
         except FileNotFoundError:
+            if (self.folder / "checkpoints").is_dir():
+                raise DataError(f"{self.root}: a run, not a data set; wanted what hires prepare wrote") from None
             raise DataError(f"{self.root}: not finished (no manifest.json): run hires prepare again") from None
         except (OSError, ValueError) as error:
             raise DataError(f"{self.folder / 'manifest.json'}: cannot be read ({error})") from error

@@ -60,6 +60,11 @@ def names_of(text: str, key: str = "measure") -> list[str]:
     return names
 
 
+def fitting(names: list[str], subject: Subject) -> list[str]:
+    """Those of the measures that the subject has networks for."""
+    return [name for name in names if all(getattr(subject, need) is not None for need in MEASURES[name].NEEDS)]
+
+
 def check(names: list[str], subject: Subject, settings: Settings, key: str = "measure") -> None:
     """Raises HiresError for the first measure that the subject has no network for, naming what is missing and what remains, and for
     settings that cannot work.
@@ -67,7 +72,7 @@ def check(names: list[str], subject: Subject, settings: Settings, key: str = "me
     for name in names:
         lacking = [LACKS[need] for need in MEASURES[name].NEEDS if getattr(subject, need) is None]
         if lacking:
-            there = [other for other in names if all(getattr(subject, need) is not None for need in MEASURES[other].NEEDS)]
+            there = fitting(names, subject)
             instead = f"; say {key}={','.join(there)}" if there else ""
             raise HiresError(f"{key}={name}: {subject.name} has no {lacking[0]}{instead}")
         if hasattr(MEASURES[name], "check"):

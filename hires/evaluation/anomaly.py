@@ -28,9 +28,15 @@ COLUMNS = "[AUPRC] by trapezia, as published, [average precision], [AUROC]"
 
 @dataclass
 class Config:
-    """`measure=anomaly`."""
+    """`measure=anomaly`: settings anomaly.…"""
 
     pictures: int = 0  # held-out pictures at most, usual and strange ones in their proportion; 0 = all
+
+
+def check(settings) -> None:
+    """Raises HiresError for a number of pictures below 0."""
+    if settings.anomaly.pictures < 0:
+        raise HiresError(f"anomaly.pictures={settings.anomaly.pictures}: wanted a number from 0 up")
 
 
 def measure(material: Material, settings) -> dict:
@@ -39,10 +45,8 @@ def measure(material: Material, settings) -> dict:
     trained, held = (labels_of(shards.keys(split), f"data={shards.root}") for split in ("train", "holdout"))
     strange = ~torch.isin(held, trained)
     if not strange.any() or strange.all():
-        which = "each is trained on" if not strange.any() else "none is trained on"
-        raise HiresError(f"measure=anomaly: data={shards.root}: of the held-out labels {which}; wanted split.match=_4$ split.holdout=…")
-    if settings.anomaly.pictures < 0:
-        raise HiresError(f"anomaly.pictures={settings.anomaly.pictures}: wanted a number from 0 up")
+        which = "every held-out label is also trained on" if not strange.any() else "no held-out label is trained on"
+        raise HiresError(f"data={shards.root}: {which}; measure=anomaly wants data of hires prepare … split.match='_4$' split.holdout=…")
     share = min(1.0, (settings.anomaly.pictures or len(held)) / len(held))
     draw = torch.Generator().manual_seed(0)
     usual_rows, strange_rows = (_some(mask.nonzero().flatten(), share, draw) for mask in (~strange, strange))

@@ -26,11 +26,18 @@ Transition = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass
 class Config:
-    """`measure=augmentation`."""
+    """`measure=augmentation`: settings augmentation.…"""
 
     labels: int = 1000  # labelled training pictures, the first ones; the next as many are the validation set
     epochs: int = 200  # of the classifiers
     width: int = 64  # channels of their layers; the paper's 64 is for a GPU
+
+
+def check(settings) -> None:
+    """Raises HiresError for a number below 1."""
+    for name, value in vars(settings.augmentation).items():
+        if value < 1:
+            raise HiresError(f"augmentation.{name}={value}: wanted at least 1")
 
 
 def measure(material: Material, settings) -> dict:

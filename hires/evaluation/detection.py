@@ -28,9 +28,14 @@ COLUMNS = "[AUROC] [AUPRC] [FPR at 95 % TPR], each with its 95 % interval (boots
 
 @dataclass
 class Config:
-    """`measure=detection`."""
+    """`measure=detection`: settings detection.…"""
 
     against: str = "uniform,constant"  # uniform | constant | NAME:PLACE, a folder of pictures or prepared data; commas between
+
+
+def check(settings) -> None:
+    """Raises HiresError for a set that is neither known nor a place."""
+    places(settings.detection.against)
 
 
 def measure(material: Material, settings) -> dict:

@@ -25,7 +25,7 @@ KINDS = "inception, random:SEED, classifier:DATA, FILE.pt (TorchScript) or FILE.
 
 @dataclass
 class Config:
-    """`measure=fidelity`."""
+    """`measure=fidelity`: settings metrics.…"""
 
     features: str = "inception"  # or random:SEED, classifier:DATA (shards with labels, or a run's), FILE.pt (TorchScript), FILE.onnx
     weights: str = ""  # of Inception, as torch-fidelity has them: .pth or .safetensors; empty: the file that HIRES_INCEPTION names

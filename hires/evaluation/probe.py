@@ -17,9 +17,15 @@ ITERATIONS = 300
 
 @dataclass
 class Config:
-    """`measure=probe`."""
+    """`measure=probe`: settings probe.…"""
 
     labels: int = 0  # labelled training pictures, the first ones; 0 = all of them
+
+
+def check(settings) -> None:
+    """Raises HiresError for a number of labels below 0."""
+    if settings.probe.labels < 0:
+        raise HiresError(f"probe.labels={settings.probe.labels}: wanted 0 (all) or more")
 
 
 def measure(material: Material, settings) -> dict:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,9 +16,16 @@ SHOWN = 16  # pairs of each kind on the sheet
 
 @dataclass
 class Config:
-    """`measure=reconstruction`."""
+    """`measure=reconstruction`: settings reconstruction.…"""
 
     lpips: str = ""  # a TorchScript file: two batches of pictures (B, 3, r, r) in [-1, 1] -> distances (B, …); docs/detection.md makes one
+
+
+def check(settings) -> None:
+    """Raises HiresError where the file of LPIPS is missing."""
+    path = settings.reconstruction.lpips
+    if path and not Path(path).is_file():
+        raise HiresError(f"reconstruction.lpips={path}: no such file")
 
 
 def measure(material: Material, settings) -> dict:

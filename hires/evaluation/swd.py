@@ -24,6 +24,9 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 def measure(material: Material, settings) -> dict:
     """The distance of samples to held-out pictures, band by band, its floor between real pictures, and how sharp single samples are."""
+    resolution = material.subject.resolution
+    if resolution < COARSEST:
+        raise HiresError(f"its bands begin at {COARSEST}x{COARSEST}, not {resolution}x{resolution}")
     real, train = material.held_out(), material.train()
     bands = band_statistics(material.drawn(len(real)), real)  # unclamped: values out of range are one of the signs
     return {

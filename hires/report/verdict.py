@@ -164,11 +164,14 @@ def _best(run: Run) -> list[str]:
     saved = {one.manifest["images"]: one.manifest for one in run.checkpoints if one.usable}
     measured = {images: {n: v for n, v in manifest.get("measured", {}).items() if v is not None} for images, manifest in saved.items()}
     places = [(images, manifest["resolution"]) for images, manifest in saved.items()]
+    chosen = saved[max(saved)].get("config", {}).get("train", {}).get("keep_best", "") if saved else ""
     lines = []
     for name in sorted({name for found in measured.values() for name in found}):
         images = lowest(places, measured, name)
         level = saved[images]["resolution"]
-        lines.append(f"best checkpoint by {name}: {images:,} images, {level}×{level} ({number(measured[images][name])}, lower is better)")
+        kept = " (kept, at=best)" if name == chosen else ""
+        where = f"{images:,} images, {level}×{level}"
+        lines.append(f"best checkpoint by {name}{kept}: {where} ({number(measured[images][name])}, lower is better)")
     return lines
 
 

@@ -1,5 +1,6 @@
 """What a person writes in the command: seeds, a bundle, a device."""
 
+from pathlib import Path
 import re
 
 import torch
@@ -48,6 +49,10 @@ def open_bundle(folder: str, device: str = "cpu", needs: str = "generator"):
     from hires.sampling import hires_bundle
 
     on = parse_device(device)
+    if not Path(folder).is_dir():
+        raise HiresError(f"sampler={folder}: no such folder; wanted a bundle that hires export wrote")
+    if (Path(folder) / "checkpoints").is_dir():
+        raise HiresError(f"sampler={folder}: a run, not a bundle; hires export run={folder} out=bundle makes one of it")
     try:
         bundle = hires_bundle.load(folder, on)
     except (FileNotFoundError, ValueError) as error:

@@ -21,6 +21,7 @@ class Measuring:
         monitor, best = config.monitor, config.train.keep_best
         self.names = evaluation.names_of(monitor.measures, "monitor.measures") if monitor.measures else []
         self._config, self._shards, self._world = config, shards, world
+        self._told: set[tuple[str, int]] = set()  # measures that could not be taken, by level: once is enough
         if best and best not in self.names:
             raise HiresError(f"train.keep_best={best}: wanted one of monitor.measures={monitor.measures or '(none)'}")
         if not self.names:
@@ -39,7 +40,7 @@ class Measuring:
             raise HiresError(f"monitor.measures={monitor.measures}: {found}; wanted at least 2 of each")
 
     def take(self, networks: dict[str, nn.Module], images: int, resolution: int, alpha: float) -> tuple[dict, dict[str, float], list[str]]:
-        """What was found, one number a measure (lower is better), and a line for each measure that could not be taken here.
+        """What was found, one number a measure (lower is better), and a line for each measure that cannot be taken at this level.
 
         A collective. The same pictures and latents each time, so that numbers of one level differ by the networks alone.
         """
@@ -50,7 +51,9 @@ class Measuring:
             try:
                 one = module.measure(material, self._settings)
             except HiresError as error:  # such as band measures at 4x4: alike on every rank, and no reason to end a run
-                problems.append(f"measure {name} at {resolution}x{resolution}: {error}")
+                if (name, resolution) not in self._told:
+                    self._told.add((name, resolution))
+                    problems.append(f"{resolution:>4}px no {name}: {error}")
                 continue
             found |= one
             value = module.lower(one)

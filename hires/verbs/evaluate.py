@@ -20,6 +20,7 @@ from hires.sampling.seeds import open_bundle, parse_device
 from hires.training import distributed
 from pipelines import Shards
 
+USUAL = ["swd", "reconstruction", "diversity"]  # where none are named: those that fit the system
 PLACE = ("of", "data", "resolution", "images")  # what a record's measures hold for
 
 
@@ -28,7 +29,7 @@ def run(config: EvaluateConfig) -> int:
 
     Under torchrun or srun the work is shared among the ranks.
     """
-    names = evaluation.names_of(config.measure)
+    names = evaluation.names_of(config.measure) if config.measure else []
     if bool(config.run) == bool(config.sampler):
         raise HiresError("give either run=… or sampler=…")
     if config.at and config.sampler:
@@ -41,9 +42,9 @@ def run(config: EvaluateConfig) -> int:
         if several and config.device != "auto":
             raise HiresError(f"device={config.device}: of several processes each takes its own GPU, or the processor; leave it out")
         device = parse_device(str(world.device) if world else config.device)
-        record, problem = measured(config, names, device)
+        record, folder, problem = measured(config, names, device)
         if len(record) > len(PLACE) + 1 and (not world or world.first):
-            _report(config, record)
+            _report(config, record, folder)
         if problem:
             raise problem
     finally:
@@ -52,9 +53,10 @@ def run(config: EvaluateConfig) -> int:
     return 0
 
 
-def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> tuple[dict, HiresError | None]:
-    """The record: what was measured, on what, and each measure's findings in the order asked for; and what ended it before the last."""
+def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> tuple[dict, Path | None, HiresError | None]:
+    """The record: what was measured, on what, each measure's findings in order; the pictures' folder; what ended it early."""
     of = _open(config, device)
+    names = names or evaluation.fitting(USUAL, of)
     evaluation.check(names, of, config)
     material = Material(of, Shards.open(config.data), config.images, _folder(config, of))
     count = min(config.images, material.shards.count("holdout"))
@@ -63,8 +65,8 @@ def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> 
         try:
             record |= evaluation.MEASURES[name].measure(material, config)
         except HiresError as error:  # what took hours before it is not to be lost
-            return record, error
-    return record, None
+            return record, material.folder, error
+    return record, material.folder, None
 
 
 def _open(config: EvaluateConfig, device: torch.device) -> Subject:
@@ -84,17 +86,24 @@ def _folder(config: EvaluateConfig, of: Subject) -> Path | None:
     return Path(config.out).with_suffix("") if config.out else None
 
 
-def _report(config: EvaluateConfig, record: dict) -> None:
+def _report(config: EvaluateConfig, record: dict, folder: Path | None) -> None:
     title = "{of} at {resolution}x{resolution}, {images} held-out pictures of {data}".format(**record)
     table = Table("measure", "value", title=title)
     for key in list(record)[len(PLACE) + 1 :]:
-        table.add_row(key, _shown(record[key]))
+        table.add_row(key, _rates(record[key]) if key.startswith("detection_") else _shown(record[key]))
     Console().print(table)
+    written = []
     if config.out:
         _write(Path(config.out), record)
+        written.append(config.out)
     if config.run:  # where `hires export` finds it for the model card, and `hires report`
         path = Path(config.run) / f"evaluation-{record['seen']:012d}.json"
         _write(path, _before(path, record) | record)
+        written.append(str(path))
+    if folder and folder.is_dir():
+        written.append(f"pictures in {folder}")
+    if written:
+        print(", ".join(written))
 
 
 def _before(path: Path, record: dict) -> dict:
@@ -124,3 +133,8 @@ def _shown(value) -> str:
     if isinstance(value, list):
         return "  ".join(_shown(v) for v in value) if not isinstance(value[0], list) else "   ".join(_shown(v) for v in value)
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _rates(value) -> str:
+    """Rates with their intervals, or a text about them."""
+    return value if isinstance(value, str) else "   ".join(f"{rate:.3f} ({low:.2f}–{high:.2f})" for rate, low, high in value)

@@ -26,19 +26,20 @@ def run(config: PlanConfig) -> int:
     world_size = _world_size(config)
     schedule = Schedule(config.schedule)
     game.check(config, schedule, 1 if scales else world_size)
+    if scales and config.objective.name != "divergence_triangle":
+        raise HiresError(f"objective={config.objective.name}: scaling is modelled for divergence_triangle alone; leave nodes=… out")
     if config.data.root:
         shards = Shards.open(config.data.root, config.data.remote_cache, config.data.remote_gb)
         for level in schedule.levels:
             shards.require_level(level.resolution)
     _print(_levels(config, schedule, world_size))
     print("bytes are a rank's: gradients of the players that hold theirs at one time, buffers on top while they are reduced, ", end="")
-    print("moments and EMA of all players, activations of the fullest moment of a step; carried: a replay buffer")
+    print("moments and EMA of all players, activations of the fullest moment of a step", end="")
+    print("; carried: a replay buffer" if hasattr(config.objective, "carries") else "")
     print(f"{config.objective.name}: what each player lowers")
     for player, loss in system(config.objective).LOSSES.items():
         print(f"  {player:10} {loss}")
     if scales:
-        if config.objective.name != "divergence_triangle":
-            raise HiresError(f"objective={config.objective.name}: scaling is modelled for divergence_triangle alone; leave nodes=… out")
         _scaling(config, schedule)
     return 0
 
@@ -71,7 +72,9 @@ def _world_size(config: PlanConfig) -> int:
 
 
 def _levels(config: PlanConfig, schedule: Schedule, world_size: int) -> Table:
-    table = Table(title=f"{schedule.total:,} images on {world_size} ranks, ZeRO {config.zero.stage}, {config.train.precision}")
+    table = Table(
+        title=f"{schedule.total:,} images on {world_size} rank{'s' * (world_size > 1)}, ZeRO {config.zero.stage}, {config.train.precision}"
+    )
     players = "+".join(config.objective.players())
     for column in ("level", "images", "fade", "steps", "batch", "a rank", "lr", *config.objective.weights_at(4), f"{players} (M)"):
         table.add_column(column, justify="right")
@@ -85,8 +88,8 @@ def _levels(config: PlanConfig, schedule: Schedule, world_size: int) -> Table:
         parts = (plan.weights, plan.gradients, plan.buffers, plan.moments, plan.average, plan.activations, plan.carried)
         table.add_row(
             f"{level.resolution}x{level.resolution}",
-            f"{level.start / 1000:,.0f}k–{level.end / 1000:,.0f}k",
-            f"{level.fade / 1000:,.0f}k",
+            f"{level.start / 1000:,.6g}k–{level.end / 1000:,.6g}k",
+            f"{level.fade / 1000:,.6g}k",
             f"{plan.steps:,}",
             str(row.batch),
             f"{row.batch // world_size}{micro}" if row.batch % world_size == 0 else "refused",

@@ -40,4 +40,5 @@ def out_file(name: str) -> Path:
 def told(path: Path, album: Album) -> str:
     """What was written, in a line."""
     left = f"; left out, as it says at its end: {len(album.left_out)}" if album.left_out else ""
-    return f"{path}: {path.stat().st_size / 1e6:.1f} MB{left}"
+    size = path.stat().st_size
+    return f"{path}: {f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.0f} kB'}{left}"

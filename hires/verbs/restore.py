@@ -41,7 +41,9 @@ def run(config: RestoreConfig) -> int:
     table = Path(config.out).with_suffix(".csv")
     _write_table(table, names, before, after)
     better = int((after < before).sum())
-    print(f"{steps.count} steps: x - clamp({steps.size:.4g} dU/dx, ±{steps.reach:g}) + {steps.noise:.4g} e")
+    slope = f"{steps.size:.4g} dU/dx"
+    moved = slope if math.isinf(steps.reach) else f"clamp({slope}, ±{steps.reach:g})"
+    print(f"{steps.count} steps: x - {moved}" + (f" + {steps.noise:.4g} e" if steps.noise else ""))
     print(f"{task}{' (unknown pixels)' if inpaints else ''}: {total}; better for {better} of {len(names)}")
     if inpaints:
         plain = errors(pictures, guess(corrupted, unknown), unknown)

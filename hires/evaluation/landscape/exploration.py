@@ -28,7 +28,7 @@ WALK = 1000  # steps of a walk at most
 
 @dataclass
 class Config:
-    """`measure=landscape`."""
+    """`measure=landscape`: settings landscape.…"""
 
     space: str = "latent"  # latent: U(G(z)) over latents | pixel: U(x) over pictures
     starts: int = 200  # descents
