@@ -52,6 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         return importlib.import_module(f"hires.verbs.{name}").run(configuration.load(name, overrides)) or 0
     except (HiresError, DataError) as error:
         return _fail(verb, str(error))
+    except KeyboardInterrupt:
+        if verb == "train":
+            raise  # asked twice: it has its own way to stop
+        return _fail(verb, "interrupted") and 130
     except OSError as error:
         if error.errno not in DISK:
             raise  # not the disk's fault: a traceback helps more

@@ -1,6 +1,7 @@
 """The measures: one module each, known to `hires evaluate` and to a training that looks at itself by what the module has:
 
 - `NEEDS`: the functions of a Subject (hires/evaluation/subject.py) that it calls; where one is missing, that is told before any work
+- `SMALLEST`, where it has one: the side in pixels from which on it can be taken
 - `measure(material, settings)`: what it finds, {name: number, list of numbers, or text}; samples and pictures come from the material
   (hires/evaluation/material.py), which makes each of them once and shares the work among ranks: every rank calls the same things in the
   same order; `settings` is the whole Settings below, of which a measure reads `images` and its own group; raises HiresError
@@ -61,8 +62,8 @@ def names_of(text: str, key: str = "measure") -> list[str]:
 
 
 def fitting(names: list[str], subject: Subject) -> list[str]:
-    """Those of the measures that the subject has networks for."""
-    return [name for name in names if all(getattr(subject, need) is not None for need in MEASURES[name].NEEDS)]
+    """Those of the measures that the subject has networks, and pixels, for."""
+    return [name for name in _able(names, subject) if getattr(MEASURES[name], "SMALLEST", 0) <= subject.resolution]
 
 
 def check(names: list[str], subject: Subject, settings: Settings, key: str = "measure") -> None:
@@ -72,8 +73,12 @@ def check(names: list[str], subject: Subject, settings: Settings, key: str = "me
     for name in names:
         lacking = [LACKS[need] for need in MEASURES[name].NEEDS if getattr(subject, need) is None]
         if lacking:
-            there = fitting(names, subject)
+            there = _able(names, subject)
             instead = f"; say {key}={','.join(there)}" if there else ""
             raise HiresError(f"{key}={name}: {subject.name} has no {lacking[0]}{instead}")
         if hasattr(MEASURES[name], "check"):
             MEASURES[name].check(settings)
+
+
+def _able(names: list[str], subject: Subject) -> list[str]:
+    return [name for name in names if all(getattr(subject, need) is not None for need in MEASURES[name].NEEDS)]

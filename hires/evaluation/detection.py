@@ -19,6 +19,7 @@ from hires.networks.growing import fade_images
 from hires.sampling.pictures import is_prepared, list_pictures, picture_batches
 
 NEEDS = ()
+FEWEST = 10  # pictures of a set
 SYNTHETIC = {  # P2's: name -> what it is
     "uniform": "every value of its own, uniform on [-1, 1]",
     "constant": "pictures of one colour, each channel uniform on [-1, 1]",
@@ -101,6 +102,8 @@ def _sets(material: Material, others: dict[str, str], count: int) -> Iterator[tu
             x = torch.cat([x for _, x in picture_batches(place, shape[1], shape[0], count, drawn=True)])
             how = "held-out pictures of prepared data" if is_prepared(place) else "centre squares, by Lanczos and box means to the level"
             what = f"{how} ({Path(place).name})"  # not the whole place: bundles carry their records
+        if len(x) < FEWEST:
+            raise HiresError(f"detection.against={name}: {len(x)} pictures; wanted at least {FEWEST}")
         yield name, fade_images(x, material.subject.alpha), what
 
 

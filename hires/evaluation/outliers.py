@@ -78,7 +78,8 @@ def rates_with_intervals(usual: np.ndarray, strange: np.ndarray) -> list[list[fl
         picked = draw.choice(places[: len(usual)], len(usual)), draw.choice(places[len(usual) :], len(strange))
         again.append(rates_of_counts(*(np.bincount(those, minlength=len(values)) for those in picked)))
     low, high = np.percentile(again, [2.5, 97.5], axis=0)
-    return [list(map(float, row)) for row in zip(rates(usual, strange), low, high, strict=True)]
+    found = zip(rates(usual, strange), low, high, strict=True)
+    return [[float(rate), min(float(least), rate), max(float(most), rate)] for rate, least, most in found]  # few pictures may leave it out
 
 
 def rates_of_counts(usual: np.ndarray, strange: np.ndarray) -> tuple[float, float, float]:

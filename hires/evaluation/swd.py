@@ -13,10 +13,11 @@ from hires.errors import HiresError
 from hires.evaluation.material import Material
 
 NEEDS = ("draw",)
+SMALLEST = 8  # its coarsest band
 PATCH = 5  # side of a descriptor, ours: ProGAN's 7x7 does not suit bands of 8x8 pixels
 PATCHES_PER_IMAGE = 32  # per band, ours (ProGAN: 128 from 16,384 images)
 PROJECTIONS = 128  # directions in descriptor space (ProGAN §5: 512)
-COARSEST = 8  # the last band's side, ours (ProGAN: 16)
+COARSEST = SMALLEST  # the last band's side, ours (ProGAN: 16)
 OUT_OF_RANGE = 1.05  # |x| above this cannot be a pixel, even after rounding; ours
 BURNT_SHARE = 0.05  # an image with more such pixels than this is burnt; ours
 QUANTILES = (0.1, 0.5, 0.9)

@@ -106,7 +106,10 @@ def _best(paths: list[Path], run: str) -> Path:
     there = [(one["images"], one["resolution"]) for one in manifests.values()]
     images = lowest(there, {one["images"]: one.get("measured", {}) for one in manifests.values()}, measure)
     if images is None:
-        raise HiresError(f"run={run} at={BEST}: no checkpoint was measured; train with monitor.measures=… train.keep_best=…")
+        chosen = f"train.keep_best={measure}" if measure else "train.keep_best=…"
+        raise HiresError(
+            f"run={run} at={BEST}: no checkpoint holds a number of {chosen}; train with monitor.measures=… and one of them there"
+        )
     return next(path for path in manifests if manifests[path]["images"] == images)
 
 

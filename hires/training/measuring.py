@@ -23,7 +23,8 @@ class Measuring:
         self._config, self._shards, self._world = config, shards, world
         self._told: set[tuple[str, int]] = set()  # measures that could not be taken, by level: once is enough
         if best and best not in self.names:
-            raise HiresError(f"train.keep_best={best}: wanted one of monitor.measures={monitor.measures or '(none)'}")
+            there = f"one of monitor.measures={monitor.measures}" if self.names else f"monitor.measures={best} beside it"
+            raise HiresError(f"train.keep_best={best}: wanted {there}")
         if not self.names:
             return
         for name in self.names:

@@ -101,7 +101,7 @@ class Monitor:
         self.mark({"images": images, "level": resolution, "measures": found})
         if self._wandb:
             self._wandb.log({f"measures/{name}": value for name, value in lower.items()}, step=images)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in lower.items())
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in lower.items()) or "none could be taken"
         self.say(f"{resolution:>4}px measures (lower is better): {shown}")
 
     def restart_clock(self, images: int) -> None:

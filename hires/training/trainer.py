@@ -34,6 +34,7 @@ from hires.training.saving import Saver
 from hires.training.schedule import Phase, Schedule, parse_images
 from hires.training.watchdog import Watchdog, parse_limit
 from pipelines import Loader, Order, Shards
+from pipelines.manifest import MANIFEST
 
 DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, run the same command again
 
@@ -68,6 +69,8 @@ class Trainer:
         self._open_loader(self.schedule.levels[0].resolution, keep=False)  # whether the loader asked for works here
         self.order = Order(self.shards.shard_sizes("train"), config.train.seed)
         self.run = Path(config.run)
+        if (self.run / MANIFEST).is_file():
+            raise HiresError(f"run={config.run}: holds prepared data; wanted a folder of the run's own")
         self.checkpoints = self.run / "checkpoints"
         self.monitor = Monitor(self.run, self.schedule, world.first, config.monitor.wandb, to_dict(config), system(config.objective).LINE)
         self.images = 0

@@ -65,7 +65,7 @@ def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> 
         try:
             record |= evaluation.MEASURES[name].measure(material, config)
         except HiresError as error:  # what took hours before it is not to be lost
-            return record, material.folder, error
+            return record, material.folder, HiresError(f"measure={name}: {str(error).removeprefix(f'measure={name}: ')}")
     return record, material.folder, None
 
 
@@ -98,30 +98,37 @@ def _report(config: EvaluateConfig, record: dict, folder: Path | None) -> None:
         written.append(config.out)
     if config.run:  # where `hires export` finds it for the model card, and `hires report`
         path = Path(config.run) / f"evaluation-{record['seen']:012d}.json"
-        _write(path, _before(path, record) | record)
-        written.append(str(path))
+        written.append(str(_keep(path, folder, record)))
     if folder and folder.is_dir():
         written.append(f"pictures in {folder}")
     if written:
         print(", ".join(written))
 
 
-def _before(path: Path, record: dict) -> dict:
-    """What was measured before on the same pictures; where it stands on others, or cannot be read, it goes, and a line says so."""
-    if not path.exists():
-        return {}
-    try:
-        before = json.loads(path.read_text())
-    except ValueError:
-        print(f"{path}: could not be read, replaced")
-        return {}
+def _keep(path: Path, folder: Path, record: dict) -> Path:
+    """Add the record to what was measured before on the same pictures; of records on other pictures the one on more of them keeps the
+    name that others look for, and the other goes into the measures' folder. Returns where this record went.
+    """
+    before = {}
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())
+        except ValueError:
+            print(f"{path}: could not be read, replaced")
     where = Path(before.get("data", "")), Path(record["data"])
-    if any(before.get(key) != record[key] for key in ("resolution", "images")) or where[0].resolve() != where[1].resolve():
-        print(f"{path}: held measures of {before.get('images')} pictures of {before.get('data')}, replaced")
-        return {}
+    alike = all(before.get(key) == record[key] for key in ("resolution", "images")) and where[0].resolve() == where[1].resolve()
+    if before and not alike:
+        older = before.get("images", 0) >= record["images"]
+        aside, moved = folder / f"evaluation-of-{record['images'] if older else before['images']}.json", record if older else before
+        _write(aside, moved)
+        print(f"{aside}: kept apart, as it stands on {moved['images']} pictures of {moved['data']}, and {path.name} on others")
+        if older:
+            return aside
+        before = {}
     if any(key.startswith("pictures_") for key in record):
         before.pop("fidelity", None)  # that there were no weights
-    return before
+    _write(path, before | record)
+    return path
 
 
 def _write(path: Path, record: dict) -> None:

@@ -76,3 +76,20 @@ def test_what_a_run_or_the_data_lacks_is_told(run, measure, told, runs, held_out
     assert len(error.strip().splitlines()) == 1
     with pytest.raises(HiresError, match=told):
         raise HiresError(error)
+
+
+def test_a_look_at_fewer_pictures_takes_nothing_away(runs, held_out, capsys):
+    run = runs / "vgan"
+    for images in (60, 30, 90):
+        assert main(["evaluate", f"run={run}", f"data={held_out}", f"images={images}", "measure=diversity"]) == 0
+    capsys.readouterr()
+    place = "000000000048"
+    found = {path.name: json.loads(path.read_text())["images"] for path in run.rglob("evaluation-*.json")}
+    assert found == {f"evaluation-{place}.json": 90, "evaluation-of-30.json": 30, "evaluation-of-60.json": 60}
+
+
+def test_without_names_what_fits_is_measured(runs, held_out, tmp_path, capsys):
+    """At 4x4 no bands, of a VGAN no reconstruction."""
+    assert main(["evaluate", f"run={runs / 'vgan'}", f"data={held_out}", "images=40", f"out={tmp_path / 'a.json'}"]) == 0
+    assert str(tmp_path / "a.json") in capsys.readouterr().out
+    assert {"diversity"} == json.loads((tmp_path / "a.json").read_text()).keys() - {"of", "data", "resolution", "images"}
