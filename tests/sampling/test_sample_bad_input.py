@@ -80,7 +80,8 @@ def test_bad_input(arguments, words, fails, sampler):
 
 @pytest.mark.parametrize("command", [SEED, PAIR, RANK, MOVE], ids=lambda command: command[0])
 def test_a_sampler_that_is_none(command, fails):
-    assert "sampler=good: no such folder" in fails(command[0], "sampler=good", *command[1:])
+    assert "sampler=good: good/config.json: missing" in fails(command[0], "sampler=good", *command[1:])
+    assert "sampler=nowhere: no such folder" in fails(command[0], "sampler=nowhere", *command[1:])
     assert "sampler=…" in fails(*command)
 
 
