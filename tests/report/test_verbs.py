@@ -15,7 +15,9 @@ def run(tmp_path):
 def test_report_goes_into_the_run_or_where_it_is_told(run, tmp_path, capsys):
     assert cli.main(["report", f"run={run}"]) == 0
     assert cli.main(["report", f"run={run}", f"out={tmp_path}/new/page.html"]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"{run}/report.html: 0.1 MB", f"{tmp_path}/new/page.html: 0.1 MB"]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(": ")[0] for line in said] == [f"{run}/report.html", f"{tmp_path}/new/page.html"]
+    assert all(line.endswith(" kB") for line in said)
     assert (run / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 

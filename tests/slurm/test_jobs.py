@@ -274,7 +274,8 @@ def test_array_of_seeds(project):
     """A run for each task, named and seeded by its number; each goes its own way: the task that is warned comes back and ends; the one
     whose trainer dies before it saved anything would die again, and does not."""
     cluster, number = project.cluster, "${oc.env:SLURM_ARRAY_TASK_ID}"
-    settings = (f"train.seed={number}", "train.checkpoint_every=100k")
+    # no growth, which saves: the second is to die before it saved anything, however late it is caught
+    settings = (f"train.seed={number}", "train.checkpoint_every=100k", LASTING, "train.max_images=20k", "monitor.status_every=480")
     job = project.train(f"seed-{number}", *settings, nodes=1, options=("--array=1-2",))
     for task in (1, 2):
         project.until_it_trains(f"{job}_{task}", 0)
