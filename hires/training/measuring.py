@@ -9,7 +9,7 @@ from hires.evaluation import subject
 from hires.evaluation.material import Material
 from hires.training import game
 from hires.training.distributed import World
-from hires.training.schedule import Schedule
+from hires.training.schedule import Schedule, parse_images
 from pipelines import Shards
 
 
@@ -27,6 +27,8 @@ class Measuring:
             raise HiresError(f"train.keep_best={best}: wanted {there}")
         if not self.names:
             return
+        if not parse_images(monitor.measures_every, "monitor.measures_every") and not best:
+            raise HiresError(f"monitor.measures_every={monitor.measures_every}: monitor.measures={monitor.measures} would never be taken")
         for name in self.names:
             if not hasattr(evaluation.MEASURES[name], "lower"):
                 able = ", ".join(other for other, module in evaluation.MEASURES.items() if hasattr(module, "lower"))

@@ -109,26 +109,46 @@ def _keep(path: Path, folder: Path, record: dict) -> Path:
     """Add the record to what was measured before on the same pictures; of records on other pictures the one on more of them keeps the
     name that others look for, and the other goes into the measures' folder. Returns where this record went.
     """
-    before = {}
-    if path.exists():
-        try:
-            before = json.loads(path.read_text())
-        except ValueError:
-            print(f"{path}: could not be read, replaced")
-    where = Path(before.get("data", "")), Path(record["data"])
-    alike = all(before.get(key) == record[key] for key in ("resolution", "images")) and where[0].resolve() == where[1].resolve()
-    if before and not alike:
-        older = before.get("images", 0) >= record["images"]
-        aside, moved = folder / f"evaluation-of-{record['images'] if older else before['images']}.json", record if older else before
-        _write(aside, moved)
+    before = _read(path)
+    if before and not _alike(before, record):
+        older = before["images"] >= record["images"]
+        moved = record if older else before
+        aside = folder / f"evaluation-of-{moved['images']}.json"
         print(f"{aside}: kept apart, as it stands on {moved['images']} pictures of {moved['data']}, and {path.name} on others")
+        _add(aside, moved)
         if older:
             return aside
-        before = {}
+    _add(path, record)
+    return path
+
+
+def _add(path: Path, record: dict) -> None:
+    """Write the record, under what is there of the same pictures."""
+    before = _read(path)
+    before = before if before and _alike(before, record) else {}
     if any(key.startswith("pictures_") for key in record):
         before.pop("fidelity", None)  # that there were no weights
     _write(path, before | record)
-    return path
+
+
+def _read(path: Path) -> dict:
+    """A record; empty where there is none, or, with a line, none that can be read."""
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not all(key in record for key in PLACE):
+        print(f"{path}: could not be read, replaced")
+        return {}
+    return record
+
+
+def _alike(one: dict, other: dict) -> bool:
+    """Whether two records stand on the same pictures."""
+    same = all(one[key] == other[key] for key in ("resolution", "images"))
+    return same and Path(one["data"]).resolve() == Path(other["data"]).resolve()
 
 
 def _write(path: Path, record: dict) -> None:

@@ -82,6 +82,11 @@ def test_a_look_at_fewer_pictures_takes_nothing_away(runs, held_out, capsys):
     run = runs / "vgan"
     for images in (60, 30, 90):
         assert main(["evaluate", f"run={run}", f"data={held_out}", f"images={images}", "measure=diversity"]) == 0
+    aside = run / "measures-000000000048" / "evaluation-of-30.json"
+    assert main(["evaluate", f"run={run}", f"data={held_out}", "images=30", "measure=reconstruction"]) == 1  # it has none
+    aside.write_text(json.dumps(json.loads(aside.read_text()) | {"earlier": 1.0}))
+    assert main(["evaluate", f"run={run}", f"data={held_out}", "images=30", "measure=diversity"]) == 0
+    assert json.loads(aside.read_text())["earlier"] == 1.0
     capsys.readouterr()
     place = "000000000048"
     found = {path.name: json.loads(path.read_text())["images"] for path in run.rglob("evaluation-*.json")}

@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from hires import config as configuration
 from hires import networks
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
 from hires.objectives import vae
 from hires.objectives.rounds import Rates
 from hires.objectives.vae import PLAYERS, Batch, Config, Objective
+from hires.training import state
 from hires.training.player import OptimizerConfig, Player, ZeroConfig
+from hires.training.trainer import Trainer
 
 D, BATCH, RESOLUTION, ALPHA, LR = 6, 4, 16, 0.4, 2e-3
 ADAM = OptimizerConfig(beta1=0.3, beta2=0.9, eps=1e-3, clip=30.0)  # eps: no rounding turned into steps
@@ -107,3 +110,16 @@ def test_meaningless_values_are_refused_in_one_line(bad):
     with pytest.raises(HiresError) as refusal:
         vae.check(Config(**bad), NetworkConfig(), zero_stage=1)
     assert "\n" not in str(refusal.value) and next(iter(bad)) in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["vae", "bounded"])
+def test_a_run_stopped_in_a_fade_ends_as_one_in_one_go(name, world, tiny, tmp_path):
+    """Through a growth, bit for bit: weights, moments and moving averages are in the files that are hashed."""
+    ends = []
+    for run, stops in (("one", []), ("two", ["train.max_images=64"])):
+        for stop in [*stops, "train.max_images=112"]:
+            config = configuration.load("train", [*tiny, f"objective={name}", f"run={tmp_path / run}", stop])
+            assert Trainer(config, world).train() == 0
+        manifest = state.read_manifest(state.complete(tmp_path / run / "checkpoints")[-1])
+        ends.append([one["blake3"] for one in manifest["files"]])
+    assert ends[0] == ends[1] and ends[0]

@@ -69,6 +69,7 @@ def test_the_best_stays_and_can_be_had(measured_run):
     [
         (["monitor.measures=fid2"], "monitor.measures=fid2: wanted swd"),
         (["monitor.measures=landscape"], "monitor.measures=landscape: too much for a training"),
+        (["monitor.measures=swd", "monitor.measures_every=0"], "monitor.measures=swd would never be taken"),
         (["train.keep_best=swd"], "train.keep_best=swd: wanted monitor.measures=swd beside it"),
         (["monitor.measures=swd,reconstruction", "objective=vgan"], "monitor.measures=reconstruction: .* no inference model; say .*=swd"),
     ],
@@ -90,7 +91,8 @@ def test_a_measure_without_what_it_needs_ends_no_training(world, tiny, held_out,
 
 def test_networks_of_one_size_can_be_measured(world, held_out, tmp_path):
     wanted = ["experiment=triangle_cifar10", f"data.root={held_out}", f"run={tmp_path / 'run'}", "monitor.measures=diversity"]
-    Measuring(configuration.load("train", wanted), Shards.open(str(held_out)), world)
+    measuring = Measuring(configuration.load("train", wanted), Shards.open(str(held_out)), world)
+    assert measuring.names == ["diversity"]
 
 
 def test_data_without_held_out_pictures_are_told(world, tiny, digits, tmp_path):
