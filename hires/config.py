@@ -403,4 +403,5 @@ def _one_line(error: Exception) -> str:
     keep = [line for line in lines if not re.match(aside, line)]
     full = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     text = re.sub(r" \w+_schema\b", "", " ".join(" ".join(keep).split()))  # bases of the files, nobody's choice
+    text = re.sub(r"Key '([^']+)' not in '\w+'", r"no setting '\1'; --help shows those that there are", text)  # the class's name is ours
     return f"{full}: {text}" if full and full not in text else text
