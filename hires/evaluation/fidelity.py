@@ -42,7 +42,7 @@ def check(settings) -> None:
     config = settings.metrics
     kind, _, rest = config.features.partition(":")
     if not find_spec("torch_fidelity"):
-        raise HiresError("measure=fidelity needs torch-fidelity, not installed: pip install --no-deps torch-fidelity==0.4.0")
+        raise HiresError("measure=fidelity needs torch-fidelity, not installed: pip install 'hires[fidelity]'")
     if config.split not in ("train", "holdout"):
         raise HiresError(f"metrics.split={config.split}: wanted train or holdout")
     for name, number in (("images", settings.images), ("metrics.real", config.real)):

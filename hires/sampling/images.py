@@ -12,11 +12,13 @@ import shutil
 from PIL import Image
 import torch
 from torch import Tensor
+import torch.nn.functional as F
 
 from hires.errors import HiresError
 from hires.sampling.atomic import hidden_name, in_words, whole_file
 
 READABLE = 64  # smallest side of a grid's cell in pixels
+GAP = 2  # pixels between the cells of a grid, and around them
 AHEAD = 64  # pictures that wait to be encoded, at most
 
 
@@ -39,12 +41,20 @@ def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> N
     """
     if images.ndim != 4 or len(images) == 0 or images.shape[1] not in (1, 3):
         raise HiresError(f"{path}: images of shape {tuple(images.shape)}, wanted (N, 1 or 3, H, W) and N at least 1")
-    from pipelines.torchvision_cpu import torchvision  # a second that the other verbs, and the checks before a job, need not wait
-
     cells = enlarge(to_uint8(images.detach()).cpu(), READABLE).expand(-1, 3, -1, -1)
-    grid = torchvision.utils.make_grid(cells, nrow=columns or math.ceil(math.sqrt(len(cells))), padding=2)
     with whole_file(Path(path)) as part:
-        Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()).save(part, format="PNG")
+        Image.fromarray(_sheet(cells, columns or math.ceil(math.sqrt(len(cells)))).numpy()).save(part, format="PNG")
+
+
+def _sheet(cells: Tensor, columns: int) -> Tensor:
+    """Cells (N, 3, H, W), row by row, as one picture (H', W', 3) with GAP black pixels around each; places without one stay black."""
+    n, c, h, w = cells.shape
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    sheet = cells.new_zeros(rows * columns, c, h + GAP, w + GAP)
+    sheet[:n, :, GAP:, GAP:] = cells
+    sheet = sheet.view(rows, columns, c, h + GAP, w + GAP).permute(0, 3, 1, 4, 2).reshape(rows * (h + GAP), columns * (w + GAP), c)
+    return F.pad(sheet, (0, 0, 0, GAP, 0, GAP))
 
 
 def check_png(key: str, name: str) -> None:

@@ -53,8 +53,10 @@ class Monitor:
         self.alarm = Alarm()
         self._clock, self._clock_images, self._metrics, self._wandb = time.perf_counter(), 0, None, None
         if first and wandb != "off":
-            import wandb as client
-
+            try:
+                import wandb as client
+            except ImportError as error:
+                raise HiresError(f"monitor.wandb={wandb} needs wandb, not installed: pip install 'hires[wandb]'") from error
             self._wandb = client.init(project="hires", name=run.name, dir=str(run), mode=wandb, config=config, resume="allow", id=run.name)
 
     def say(self, text: str) -> None:

@@ -29,7 +29,7 @@ class DaliDecoder:
         try:
             import_module("nvidia.dali")
         except ImportError as error:
-            install = "pip install 'hires[dali]', for CUDA 12 pip install nvidia-dali-cuda120"
+            install = "pip install 'hires[dali-cuda13]', or dali-cuda12"
             raise DataError(f"loader=dali: DALI is not installed ({error}); {install}, or take loader=webdataset") from error
         self.shards, self.resolution, self.split, self.workers = shards, resolution, split, workers
         self.suffix = shards.codec(resolution).suffix

@@ -26,7 +26,7 @@ class ParquetSource(Source):
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
-            raise DataError("source=parquet needs the package pyarrow: pip install pyarrow") from error
+            raise DataError("source=parquet needs the package pyarrow, not installed: pip install 'hires[sources]'") from error
         root = Path(path)
         if not path or not root.exists():
             raise DataError(f"path={path}: not there; wanted a .parquet file or a folder of them")

@@ -71,7 +71,7 @@ def _files(path: str) -> list[str]:
     try:
         from braceexpand import UnbalancedBracesError, braceexpand
     except ImportError as error:
-        raise DataError("patterns need the package braceexpand: pip install braceexpand") from error
+        raise DataError("patterns need the package braceexpand, not installed: pip install 'hires[sources]'") from error
     try:
         files = list(braceexpand(path))
     except UnbalancedBracesError as error:

@@ -36,7 +36,7 @@ def checksum(data: bytes) -> int:
     try:
         from google_crc32c import value
     except ImportError as error:
-        raise DataError("source=tfrecords needs the package google-crc32c: pip install google-crc32c") from error
+        raise DataError("source=tfrecords needs the package google-crc32c, not installed: pip install 'hires[sources]'") from error
     crc = value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -46,7 +46,7 @@ def parse(data: bytes, name: str) -> tuple[tuple[int, ...], bytes]:
     try:
         from google.protobuf.message import DecodeError
     except ImportError as error:
-        raise DataError("source=tfrecords needs the package protobuf: pip install protobuf") from error
+        raise DataError("source=tfrecords needs the package protobuf, not installed: pip install 'hires[sources]'") from error
     try:
         entries = _example().FromString(data).features.feature
     except DecodeError as error:

@@ -88,7 +88,7 @@ class TorchvisionSource(Source):
         try:
             from ..torchvision_cpu import torchvision
         except ImportError as error:
-            raise DataError("source=torchvision needs the package torchvision: pip install torchvision") from error
+            raise DataError("source=torchvision needs the package torchvision, not installed: pip install 'hires[sources]'") from error
         asked = {"train": split == "train"} if self.kind.by_train else {"split": split}
         try:
             return getattr(torchvision.datasets, name)(root, download=False, **asked)

@@ -15,7 +15,7 @@ from pipelines import DataError, Loader, PrepareConfig, Shards, prepare
 @pytest.fixture
 def dali():
     """DALI, or the reason why the test is skipped."""
-    return pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install 'hires[dali]'")
+    return pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install 'hires[dali-cuda13]'")
 
 
 @pytest.fixture(scope="module", params=["jpeg:97:444", "jpeg:97:420"])
@@ -86,6 +86,6 @@ def test_nothing_stays_behind_when_levels_come_and_go(dali, prepared):
 
 def test_where_dali_is_missing_a_line_says_what_to_install(prepared, monkeypatch, one_line):
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
-    with pytest.raises(DataError, match=r"pip install 'hires\[dali\]', for CUDA 12 pip install nvidia-dali-cuda120") as caught:
+    with pytest.raises(DataError, match=r"pip install 'hires\[dali-cuda13\]', or dali-cuda12") as caught:
         Loader(prepared, 64, kind="dali")
     assert "loader=dali: DALI is not installed" in one_line(caught.value)

@@ -14,7 +14,7 @@ from pipelines.codecs import decode
 from pipelines.decoders import HostBatches
 
 HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
-NO_DALI = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed: pip install 'hires[dali]'")
+NO_DALI = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed: pip install 'hires[dali-cuda13]'")
 KINDS = ["webdataset", pytest.param("dali", marks=NO_DALI)]
 
 

@@ -25,7 +25,7 @@ def reference(hires, tiny, tmp_path_factory) -> Path:
 
 
 def test_dali_trains_to_the_same_losses(hires, tiny, tmp_path, reference):
-    pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install 'hires[dali]'")
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install 'hires[dali-cuda13]'")
     done = hires("train", "loader=dali", *tiny, f"run={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert len(metrics(reference)) >= 5 and metrics(tmp_path / "run") == metrics(reference)

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import DataError
 
-pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install pyarrow")
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'hires[sources]'")
 pq = pytest.importorskip("pyarrow.parquet")
 ParquetSource = pytest.importorskip("pipelines.sources.parquet").ParquetSource
 

@@ -11,8 +11,8 @@ import pytest
 from pipelines import DataError
 from pipelines.sources.tfrecords import TFRecordsSource
 
-pytest.importorskip("google_crc32c", reason="google-crc32c is not installed: pip install google-crc32c")
-pytest.importorskip("google.protobuf", reason="protobuf is not installed: pip install protobuf")
+pytest.importorskip("google_crc32c", reason="google-crc32c is not installed: pip install 'hires[sources]'")
+pytest.importorskip("google.protobuf", reason="protobuf is not installed: pip install 'hires[sources]'")
 
 
 def crc32c(data: bytes) -> int:
