@@ -4,8 +4,9 @@ With x real (faded while growing), z ~ N(0, I), x_tilde = G(z), (mu, logvar) = I
 
     energy     L_alpha = E U(x) - E U(x_tilde) + lambda_U (E U(x)^2 + E U(x_tilde)^2) [+ gamma / 2 E |dU/dx|^2, every few steps]
     inference  L_phi   = kappa R + beta K + lambda_z N
-    generator  L_theta = kappa R + E U(x_tilde) + lambda_z N [+ range term]
+    generator  L_theta = kappa R + w E U(x_tilde) + lambda_z N [+ range term]
 
+w (`energy_weight`) is the energy's temperature: the L2 and the penalty hold its gap to a few units where the theory's is hundreds of nats.
 R = mse(x_hat, x) of box means (`reconstruct_box`), K = KL(q(z | x) || N(0, I)) per dimension, N = -log q(z | x_tilde) per dimension
 without its constant: means, never sums, so a weight means the same at every resolution. The players exchange tensors, among them
 gradients: g_U = dE U/dx_tilde, g_N = lambda_z dN/dx_tilde and g_z = kappa dR/dz_tilde, never graphs.
@@ -27,7 +28,7 @@ PLAYERS = ("generator", "energy", "inference")
 LOSSES = {
     "energy": "E U(x) − E U(x̃) + λ_U (E U(x)² + E U(x̃)²) + γ/2 E |∂U/∂x|²",
     "inference": "κ R(x, x̂) + β K(q(z|x) ‖ p(z)) + λ_z N(z | x̃)",
-    "generator": "κ R(x, x̂) + E U(x̃) + λ_z N(z | x̃) + range",
+    "generator": "κ R(x, x̂) + w E U(x̃) + λ_z N(z | x̃) + range",
 }
 ROWS = 1
 TAKES = {"generator": "z", "energy": "x", "inference": "x"}
@@ -53,6 +54,7 @@ class Config:
     beta: float = 0.125  # weight of K per latent dimension: beta d K, so d=64 gives 8
     lambda_z: float = 1.0  # weight of the sleep term N
     lambda_u: float = 0.1  # L2 on the energy
+    energy_weight: float = 1.0  # w, of E U(x_tilde) in the generator's loss: rho, the pull's share, goes with it (docs/stability.md)
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
     energy: str = "identity"  # identity (bounded by lambda_u) | softplus (spectral normalisation) | experts (bounded: docs/vgan.md)
@@ -120,8 +122,8 @@ def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
         raise HiresError("objective.energy_sees=samples_and_reconstructions: the published order has no reconstructions among the fakes")
     if config.generator_steps < 1 or config.r1_every < 1:
         raise HiresError(f"objective: generator_steps={config.generator_steps} r1_every={config.r1_every}: wanted at least 1")
-    for name in ("kappa_pixel", "kappa_max", "beta", "lambda_z", "lambda_u", "r1", "range"):
-        if not getattr(config, name) >= 0:
+    for name in ("kappa_pixel", "kappa_max", "beta", "lambda_z", "lambda_u", "energy_weight", "r1", "range"):
+        if not 0 <= getattr(config, name) < math.inf:
             raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
     if zero_stage == 3 and config.r1:
         raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
@@ -146,7 +148,7 @@ class Objective(CarriesNothing):
     def __init__(self, config: Config, latent: int, players: dict):
         self.config = config
         self.G, self.U, self.I = (players[name] for name in PLAYERS)
-        self.beta, self.every = config.beta * latent, config.r1_every
+        self.beta, self.every, self.weight = config.beta * latent, config.r1_every, config.energy_weight
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
         """What a round on the faded real images x (B, C, r, r) needs, its noise drawn."""
@@ -245,7 +247,7 @@ class Objective(CarriesNothing):
                 (g_n,) = torch.autograd.grad(self.config.lambda_z * N, leaf)
                 # both terms lie in one graph here, so one backward does
                 out_of_range = self.config.range * (overshoot(x_hat) + overshoot(x_tilde))
-                self.G.backward(share * (self.kappa * R + out_of_range + (x_tilde * (g_u + g_n)).sum()))
+                self.G.backward(share * (self.kappa * R + out_of_range + (x_tilde * (self.weight * g_u + g_n)).sum()))
                 if record is not None:
                     self._record_generator(record, part, x_tilde, x_hat, R, g_u)
         self.G.step(rates.lr, rates.ema_decay)
@@ -320,13 +322,13 @@ class Objective(CarriesNothing):
         g_real = self.kappa * R + self.config.range * overshoot(x_hat)
         if with_reconstructions:
             # reconstructions are pulled to low energy too, with half the weight, and so are the samples
-            g_real = g_real + 0.5 * (x_hat * g_u[B:]).sum()
+            g_real = g_real + 0.5 * self.weight * (x_hat * g_u[B:]).sum()
             g_u = 0.5 * g_u[:B]
         self.G.backward(share * g_real)
         K, N = kl(mu, logvar), nll(part.z, mu_f, logvar_f)
         self.I.backward((z_tilde * z_leaf.grad).sum() + share * (self.beta * K + self.config.lambda_z * N))
         g_n = leaf.grad  # = share * lambda_z * dN/dx_tilde
-        self.G.backward((x_tilde * (share * g_u + g_n)).sum() + share * self.config.range * overshoot(x_tilde))
+        self.G.backward((x_tilde * (share * self.weight * g_u + g_n)).sum() + share * self.config.range * overshoot(x_tilde))
         record.add(K=K, N=N, logvar=logvar.mean())
         self._record_generator(record, part, x_tilde, x_hat, R, g_u)
 
@@ -341,7 +343,7 @@ class Objective(CarriesNothing):
         return mu, soft_clamp(logvar, self.config.logvar_min, self.config.logvar_max)
 
     def _record_generator(self, record: Record, part: Batch, x_tilde: Tensor, x_hat: Tensor, R: Tensor, g_u: Tensor) -> None:
-        """R, |dU/dx_tilde| per sample, rho = |dU/dx_tilde| / |d kappa R/dx_hat| and the spread of the samples over that of the data."""
+        """R, |dU/dx_tilde| per sample, rho = w |dU/dx_tilde| / |d kappa R/dx_hat| and the spread of the samples over that of the data."""
         B = len(part.x)
         force = g_u.flatten(1).norm(dim=1).mean() * B
         error = residual(x_hat.detach(), part.x, self.config.reconstruct_box)
@@ -349,7 +351,7 @@ class Objective(CarriesNothing):
         pull = error.flatten(1).norm(dim=1).mean() * (2 * self.kappa / error[0].numel() / block)
         record.add(R=R, energy_slope=force)
         if self.kappa:  # without the pull there is no ratio
-            record.add(rho=force / pull)
+            record.add(rho=self.weight * force / pull)
         if B > 1:
             record.add(diversity=(x_tilde.detach().var(0).mean() / part.x.var(0).mean()).sqrt())
 

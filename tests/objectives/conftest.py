@@ -23,6 +23,7 @@ class Settings:
     beta: float = 1.0  # of the KL's mean over dimensions
     lambda_z: float = 10.0  # of the negative log-likelihood's mean over dimensions
     lambda_u: float = 0.0
+    energy_weight: float = 1.0  # of U in the generator's loss
     gamma: float = 0.0  # of the gradient penalty at this resolution
     penalty_weight: float = 1.0  # lazy: how many times more the penalty weighs when it is computed
     penalise_samples: bool = False  # the gradient penalty's mean over samples is added to that over real images
@@ -99,8 +100,8 @@ class Reference:
         return loss, u_f
 
     def pull(self, u, B):
-        """What the generator lowers: E U(x_tilde), or half of it and half of E U(x_hat)."""
-        return u.mean() if not self.s.reconstructions else 0.5 * u[:B].mean() + 0.5 * u[B:].mean()
+        """What the generator lowers: w E U(x_tilde), or half of it and half of w E U(x_hat)."""
+        return self.s.energy_weight * (u.mean() if not self.s.reconstructions else 0.5 * u[:B].mean() + 0.5 * u[B:].mean())
 
     def generator_step(self, x, z, eps, alpha, lr, x_tilde=None, seen=None):
         """theta alone: fresh posterior, everything seen as it stands."""
@@ -109,7 +110,8 @@ class Reference:
         R = self.R(x_hat, x)
         x_tilde = self.G(z, alpha) if x_tilde is None else x_tilde
         loss = self.excess(x_hat) + self.excess(x_tilde)
-        loss = loss + self.s.kappa * R + self.U(x_tilde, alpha).mean() + self.s.lambda_z * self.N(z, *self.posterior(x_tilde, alpha))
+        loss = loss + self.s.kappa * R + self.s.energy_weight * self.U(x_tilde, alpha).mean()
+        loss = loss + self.s.lambda_z * self.N(z, *self.posterior(x_tilde, alpha))
         if seen is not None:
             seen |= {"R": R}
         self.step("generator", self.gradients("generator", loss), lr)

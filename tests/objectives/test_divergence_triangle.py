@@ -54,6 +54,7 @@ def settings_of(plain, config: Config):
         beta=config.beta * D,
         lambda_z=config.lambda_z,
         lambda_u=config.lambda_u,
+        energy_weight=config.energy_weight,
         gamma=config.r1 / 4,  # at 16x16
         penalise_samples=config.r1_on == "both",
         range=config.range,
@@ -70,6 +71,7 @@ def settings_of(plain, config: Config):
 OPTIONS = {
     "plain": {},
     "energy L2": {"lambda_u": 0.2},
+    "energy's weight": {"energy_weight": 4.0, "lambda_u": 0.1},
     "clamp": {"logvar_min": -1.0, "logvar_max": 0.5},
     "penalty": {"r1": 40.0, "r1_every": 2},
     "penalty on samples too": {"r1": 40.0, "r1_on": "both"},
@@ -79,7 +81,7 @@ OPTIONS = {
     "experts": {"energy": "experts", "r1": 10.0},
     "two generator steps": {"generator_steps": 2},
     "all": {"lambda_u": 0.1, "logvar_min": -8.0, "logvar_max": 4.0, "r1": 10.0, "r1_on": "both", "range": 9.0, "generator_steps": 2},
-    "reconstructions": {"energy_sees": "samples_and_reconstructions", "lambda_u": 0.1},
+    "reconstructions": {"energy_sees": "samples_and_reconstructions", "lambda_u": 0.1, "energy_weight": 3.0},
 }
 CASES = [(updates, name) for updates in UPDATES for name in OPTIONS if not (updates == "published" and name == "reconstructions")]
 
