@@ -52,7 +52,7 @@ TORCH_EXTENSIONS_DIR=$(mktemp -d) && export TORCH_EXTENSIONS_DIR
 
 missing=$("$PYTHON" - <<'PY'
 import importlib.util
-wanted = "torch torchvision deepspeed hydra omegaconf webdataset safetensors rich numpy PIL sklearn scipy".split()
+wanted = "torch torchvision deepspeed hydra omegaconf safetensors rich numpy PIL sklearn scipy".split()
 print(" ".join(name for name in wanted if importlib.util.find_spec(name) is None))
 PY
 ) || { say "no $PYTHON here: nothing was measured"; exit 0; }

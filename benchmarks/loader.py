@@ -7,7 +7,7 @@ Rows are (level, workers); the process is held to as many cores as there are wor
 
     bare Pillow     `workers` threads that do nothing but open and decode the level's stored bytes, which lie in memory already
     bare DALI       a pipeline of decoders.image alone on the same bytes, `workers` threads
-    webdataset, DALI: cold and warm
+    Pillow, DALI: cold and warm
                     the loaders with no memory of their own, batch after batch of the training order, into batches that are thrown away;
                     cold: the shards' pages were dropped from the system's cache just before; warm: they are in it
     memory          the loader once it holds the level as uint8
@@ -80,8 +80,8 @@ def row(pictures: Path, shards: Shards, level: int, workers: int, rounds: int, s
     blobs = _blobs(shards, level)
     contenders: dict[str, Callable[[], float]] = {
         "bare": lambda: bare_pillow(blobs, level, shards.channels, workers, seconds),
-        "webdataset": lambda: loader(shards, level, workers, "webdataset", seconds),
-        "cold": lambda: loader(shards, level, workers, "webdataset", seconds, cold=True),
+        "pillow": lambda: loader(shards, level, workers, "pillow", seconds),
+        "cold": lambda: loader(shards, level, workers, "pillow", seconds, cold=True),
         "folder": lambda: image_folder(pictures, level, workers, seconds),
     }
     if _dali():
@@ -108,8 +108,8 @@ def row(pictures: Path, shards: Shards, level: int, workers: int, rounds: int, s
     def show(value: float | None) -> str:
         return "–" if value is None else f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
-    fed = ratio("memory", "folder") or max(filter(None, (ratio("webdataset", "folder"), ratio("dali", "folder"))))
-    cells = [f"{level}", str(workers), rate("bare"), f"{rate('cold')} / {rate('webdataset')}", show(ratio("webdataset", "bare"))]
+    fed = ratio("memory", "folder") or max(filter(None, (ratio("pillow", "folder"), ratio("dali", "folder"))))
+    cells = [f"{level}", str(workers), rate("bare"), f"{rate('cold')} / {rate('pillow')}", show(ratio("pillow", "bare"))]
     cells += [rate("bare DALI"), f"{rate('cold DALI')} / {rate('dali')}", show(ratio("dali", "bare DALI"))]
     return "| " + " | ".join([*cells, rate("memory"), rate("folder"), show(fed)]) + " |"
 
@@ -247,7 +247,7 @@ def _prepared(pictures: str, scratch: str) -> str:
 
 def _header(args: argparse.Namespace, shards: Shards) -> str:
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    names = ["level", "workers", "bare Pillow", "webdataset cold / warm", "of bare"]
+    names = ["level", "workers", "bare Pillow", "Pillow cold / warm", "of bare"]
     names += ["bare DALI", "DALI cold / warm", "of bare", "memory", "ImageFolder", "× ImageFolder"]
     about = f"{shards.count('train')} pictures, codec above 64: {shards.codec(max(shards.levels)).name}; images a second; "
     about += f"median of {args.rounds} rounds of {args.seconds:g} s; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "

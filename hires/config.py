@@ -31,7 +31,7 @@ class DataConfig:
     """Where the shards are and how they are fed."""
 
     root: str = MISSING  # what `hires prepare` made: a folder, or an address (https://…, s3://…)
-    loader: str = "webdataset"  # webdataset (Pillow decodes) | dali (on the GPU where there is one)
+    loader: str = "pillow"  # pillow | dali (on the GPU where there is one)
     mirror: bool = True  # flip half of the images left to right
     cache_gb: float = 4.0  # levels of at most this size are decoded once and held in memory
     workers: int = 2  # decoding threads for the others

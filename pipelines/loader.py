@@ -16,7 +16,7 @@ from .shards import Shards
 class Loader:
     """Delivers one level and split of a data set as uint8 batches, decoded by `workers` threads (0: one a core, at most 16).
 
-    `kind` says by what: webdataset (Pillow) or dali; both give the same pictures in the same order. A level that takes at most `cache_gb`
+    `kind` says by what: pillow or dali; both give the same pictures in the same order. A level that takes at most `cache_gb`
     (10^9 bytes) of memory as uint8 is kept there: each picture is decoded when first asked for, never twice. Threads live as long as a
     stream. Raises DataError if there is no such level, no picture in the split, or no DALI where it is asked for.
     """
@@ -28,7 +28,7 @@ class Loader:
         split: str = "train",
         cache_gb: float = 4.0,
         workers: int = 0,
-        kind: str = "webdataset",
+        kind: str = "pillow",
     ):
         shards.require_level(resolution)
         self.shards, self.resolution, self.split = shards, resolution, split

@@ -31,7 +31,7 @@ class Decoder(Protocol):
 
 
 def open_decoder(kind: str, shards: Shards, resolution: int, split: str, workers: int, keep: bool) -> Decoder:
-    """The decoder of `kind` (webdataset | dali) with `workers` threads (0: one a core of this process, at most 16).
+    """The decoder of `kind` (pillow | dali) with `workers` threads (0: one a core of this process, at most 16).
 
     `keep`: its pictures are to stay in the host's memory. Raises DataError for another kind, or where DALI is not installed.
     """
@@ -40,8 +40,8 @@ def open_decoder(kind: str, shards: Shards, resolution: int, split: str, workers
         from .dali import DaliDecoder
 
         return DaliDecoder(shards, resolution, split, workers, keep)
-    if kind != "webdataset":
-        raise DataError(f"loader={kind}: unknown; wanted webdataset or dali")
+    if kind not in ("pillow", "webdataset"):  # what older runs call it: they read webdataset's shards so, but never by that package
+        raise DataError(f"loader={kind}: unknown; wanted pillow or dali")
     from .pillow import PillowDecoder
 
     return PillowDecoder(shards, resolution, split, workers)

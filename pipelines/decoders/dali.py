@@ -30,7 +30,7 @@ class DaliDecoder:
             import_module("nvidia.dali")
         except ImportError as error:
             install = "pip install 'hires[dali-cuda13]', or dali-cuda12"
-            raise DataError(f"loader=dali: DALI is not installed ({error}); {install}, or take loader=webdataset") from error
+            raise DataError(f"loader=dali: DALI is not installed ({error}); {install}, or take loader=pillow") from error
         self.shards, self.resolution, self.split, self.workers = shards, resolution, split, workers
         self.suffix = shards.codec(resolution).suffix
         self.shape = (resolution, resolution, shards.channels)
@@ -119,4 +119,4 @@ class DaliDecoder:
         first, last = self.shards.place(self.resolution, self.split, int(indices[0])), self.shards.keys(self.split)[indices[-1]]
         reason = said.split("encountered:")[-1].removesuffix("Current pipeline object is no longer valid.").strip()
         failed = f"DALI cannot decode one of these {len(indices)} pictures ({reason})"
-        return DataError(f"{first} to {last}: {failed}, but Pillow can: take loader=webdataset")
+        return DataError(f"{first} to {last}: {failed}, but Pillow can: take loader=pillow")

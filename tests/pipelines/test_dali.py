@@ -33,7 +33,7 @@ def test_its_jpeg_decoder_is_within_the_stated_tolerance_of_pillows(dali, real, 
     """With CPU operators both use libjpeg-turbo: not a grey level apart, at 4:4:4 and at 4:2:0."""
     if torch.cuda.is_available():
         pytest.skip("the tolerance is stated for DALI's CPU operators, and a GPU decodes here")
-    ours, its = (Loader(real, resolution, cache_gb=0, workers=1, kind=kind).read(range(4)).short() for kind in ("webdataset", "dali"))
+    ours, its = (Loader(real, resolution, cache_gb=0, workers=1, kind=kind).read(range(4)).short() for kind in ("pillow", "dali"))
     apart = (ours - its).abs()
     assert apart.max() <= 0 and apart.float().mean() <= 0
 
@@ -51,7 +51,7 @@ def test_pictures_that_dali_alone_cannot_decode_are_named_with_its_words(dali, p
     read = Shards.read
     monkeypatch.setattr(Shards, "read", lambda *arguments: [data[: len(data) // 2] for data in read(*arguments)])
     monkeypatch.setattr("pipelines.decoders.dali.decode", lambda *arguments: None)
-    with pytest.raises(DataError, match=r"DALI cannot decode one of these 2 pictures .*: take loader=webdataset") as caught:
+    with pytest.raises(DataError, match=r"DALI cannot decode one of these 2 pictures .*: take loader=pillow") as caught:
         Loader(prepared, 128, cache_gb=0, kind="dali").read([8, 9])
     text, keys = one_line(caught.value), prepared.keys("train")
     assert f"{keys[8]} to {keys[9]}" in text and "Failed to decode" in text and len(text) < 600

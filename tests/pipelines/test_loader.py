@@ -15,7 +15,7 @@ from pipelines.decoders import HostBatches
 
 HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
 NO_DALI = pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed: pip install 'hires[dali-cuda13]'")
-KINDS = ["webdataset", pytest.param("dali", marks=NO_DALI)]
+KINDS = ["pillow", pytest.param("dali", marks=NO_DALI)]
 
 
 def directly(shards: Shards, resolution: int, indices: np.ndarray, split: str = "train") -> torch.Tensor:
@@ -238,5 +238,5 @@ def test_a_missing_level_split_or_loader_is_refused_at_once(prepared):
     without = Shards(prepared.files, {**prepared.manifest, "counts": {"train": 25, "holdout": 0}})
     with pytest.raises(DataError, match="no picture in the split holdout"):
         Loader(without, 64, "holdout")
-    with pytest.raises(DataError, match="loader=tf: unknown; wanted webdataset or dali"):
+    with pytest.raises(DataError, match="loader=tf: unknown; wanted pillow or dali"):
         Loader(prepared, 64, kind="tf")

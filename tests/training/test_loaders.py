@@ -17,10 +17,11 @@ def metrics(run: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def reference(hires, tiny, tmp_path_factory) -> Path:
-    """A run on the shards' folder with the default loader."""
+    """A run on the shards' folder, begun when the default loader was called webdataset, ended with today's."""
     run = tmp_path_factory.mktemp("reference") / "run"
-    done = hires("train", *tiny, f"run={run}")
-    assert done.returncode == 0, done.stderr
+    for settings in (["data.loader=webdataset", "train.max_images=64"], []):
+        done = hires("train", *tiny, *settings, f"run={run}")
+        assert done.returncode == 0, done.stderr
     return run
 
 
@@ -47,5 +48,5 @@ def test_shards_of_a_web_server_train_to_the_same_losses(hires, tiny, digits, tm
 
 def test_an_unknown_loader_is_refused_before_anything_is_written(hires, tiny, tmp_path):
     done = hires("train", *tiny, "data.loader=ffcv", f"run={tmp_path / 'run'}")
-    assert done.returncode == 1 and "loader=ffcv: unknown; wanted webdataset or dali" in done.stderr
+    assert done.returncode == 1 and "loader=ffcv: unknown; wanted pillow or dali" in done.stderr
     assert not (tmp_path / "run").exists()
