@@ -12,7 +12,7 @@ import time
 import torch
 
 from hires import config as configuration
-from hires.training import distributed
+from hires.ground import distributed
 from hires.training.game import Game, Shape
 from hires.training.monitor import memory_gb
 from hires.training.schedule import Schedule

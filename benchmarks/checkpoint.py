@@ -29,9 +29,10 @@ import torch
 import torch.distributed as dist
 
 from hires import config as configuration
-from hires.training import distributed, saving, state
+from hires.checkpoints import reading, writing
+from hires.checkpoints.retention import Policy
+from hires.ground import distributed
 from hires.training.game import Game, Shape
-from hires.training.retention import Policy
 from hires.training.schedule import Schedule
 
 ROUNDS = 5
@@ -71,14 +72,14 @@ def measure(world, folder: Path, name: str, level: int, args) -> str:
     """One row of the table."""
     game, phase, config = build(world, name, level)
     parameters = sum(shape.numel() for player in game.players.values() for shape in player.shapes.values())
-    tensors = saving._tensors(game.players, world.rank)
+    tensors = writing._tensors(game.players, world.rank)
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     noise = torch.randint(0, 256, (size,), dtype=torch.uint8).numpy()
     info = {"resolution": level, "fading": game.shape.fading, "alpha": phase.alpha, "zero_stage": config.zero.stage, "time": time.time()}
     info["config"] = configuration.to_dict(config)
     blocked, commit, plain, disk = [], [], [], []
     durable: list[float] = []
-    with saving.Saver(folder / name, Policy(1), say=lambda _: durable.append(time.perf_counter())) as saver:
+    with writing.Saver(folder / name, Policy(1), say=lambda _: durable.append(time.perf_counter())) as saver:
 
         def hires(number: int) -> None:
             began = together()
@@ -113,7 +114,7 @@ def measure(world, folder: Path, name: str, level: int, args) -> str:
     )
 
 
-def build(world, name: str, level: int, checkpoint: state.Checkpoint | None = None):
+def build(world, name: str, level: int, checkpoint: reading.Checkpoint | None = None):
     """(game, phase, configuration) of a network at the beginning of a level of the celebahq schedule, batch 1 a rank."""
     batch = f"schedule.levels.{level}.batch={world.size}"
     overrides = ["experiment=celebahq_1024", f"network={name}", "run=none", "data.root=none", "train.precision=bf16", batch]
@@ -126,7 +127,7 @@ def build(world, name: str, level: int, checkpoint: state.Checkpoint | None = No
 def resume(world, name: str, level: int, folder: Path) -> None:
     """In a fresh process: what `hires train` does from its checkpoints to its first step; prints the seconds of each part."""
     choosing = time.perf_counter()
-    checkpoint = state.from_first_rank(folder)
+    checkpoint = reading.from_first_rank(folder)
     building = time.perf_counter()
     game, phase, config = build(world, name, level, checkpoint)
     stepping = time.perf_counter()
@@ -171,8 +172,8 @@ def timed(path: Path, write) -> float:
 
 def in_order(file, data: memoryview) -> None:
     """All of it, in pieces as hires writes them."""
-    for start in range(0, len(data), saving.CHUNK):
-        file.write(data[start : start + saving.CHUNK])
+    for start in range(0, len(data), writing.CHUNK):
+        file.write(data[start : start + writing.CHUNK])
 
 
 def header(args, world) -> str:

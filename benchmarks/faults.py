@@ -38,7 +38,7 @@ import deepspeed  # noqa: F401  imported before the forks
 import torch
 
 from hires import cli
-from hires.training import state, trainer  # noqa: F401
+from hires.checkpoints import reading
 from pipelines import PrepareConfig, prepare
 
 WORLD = 2
@@ -149,13 +149,13 @@ class Campaign:
             case "shard missing":
                 shard.unlink()
             case "manifest missing":
-                (newest / state.MANIFEST).unlink()
+                (newest / reading.MANIFEST).unlink()
             case "stray temporary folder":
-                stray = newest.with_name(f".{state.folder_name(10**6)}.writing")
+                stray = newest.with_name(f".{reading.folder_name(10**6)}.writing")
                 stray.mkdir(exist_ok=True)
                 (stray / "rank-00000-of-00002.safetensors").write_bytes(b"half")
             case "empty checkpoint":
-                newest.with_name(state.folder_name(10**6)).mkdir(exist_ok=True)
+                newest.with_name(reading.folder_name(10**6)).mkdir(exist_ok=True)
         self.damaged[kind] += 1
         if not whole(run):
             # all of its checkpoints are damaged: the run refuses to begin again over them, rightly; this one is not to end so
@@ -280,10 +280,10 @@ def where(run: Path, log: Path) -> str:
 
 def fingerprints(run: Path) -> dict[str, str]:
     """Hash of every tensor of the last checkpoint, whoever wrote which part of it."""
-    checkpoint = state.Checkpoint(state.complete(run / "checkpoints")[-1])
+    checkpoint = reading.Checkpoint(reading.complete(run / "checkpoints")[-1])
     found = {"images": str(checkpoint.images)}
     for player in ("generator", "energy", "inference"):
-        for field in state.FIELDS:
+        for field in reading.FIELDS:
             for name in sorted(checkpoint.names(player, field)):
                 tensor = checkpoint.read(player, name, field, 0, checkpoint.numel(player, name, field))
                 found[f"{player}/{name}/{field}"] = hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()

@@ -14,12 +14,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hires import config as configuration
+from hires.ground import distributed
 from hires.objectives import system
 from hires.objectives.rounds import Rates
-from hires.training import distributed
+from hires.planning.steptime import _NoModules, _PaperPlayer
 from hires.training.game import build_network
 from hires.training.schedule import Level, Schedule
-from hires.training.steptime import _NoModules, _PaperPlayer
 
 ROWS = 4  # images of a counted round: vcd takes pairs
 

@@ -26,10 +26,10 @@ import torch.distributed as dist
 
 from hires import config as configuration
 from hires import networks
+from hires.ground import distributed
 from hires.objectives.divergence_triangle import PLAYERS
-from hires.training import distributed
+from hires.planning.memory import held
 from hires.training.game import build_network
-from hires.training.plan import held
 from hires.training.player import MOMENTS, Player
 
 LEVELS = {"base": 64, "xl": 8}  # xl grown further does not fit four times into 24 GiB at stage 0

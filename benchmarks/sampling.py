@@ -29,14 +29,14 @@ import time
 import torch
 
 from hires import networks
+from hires.bundle.hires_bundle import Bundle, pictures_at_once
+from hires.ground.images import save_each, to_uint8
+from hires.media.containers import write_video
 from hires.networks import NetworkConfig
-from hires.sampling.containers import write_video
+from hires.sampling.clips import Look, Travel, check_size, clip_frames, generator_of, interpolation_clip
 from hires.sampling.drawing import draw
-from hires.sampling.hires_bundle import Bundle, pictures_at_once
-from hires.sampling.images import save_each, to_uint8
 from hires.sampling.keyframes import Keyframes
 from hires.sampling.seeds import open_bundle
-from hires.sampling.video import Look, Travel, check_size, clip_frames, generator_of, interpolation_clip
 from hires.sampling.writing import write_folder
 
 FPS = 30

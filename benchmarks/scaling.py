@@ -1,4 +1,4 @@
-"""Predicted against measured: the scaling model of hires/training/scaling.py on 1, 2 and 4 gloo processes of this machine.
+"""Predicted against measured: the scaling model of hires/planning/scaling.py on 1, 2 and 4 gloo processes of this machine.
 
     python benchmarks/scaling.py                                     # network=slim at 16x16 and 32x32, ZeRO 1, a few minutes
     python benchmarks/scaling.py --repeats 5 --write times.yaml      # and the table of one process for hires plan measured=times.yaml
@@ -29,12 +29,12 @@ import torch.distributed as dist
 import yaml
 
 from hires import config as configuration
-from hires.training import distributed
+from hires.ground import distributed
+from hires.planning.memory import level_networks
+from hires.planning.scaling import Cluster, Collective, forecast, sent
+from hires.planning.steptime import fit
 from hires.training.game import Game, Shape
-from hires.training.plan import level_networks
-from hires.training.scaling import Cluster, Collective, forecast, sent
 from hires.training.schedule import Schedule
-from hires.training.steptime import fit
 
 
 def settings(args: argparse.Namespace, resolution: int, batch: int):

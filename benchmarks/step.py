@@ -37,11 +37,11 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from hires import config as configuration
+from hires.ground import distributed, noise
 from hires.networks.growing import resolutions_up_to
 from hires.objectives.divergence_triangle import PLAYERS, Batch, Objective
 from hires.objectives.rounds import Rates
 from hires.objectives.terms import kl, nll, soft_clamp
-from hires.training import distributed, noise
 from hires.training.game import build_network
 from hires.training.player import Player
 

@@ -17,7 +17,7 @@ from hires.errors import HiresError
 from hires.evaluation import Settings
 from hires.networks import NetworkConfig
 from hires.objectives import SYSTEMS
-from hires.sampling.langevin import LangevinConfig
+from hires.sampling.refining import LangevinConfig
 from hires.training.player import OptimizerConfig, ZeroConfig
 from hires.training.schedule import ScheduleConfig
 from pipelines.prepare import PrepareConfig

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import DataError
-from .pictures import image_of
+from .pyramid import image_of
 
 LOSSLESS_UP_TO = 64  # pixels
 SUBSAMPLING = {"444": 0, "422": 1, "420": 2}  # Pillow's numbers

@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .codecs import decode
 from .decode_rate import spread, stored
 from .errors import DataError
-from .pictures import image_of
+from .pyramid import image_of
 from .shards import Shards
 
 CELL, GAP, MARGIN = 128, 6, 20  # pixels; a power of two, so that small pictures' pixels are all of one size

@@ -18,8 +18,8 @@ from .files import LocalFiles
 from .finishing import finish
 from .listing import SplitConfig, fingerprint, write_listing
 from .manifest import MANIFEST, read_manifest
-from .pictures import FILTERS, levels_up_to
 from .pool import Progress, write_shards
+from .pyramid import FILTERS, levels_up_to
 from .shards import Shards
 from .sources import Source, detect, open_source
 from .writing import WORK, Job, finished_shard, write_whole

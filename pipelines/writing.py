@@ -16,7 +16,7 @@ import numpy as np
 from .codecs import codec_of
 from .errors import DataError
 from .listing import Listing, Shard
-from .pictures import histogram, pyramid, square
+from .pyramid import histogram, pyramid, square
 from .sources import Item, Source
 
 WORK = ".prepare"  # the folder of ledgers and half-written files

@@ -25,7 +25,7 @@ on_every_gpu() {
   mkdir -p "$HIRES_LOGS"
   rm -f "$HIRES_LOGS/saved"
   # the first word is the verb
-  "${each_task[@]}" "${python[@]}" -m hires.preflight "${@:2}" || { end "not started, see above" 1; return; }
+  "${each_task[@]}" "${python[@]}" -m hires.slurm.preflight "${@:2}" || { end "not started, see above" 1; return; }
   ((warnings == 0)) || { requeue "warned before the start"; return; }
   run_step "${each_task[@]}" --kill-on-bad-exit=1 slurm/task.sh "${python[@]}" -m hires "$@" || status=$?
   if [[ -f $HIRES_LOGS/saved ]]; then

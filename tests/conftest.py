@@ -33,7 +33,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def world() -> Iterator:
     """The process group of this one process, as `hires train` starts it."""
-    from hires.training import distributed
+    from hires.ground import distributed
 
     before = {name: os.environ.get(name) for name in LAUNCH}
     world = distributed.start(threads=1)

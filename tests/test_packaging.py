@@ -166,7 +166,7 @@ def test_launch_script_of_another_verb(tmp_path, name, verb):
     assert done.stdout.splitlines() == [srun, f"python -m hires {verb} out=x", "srun 0"], done.stderr
 
 
-CHECKED = ["srun --wait=60 --cpus-per-task=8", "python -m hires.preflight experiment=celebahq_1024", "srun 0"]
+CHECKED = ["srun --wait=60 --cpus-per-task=8", "python -m hires.slurm.preflight experiment=celebahq_1024", "srun 0"]
 TRAINED = ["srun --wait=60 --cpus-per-task=8 --kill-on-bad-exit=1", "python -m hires train experiment=celebahq_1024"]
 
 
@@ -288,7 +288,7 @@ def _launch(
 
     Statuses of `python -m …`: `preflight` of the checks, `verdict` of hires.slurm, and `python` of hires; srun's is its task's.
     """
-    statuses = f"case $2 in hires.preflight) exit {preflight};; hires.slurm) exit {verdict};; *) exit {python};; esac"
+    statuses = f"case $2 in hires.slurm.preflight) exit {preflight};; hires.slurm) exit {verdict};; *) exit {python};; esac"
     said = 'o=$1; shift; while [ "${1#--}" != "$1" ]; do o="$o $1"; shift; done; echo "srun $o" >&3'
     programs = {
         "python": f'echo "python $*"; {statuses}',

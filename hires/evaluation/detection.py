@@ -15,8 +15,8 @@ from torch import Tensor
 from hires.errors import HiresError
 from hires.evaluation.material import Material, as_pictures, in_ranks
 from hires.evaluation.outliers import Score, all_scores, draw_histograms, named, rates_with_intervals, scores_of
+from hires.media.pictures import is_prepared, list_pictures, picture_batches
 from hires.networks.growing import fade_images
-from hires.sampling.pictures import is_prepared, list_pictures, picture_batches
 
 NEEDS = ()
 FEWEST = 10  # pictures of a set

@@ -21,8 +21,8 @@ from hires.evaluation.augmentation import Classifier, error
 from hires.evaluation.feature_networks import FeatureNetwork, hash_of
 from hires.evaluation.labels import labels_of
 from hires.evaluation.material import Material
-from hires.sampling.atomic import whole_file
-from hires.training.distributed import from_first
+from hires.ground.distributed import from_first
+from hires.ground.files import whole_file
 from pipelines import Loader, Shards
 
 WIDTH = 64  # features; the classifier is that of augmentation.py

@@ -16,7 +16,7 @@ from hires.evaluation.feature_networks import FeatureNetwork, of_onnx, of_random
 from hires.evaluation.inception import NO_WEIGHTS, fetched_weights, given_weights, of_inception
 from hires.evaluation.material import Material
 from hires.evaluation.reference import reference, require_finite, user_cache
-from hires.training.distributed import from_first
+from hires.ground.distributed import from_first
 
 NEEDS = ("draw",)
 FEWEST = 10  # pictures of a set

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hires.errors import HiresError
 from hires.evaluation.feature_networks import FeatureNetwork, hash_of, require_file
-from hires.sampling.atomic import whole_file
+from hires.ground.files import whole_file
 
 VARIABLE = "HIRES_INCEPTION"
 NO_WEIGHTS = f"no weights: say metrics.weights=FILE or set {VARIABLE}, metrics.download=true to fetch them, or metrics.features=random:0"

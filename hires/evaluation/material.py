@@ -8,13 +8,13 @@ from torch import Tensor
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from hires.bundle.hires_bundle import pictures_at_once
 from hires.errors import HiresError
 from hires.evaluation.labels import labels_of
 from hires.evaluation.subject import Subject
+from hires.ground.distributed import gather
+from hires.ground.images import to_uint8
 from hires.networks.growing import fade_images
-from hires.sampling.hires_bundle import pictures_at_once
-from hires.sampling.images import to_uint8
-from hires.training.distributed import gather
 from pipelines import Loader, Shards
 
 HELD = 4e9  # bytes of samples kept for the next measure; more are drawn again

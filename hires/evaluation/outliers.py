@@ -10,7 +10,7 @@ from torch import Tensor
 from hires.errors import HiresError
 from hires.evaluation.reconstruction import errors
 from hires.evaluation.subject import Subject
-from hires.sampling.atomic import whole_file
+from hires.ground.files import whole_file
 
 SCORES = {  # name -> how a figure calls it; a higher score is stranger
     "energy": "energy U(x)",

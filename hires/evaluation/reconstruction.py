@@ -86,7 +86,7 @@ def _apart(distance: Callable[[Tensor, Tensor], Tensor], subject, x: Tensor) -> 
 @torch.no_grad()
 def _sheet(material: Material, x: Tensor, each: Tensor, mse: float) -> None:
     """The best, those around the median and the worst, originals beside what is given back."""
-    from hires.sampling.sheets import save_sheet
+    from hires.media.sheets import save_sheet
 
     order, count = each.argsort(), min(SHOWN, len(each) // 3 or 1)
     middle = (len(order) - count) // 2

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from hires.errors import HiresError
 from hires.evaluation.feature_networks import FeatureNetwork
 from hires.evaluation.material import Material, as_pictures
-from hires.sampling.atomic import whole_file
-from hires.training.distributed import from_first
+from hires.ground.distributed import from_first
+from hires.ground.files import whole_file
 
 
 def user_cache(folder: str = "") -> Path:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hires.bundle.chains import chains_of
+from hires.bundle.hires_bundle import Bundle, latents
 from hires.networks.pair_energy import PairEnergy
 from hires.networks.transition import markov_chain
 from hires.objectives import vae
-from hires.sampling.chains import chains_of
-from hires.sampling.hires_bundle import Bundle, latents
 
 Of = Callable[[Tensor], Tensor]
 

@@ -9,13 +9,13 @@ from PIL import Image
 import torch
 from torch import Tensor
 
+from hires.bundle.hires_bundle import Bundle, pictures_at_once
 from hires.errors import HiresError
 from hires.explore.mixing import mix
+from hires.ground.images import to_uint8
+from hires.media.pictures import read_picture
 from hires.sampling.codes import require_inference
 from hires.sampling.drawing import draw
-from hires.sampling.hires_bundle import Bundle, pictures_at_once
-from hires.sampling.images import to_uint8
-from hires.sampling.pictures import read_picture
 from pipelines.sources.base import FORMATS
 
 AT_ONCE = 64  # pictures in one request

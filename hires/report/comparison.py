@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 import math
 
-from hires.report import panels, pictures
+from hires.report import gallery, panels
 from hires.report.charts import Axis, Chart, Series, number, thousands
+from hires.report.gallery import Album
 from hires.report.measures import PLACES, best, direction, flat, is_file, shown, single, stands_on
 from hires.report.page import DRAWN, KINDS, PIXELATED, drawings, shown_picture
-from hires.report.pictures import Album
 from hires.report.reading import Grid, Run
 from hires.report.render import render
 from hires.report.verdict import judge, settings
@@ -81,7 +81,7 @@ def _grids(runs: Sequence[Run], names: Sequence[str], album: Album, real_picture
 
 
 def _grid(grid: Grid, name: str, album: Album) -> dict | None:
-    image = pictures.whole(album, grid)
+    image = gallery.whole(album, grid)
     address = album.add(image, f"{name}/{grid.path.name}") if image else None
     note = f"{grid.resolution}×{grid.resolution}" + (f", {grid.images:,} images seen" if grid.images else "")
     return shown_picture(name, note, address, image, grid.resolution <= PIXELATED) if address else None

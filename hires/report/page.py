@@ -7,9 +7,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from hires.objectives import SYSTEMS
-from hires.report import panels, pictures, tables
+from hires.report import gallery, panels, tables
 from hires.report.charts import Axis, Chart, draw, number, thousands
-from hires.report.pictures import Album
+from hires.report.gallery import Album
 from hires.report.reading import Grid, Run
 from hires.report.render import render
 from hires.report.verdict import judge, settings
@@ -77,7 +77,7 @@ def _newest(run: Run, grids: dict[str, list[Grid]], album: Album) -> list[dict]:
     found = []
     for kind in order:
         grid = grids[kind][-1]
-        image = pictures.whole(album, grid)
+        image = gallery.whole(album, grid)
         address = album.add(image, grid.path.name) if image else None
         if address:
             seen = f", {grid.images:,} images seen" if grid.images else ""
@@ -103,12 +103,12 @@ def _strips(grids: dict[str, list[Grid]], album: Album) -> list[dict]:
     """Each kind through time: corners of its grids, oldest first; the newest take the room first."""
     strips = []
     for kind in [*(k for k in KINDS if k in grids), *(k for k in grids if k not in KINDS and k != "reals")]:
-        moments = pictures.chosen(grids[kind])
+        moments = gallery.chosen(grids[kind])
         if len(grids[kind]) < 2:
             continue
         cells = []
         for grid in reversed(moments):
-            image = pictures.corner(album, grid)
+            image = gallery.corner(album, grid)
             address = album.add(image, grid.path.name) if image else None
             if address:
                 cells.append(
@@ -127,7 +127,7 @@ def _measures_pictures(run: Run, album: Album) -> list[dict]:
     found = []
     for name, (images, path) in newest.items():
         image = album.open(path)
-        image = pictures.fitted(image) if image else None
+        image = gallery.fitted(image) if image else None
         address = album.add(image, f"{path.parent.name}/{name}") if image else None
         if address:
             one = shown_picture(path.stem.replace("_", " "), f"{images:,} images seen", address, image, False)

@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 import yaml
 
-from hires import slurm
 from hires.config import TrainConfig, train_config
 from hires.errors import HiresError
+from hires.slurm import jobs
+from hires.slurm.jobs import Record
 from hires.training.schedule import Schedule, ScheduleConfig, parse_images
 
 PARTS = ("config.yaml", "metrics.jsonl", "checkpoints", "samples")  # a folder with none of them is no run
@@ -49,7 +50,7 @@ class Run:
     evaluations: list[tuple[int, dict]] = field(default_factory=list)  # (images, record) of hires evaluate, oldest first
     pictures: list[tuple[int, Path]] = field(default_factory=list)  # that measures drew, with their images, oldest first
     checkpoints: list = field(default_factory=list)  # hires.verbs.checkpoints.Found
-    jobs: list[slurm.Record] = field(default_factory=list)
+    jobs: list[Record] = field(default_factory=list)
     owner: str = ""  # who holds, or held, the run's lock
     silent: float = math.inf  # seconds since that one's last sign of life
 
@@ -87,9 +88,9 @@ def read(folder: Path, checkpoints: list, key: str = "run") -> Run:
     run.environment = _json(run, folder / "environment.json") or {}
     if not checkpoints:
         run.missing.append("checkpoints: none")
-    records = map(slurm.read, sorted((folder / "slurm").glob("*.json")))
+    records = map(jobs.read, sorted((folder / "slurm").glob("*.json")))
     run.jobs = sorted((record for record in records if record and record.starts), key=lambda record: record.starts[0].time)
-    owner = slurm.owner(folder)
+    owner = jobs.owner(folder)
     run.owner = f"Slurm job {owner}" if owner.isdecimal() else owner
     signs = [time.time() - lock.stat().st_mtime for lock in folder.glob(".running-*") if lock.exists()]
     run.silent = min(signs, default=math.inf)

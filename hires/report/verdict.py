@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 import math
 
+from hires.checkpoints.retention import lowest
 from hires.report.charts import number
 from hires.report.reading import ALIVE, Run
 from hires.training.monitor import duration
-from hires.training.retention import lowest
 
 PAUSE = 120.0  # seconds between two checkpoints, beyond training's own, from which they are told
 CHANGES = 8  # settings told of one change at most

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hires.bundle.hires_bundle import Bundle, pictures_at_once
 from hires.errors import HiresError
 from hires.sampling.choosing import truncate
-from hires.sampling.hires_bundle import Bundle, pictures_at_once
-from hires.sampling.langevin import LangevinConfig, langevin, settings
+from hires.sampling.refining import LangevinConfig, langevin, settings
 
 NO_REFINEMENT = LangevinConfig()
 

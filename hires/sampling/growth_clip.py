@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hires.bundle import from_run
+from hires.bundle.hires_bundle import latents, pictures_at_once
+from hires.checkpoints import reading
 from hires.errors import HiresError
+from hires.ground.images import enlarge, to_uint8
+from hires.media.captions import caption
 from hires.networks.growing import resolutions_up_to
-from hires.sampling import from_run
 from hires.sampling.ahead import ahead
-from hires.sampling.captions import caption
-from hires.sampling.hires_bundle import latents, pictures_at_once
-from hires.sampling.images import enlarge, to_uint8
-from hires.sampling.interpolation import smooth
-from hires.sampling.video import Look, assemble
-from hires.training import state
+from hires.sampling.clips import Look, assemble
+from hires.sampling.paths import smooth
 
 HELD = 0.5  # share of a checkpoint's time before it fades into the next
 
@@ -40,14 +40,14 @@ class Stage:
 
 def stages(run: str) -> list[Stage]:
     """The checkpoints of a run, oldest first; raises HiresError where there are fewer than two, or a manifest is damaged."""
-    paths = state.complete(Path(run) / "checkpoints")
+    paths = reading.complete(Path(run) / "checkpoints")
     if len(paths) < 2:
         found = f"1 checkpoint in {paths[0].parent}" if paths else f"no checkpoint in {Path(run) / 'checkpoints'}"
         raise HiresError(f"run={run}: {found}, wanted at least two to see it grow")
     found = []
     for path in paths:
         try:
-            m = state.read_manifest(path)
+            m = reading.read_manifest(path)
         except HiresError as error:
             raise HiresError(f"{path}: damaged checkpoint: {error}; move it away to leave it out") from error
         found.append(Stage(path, m["images"], m["resolution"], m["fading"], m["alpha"]))

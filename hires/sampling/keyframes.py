@@ -8,11 +8,11 @@ import re
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hires.bundle.hires_bundle import Bundle
+from hires.bundle.hires_bundle import latents as latents_of
 from hires.errors import HiresError
+from hires.media.pictures import read_pictures
 from hires.sampling.codes import encode
-from hires.sampling.hires_bundle import Bundle
-from hires.sampling.hires_bundle import latents as latents_of
-from hires.sampling.pictures import read_pictures
 from hires.sampling.seeds import parse_seeds
 
 KEYS = 5  # keyframes of each cell where none are named

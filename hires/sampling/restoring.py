@@ -6,12 +6,12 @@ import math
 import torch
 from torch import Tensor
 
+from hires.bundle.hires_bundle import Bundle, pictures_at_once
 from hires.errors import HiresError
+from hires.ground.noise import generator
+from hires.media.pictures import read_picture
 from hires.objectives.langevin import step
-from hires.sampling.hires_bundle import Bundle, pictures_at_once
-from hires.sampling.langevin import LangevinConfig, settings
-from hires.sampling.pictures import read_picture
-from hires.training.noise import generator
+from hires.sampling.refining import LangevinConfig, settings
 
 MASKS = "center, left, bottom, random:SHARE such as random:0.5, or a picture, white where pixels are unknown"
 

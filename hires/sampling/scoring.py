@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hires.bundle.hires_bundle import Bundle, pictures_at_once
 from hires.errors import HiresError
-from hires.sampling.atomic import whole_file
-from hires.sampling.hires_bundle import Bundle, pictures_at_once
+from hires.ground.files import whole_file
 
 BINS = 40
 

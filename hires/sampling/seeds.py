@@ -46,7 +46,7 @@ def open_bundle(folder: str, device: str = "cpu", needs: str = "generator"):
     """The bundle in a folder, on a device as `parse_device` reads it; raises HiresError in one line where it is missing, damaged, of
     another version or without the network (generator or energy) that it `needs`; "" needs none.
     """
-    from hires.sampling import hires_bundle
+    from hires.bundle import hires_bundle
 
     on = parse_device(device)
     if not Path(folder).is_dir():

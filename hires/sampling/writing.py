@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hires.ground.images import save_each, save_grid, whole_folder
 from hires.sampling.choosing import lowest
 from hires.sampling.drawing import Drawn
-from hires.sampling.images import save_each, save_grid, whole_folder
 
 
 @dataclass

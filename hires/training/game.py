@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from hires import networks
+from hires.checkpoints import reading
 from hires.config import TrainConfig
 from hires.errors import HiresError, NotFinite
+from hires.ground import noise
+from hires.ground.distributed import World
 from hires.objectives import system
 from hires.objectives.rounds import Rates
-from hires.training import noise, player, state
-from hires.training.distributed import World
+from hires.training import player
 from hires.training.player import Player
 from hires.training.schedule import Phase, Schedule
 
@@ -80,7 +82,7 @@ class Shape:
 class Game:
     """The players at one shape, from scratch or out of a checkpoint."""
 
-    def __init__(self, config: TrainConfig, world: World, shape: Shape, checkpoint: state.Checkpoint | None = None):
+    def __init__(self, config: TrainConfig, world: World, shape: Shape, checkpoint: reading.Checkpoint | None = None):
         """Raises HiresError where the checkpoint is of another network."""
         self.config, self.world, self.shape = config, world, shape
         self.players: dict[str, Player] = {}

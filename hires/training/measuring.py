@@ -7,8 +7,8 @@ from hires.config import TrainConfig
 from hires.errors import HiresError
 from hires.evaluation import subject
 from hires.evaluation.material import Material
+from hires.ground.distributed import World
 from hires.training import game
-from hires.training.distributed import World
 from hires.training.schedule import Schedule, parse_images
 from pipelines import Shards
 

@@ -13,7 +13,7 @@ from rich.table import Table
 import torch
 
 from hires.errors import HiresError
-from hires.training.alarm import Alarm
+from hires.training.guards.alarm import Alarm
 from hires.training.schedule import Phase, Schedule
 
 WANDB_MODES = ("off", "offline", "online")

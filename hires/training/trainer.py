@@ -16,23 +16,25 @@ import torch
 from torch import Tensor
 import torch.distributed as dist
 
+from hires.checkpoints import reading
+from hires.checkpoints.retention import Policy
+from hires.checkpoints.writing import Saver
 from hires.config import TrainConfig, to_dict
 from hires.errors import HiresError, NotFinite
+from hires.ground import distributed, noise
+from hires.ground.distributed import World
+from hires.ground.images import save_grid
 from hires.networks.growing import fade_images
 from hires.objectives import system
-from hires.sampling.images import save_grid
-from hires.training import distributed, game, noise, state
-from hires.training.distributed import World
+from hires.training import game
 from hires.training.game import Game, Shape, rank_rows
-from hires.training.health import Health, noise_seed
+from hires.training.guards.agreement import Health, noise_seed
+from hires.training.guards.lock import owned
+from hires.training.guards.stopping import StopRequest
+from hires.training.guards.watchdog import Watchdog, parse_limit
 from hires.training.measuring import Measuring
 from hires.training.monitor import Monitor, due, memory_gb
-from hires.training.preemption import StopRequest
-from hires.training.retention import Policy
-from hires.training.run_lock import owned
-from hires.training.saving import Saver
 from hires.training.schedule import Phase, Schedule, parse_images
-from hires.training.watchdog import Watchdog, parse_limit
 from pipelines import Loader, Order, Shards
 from pipelines.manifest import MANIFEST
 
@@ -179,7 +181,7 @@ class Trainer:
         self.watchdog.at("rolling back", self.images, patient=True)
         self.saver.join()
         if config.on_nonfinite == "stop" or self.attempt >= config.rollbacks:
-            last = state.complete(self.checkpoints)
+            last = reading.complete(self.checkpoints)
             tried = f"; {self.attempt} rollbacks did not help" if self.attempt else ""
             raise HiresError(f"{what}{tried}; last good checkpoint: {last[-1] if last else 'none'}; see docs/troubleshooting.md")
         self.attempt += 1
@@ -197,16 +199,16 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------ beginning and growing
 
-    def _newest(self) -> tuple[state.Checkpoint | None, int]:
+    def _newest(self) -> tuple[reading.Checkpoint | None, int]:
         """What to go on from and the images seen: the run's newest checkpoint; at its beginning that of `train.start_from`, or nothing."""
         self.saver.join()
-        checkpoint, place = state.from_first_rank(self.checkpoints, self.monitor.say), self.config.train.start_from
+        checkpoint, place = reading.from_first_rank(self.checkpoints, self.monitor.say), self.config.train.start_from
         if checkpoint:
             _check_same_network(self.config, checkpoint)
             return checkpoint, checkpoint.images
         if not place:
             return None, 0
-        start = state.of_another_run(place, self.config.schedule.growth_moments == "keep", self.monitor.say)
+        start = reading.of_another_run(place, self.config.schedule.growth_moments == "keep", self.monitor.say)
         _check_same_network(self.config, start)
         there, first = start.manifest["resolution"], self.schedule.levels[0].resolution
         if there > first:
@@ -236,13 +238,13 @@ class Trainer:
         self.monitor.resume(self.images)
         self.monitor.mark({"images": self.images, "start": round(time.time()), "processes": self.world.size})
 
-    def _build(self, checkpoint: state.Checkpoint | None = None) -> None:
+    def _build(self, checkpoint: reading.Checkpoint | None = None) -> None:
         """(Re)build the players for the phase ahead, out of the checkpoint just written: growth and resuming are one thing."""
         images = min(self.images, self.schedule.total - 1)
         shape = Shape.of(self.schedule.at(images))
         if self.game:
             self.saver.join()
-            checkpoint = state.Checkpoint(self.checkpoints / state.folder_name(self.images))
+            checkpoint = reading.Checkpoint(self.checkpoints / reading.folder_name(self.images))
             self.monitor.say(f"now {shape.resolution}x{shape.resolution}, {'fading in' if shape.fading else 'stable'}")
             self.game.destroy()
         self.game = Game(self.config, self.world, shape, checkpoint)
@@ -365,7 +367,7 @@ class Trainer:
         return code
 
 
-def _check_same_network(config: TrainConfig, checkpoint: state.Checkpoint) -> None:
+def _check_same_network(config: TrainConfig, checkpoint: reading.Checkpoint) -> None:
     """Raise HiresError naming the first setting in which the checkpoint's networks differ from the configured ones."""
     then, now = checkpoint.manifest["config"], to_dict(config)
     for section, keys in (("network", now["network"]), ("objective", ["name", *system(config.objective).SHAPED_BY])):

@@ -8,11 +8,11 @@ import time
 from rich.console import Console
 from rich.table import Table
 
+from hires.checkpoints import reading
+from hires.checkpoints.retention import Policy
 from hires.config import CheckpointsConfig, RunConfig
 from hires.errors import HiresError
-from hires.training import state
 from hires.training.monitor import duration
-from hires.training.retention import Policy
 from hires.training.schedule import parse_images
 
 HIDDEN = {".writing": "being written, or cut short", ".replaced": "moved away for a new one", ".deleting": "being deleted, or cut short"}
@@ -66,9 +66,9 @@ def look(folder: Path, hashes: bool) -> list[Found]:
             continue
         manifest, problem = {}, HIDDEN.get(path.suffix) if path.name.startswith(".") else None
         if not problem:
-            problem = state.verify(path, hashes) if (path / state.MANIFEST).is_file() else f"unfinished: no {state.MANIFEST}"
+            problem = reading.verify(path, hashes) if (path / reading.MANIFEST).is_file() else f"unfinished: no {reading.MANIFEST}"
         with suppress(HiresError):  # verify has said so
-            manifest = state.read_manifest(path)
+            manifest = reading.read_manifest(path)
         found.append(Found(path, manifest, problem))
     return sorted(found, key=lambda one: (one.path.name.removeprefix(".").removeprefix("damaged-"), one.path.name))
 
@@ -92,5 +92,5 @@ def _described(one: Found) -> list[str]:
     phase = f"fading in, α {m.get('alpha', 1):.2f}" if m.get("fading") else "stable"
     told = "" if age is None else duration(age) if age >= 0 else "in the future"  # clocks differ, and nothing depends on them
     size = sum(entry["bytes"] for entry in m["files"])
-    images = f"{m['images']:,}" if one.path.name == state.folder_name(m["images"]) else one.path.name
+    images = f"{m['images']:,}" if one.path.name == reading.folder_name(m["images"]) else one.path.name
     return [images, f"{r}x{r}", phase, f"{size / 1e6:,.1f} MB", str(m["world_size"]), str(m.get("zero_stage", "")), told]

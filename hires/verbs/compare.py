@@ -4,8 +4,8 @@ from pathlib import Path
 
 from hires.config import CompareConfig
 from hires.errors import HiresError
+from hires.ground.files import whole_file
 from hires.report import comparison
-from hires.sampling.atomic import whole_file
 from hires.verbs.report import out_file, read, told
 
 

@@ -9,15 +9,15 @@ from rich.table import Table
 import torch
 
 from hires import evaluation
+from hires.bundle import from_run
 from hires.config import EvaluateConfig
 from hires.errors import HiresError
 from hires.evaluation import subject
 from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject
-from hires.sampling import from_run
-from hires.sampling.atomic import whole_file
+from hires.ground import distributed
+from hires.ground.files import whole_file
 from hires.sampling.seeds import open_bundle, parse_device
-from hires.training import distributed
 from pipelines import Shards
 
 USUAL = ["swd", "reconstruction", "diversity"]  # where none are named: those that fit the system

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from hires.bundle import from_run
+from hires.bundle.card import facts, listed, names
+from hires.bundle.chains import chains_of
+from hires.bundle.formats import parse_formats
+from hires.bundle.writing import KNOWN, require_new, write_bundle
 from hires.config import ExportConfig
 from hires.errors import HiresError
-from hires.sampling import from_run
-from hires.sampling.bundle import KNOWN, require_new, write_bundle
-from hires.sampling.card import facts, listed, names
-from hires.sampling.chains import chains_of
-from hires.sampling.formats import parse_formats
 
 
 def run(config: ExportConfig) -> int:

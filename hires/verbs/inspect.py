@@ -11,7 +11,7 @@ from rich.table import Table
 
 from hires.config import DataConfig, InspectConfig
 from hires.errors import HiresError
-from hires.sampling.atomic import whole_file
+from hires.ground.files import whole_file
 from pipelines import DataError, Shards
 from pipelines.contact_sheet import contact_sheet
 from pipelines.decode_rate import decode_rate

@@ -8,9 +8,10 @@ from rich.table import Table
 from hires.config import PlanConfig
 from hires.errors import HiresError
 from hires.objectives import system
-from hires.training import game, steptime
-from hires.training.plan import level_plans
-from hires.training.scaling import Cluster, Forecast, forecast, hours, most_useful
+from hires.planning import steptime
+from hires.planning.memory import level_plans
+from hires.planning.scaling import Cluster, Forecast, forecast, hours, most_useful
+from hires.training import game
 from hires.training.schedule import Schedule
 from pipelines import Shards
 

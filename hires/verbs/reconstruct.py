@@ -6,11 +6,11 @@ import torch
 
 from hires.config import ReconstructConfig
 from hires.errors import HiresError
+from hires.ground.images import check_png
+from hires.media.pictures import picture_batches
+from hires.media.sheets import save_sheet
 from hires.sampling.codes import reconstruct, save_codes
-from hires.sampling.images import check_png
-from hires.sampling.pictures import picture_batches
 from hires.sampling.seeds import open_bundle
-from hires.sampling.sheets import save_sheet
 
 
 def run(config: ReconstructConfig) -> int:

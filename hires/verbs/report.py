@@ -4,9 +4,9 @@ from pathlib import Path
 
 from hires.config import ReportConfig
 from hires.errors import HiresError
+from hires.ground.files import whole_file
 from hires.report import page, reading
-from hires.report.pictures import Album
-from hires.sampling.atomic import whole_file
+from hires.report.gallery import Album
 from hires.verbs.checkpoints import look
 
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from hires.config import RestoreConfig
 from hires.errors import HiresError
-from hires.sampling import langevin
-from hires.sampling.atomic import whole_file
-from hires.sampling.images import check_png
-from hires.sampling.pictures import read_pictures
+from hires.ground.files import whole_file
+from hires.ground.images import check_png
+from hires.media.pictures import read_pictures
+from hires.media.sheets import save_sheet
+from hires.sampling import refining
 from hires.sampling.restoring import corrupt, errors, guess, psnr, restore, steps_of, unknown_pixels
 from hires.sampling.seeds import open_bundle
-from hires.sampling.sheets import save_sheet
 
 STEPS = {"denoise": 20, "inpaint": 400}
 
@@ -60,7 +60,7 @@ def _check(config: RestoreConfig) -> None:
         raise HiresError(f"noise={config.noise}: wanted a number above 0")
     if config.limit < 0 or config.show < 1:
         raise HiresError(f"limit={config.limit} show={config.show}: wanted limit from 0 up (0: all), and show from 1 up")
-    langevin.check(config.langevin)
+    refining.check(config.langevin)
     if config.langevin.space != "pictures":
         raise HiresError(f"langevin.space={config.langevin.space}: restoring moves pixels; wanted langevin.space=pictures")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hires.config import SampleConfig
 from hires.errors import HiresError
-from hires.sampling import choosing, langevin
+from hires.sampling import choosing, refining
 from hires.sampling.drawing import check, draw
 from hires.sampling.seeds import open_bundle, parse_seeds
 from hires.sampling.writing import Written, write_folder, write_grid
@@ -19,7 +19,7 @@ def run(config: SampleConfig) -> int:
         raise HiresError(f"out={config.out}: wanted a .png file for a grid, or a folder for PNG files, written folder/")
     choosing.check_truncation(config.truncation)
     choosing.check_top(config.top_by, config.keep)
-    langevin.check(config.langevin)
+    refining.check(config.langevin)
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))  # one picture a seed
     bundle = open_bundle(config.sampler, config.device, "")
     check(bundle, config.truncation, config.langevin, bool(config.top_by))

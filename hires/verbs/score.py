@@ -7,8 +7,8 @@ from rich.table import Table
 
 from hires.config import ScoreConfig
 from hires.errors import HiresError
-from hires.sampling.images import check_png
-from hires.sampling.pictures import is_prepared, picture_batches
+from hires.ground.images import check_png
+from hires.media.pictures import is_prepared, picture_batches
 from hires.sampling.scoring import draw_histogram, energies, share_above, write_table
 from hires.sampling.seeds import open_bundle
 

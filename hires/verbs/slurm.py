@@ -9,10 +9,10 @@ import time
 
 from omegaconf import OmegaConf
 
-from hires import slurm
+from hires.checkpoints import reading
 from hires.config import SlurmConfig
 from hires.errors import HiresError
-from hires.training import state
+from hires.slurm import jobs
 from hires.training.monitor import duration
 from hires.training.schedule import Schedule, ScheduleConfig, parse_images
 
@@ -32,8 +32,8 @@ def run(config: SlurmConfig) -> None:
 def job(folder: Path) -> dict[str, str]:
     """The job that holds the run, or else its last one: state, nodes, restarts, log."""
     files = sorted((folder / "slurm").glob("*.json"), key=lambda file: file.stat().st_mtime)
-    records = [record for record in map(slurm.read, files) if record and record.starts]
-    held = slurm.owner(folder)
+    records = [record for record in map(jobs.read, files) if record and record.starts]
+    held = jobs.owner(folder)
     record = next((r for r in records if r.job == held), records[-1] if records else None)
     if record is None:
         return {"job": f"none of Slurm's; {held} trains, or did until it was killed" if held else "none of Slurm's"}
@@ -93,8 +93,8 @@ def last_status(file: Path) -> dict | None:
 
 def checkpoint(folder: Path) -> str:
     """The newest, and how old it is."""
-    found = state.complete(folder / "checkpoints")
+    found = reading.complete(folder / "checkpoints")
     if not found:
         return "none yet"
-    age = time.time() - state.read_manifest(found[-1])["time"]
+    age = time.time() - reading.read_manifest(found[-1])["time"]
     return f"{found[-1]}" + (f", {duration(age)} old" if age >= 0 else "")

@@ -5,7 +5,7 @@ from hires.config import TrainConfig
 
 def run(config: TrainConfig) -> int:
     """Train or resume; returns 0 when the schedule is finished, 85 when it was saved on request."""
-    from hires.training import distributed
+    from hires.ground import distributed
     from hires.training.trainer import Trainer
 
     world = distributed.start(config.train.threads)

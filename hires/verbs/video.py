@@ -8,11 +8,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hires.config import VideoConfig
 from hires.errors import HiresError
-from hires.sampling.containers import check_rate, suffix_of, write_video
-from hires.sampling.interpolation import check_path
+from hires.media.containers import check_rate, suffix_of, write_video
+from hires.sampling.clips import Look, Travel, check_size, clip_frames, generator_of, interpolation_strip
 from hires.sampling.keyframes import Keyframes, cell_keys, keyframes, one_source, parse_grid
+from hires.sampling.paths import check_path
 from hires.sampling.seeds import open_bundle, parse_seeds
-from hires.sampling.video import Look, Travel, check_size, clip_frames, generator_of, interpolation_strip
 
 
 def run(config: VideoConfig) -> int:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from hires.config import VideoGrowthConfig
 from hires.errors import HiresError
-from hires.sampling.containers import check_rate, suffix_of, write_video
+from hires.media.containers import check_rate, suffix_of, write_video
+from hires.sampling.clips import Look, check_size
 from hires.sampling.growth_clip import Growth, growth_frames, lost_levels, stages
 from hires.sampling.keyframes import parse_grid
 from hires.sampling.seeds import parse_device, parse_seeds
-from hires.sampling.video import Look, check_size
 from hires.verbs.video import progress
 
 

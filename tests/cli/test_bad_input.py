@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hires import cli
-from hires.training import distributed, state
+from hires.checkpoints import reading
+from hires.ground import distributed
 
 
 @pytest.fixture
@@ -157,13 +158,13 @@ def test_a_checkpoint_of_another_network(key, value, begun, fails, tiny):
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoint(begun, fails, tiny):
     good = {name: digest for name, digest in contents(begun).items() if "checkpoints" in name}
     text = fails("train", *tiny, f"run={begun}", "schedule.levels.4.lr=1e30", "train.checkpoint_every=16")
-    assert "4" in text and state.folder_name(32) in text  # the level, and where to go on from
+    assert "4" in text and reading.folder_name(32) in text  # the level, and where to go on from
     after = contents(begun)
     assert {name: after.get(name) for name in good} == good
-    newest = state.newest_valid(begun / "checkpoints", pytest.fail)
+    newest = reading.newest_valid(begun / "checkpoints", pytest.fail)
     import torch
 
-    checkpoint = state.Checkpoint(newest)
+    checkpoint = reading.Checkpoint(newest)
     assert all(torch.isfinite(checkpoint.read("generator", n, "weight", 0, 1)).all() for n in checkpoint.names("generator"))
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from hires import cli
-from hires.training import distributed, state
+from hires.checkpoints import reading
+from hires.ground import distributed
 
 GROWN, STABLE, END = 48, 80, 112  # of `tiny`
 KEEP = ["train.keep=2", "train.keep_every=60"]
@@ -64,24 +65,24 @@ def test_what_was_kept_is_listed_with_the_reason(trained, call):
     assert [cells[3] for cells in found.values()] == ["stable", "fading in, α 0.25", "stable", "stable"]
     assert [cells[9] for cells in found.values()] == ["last of 4x4", "first from 60 on", "newest", "newest, last of 8x8"]
     assert all(cells[5] == cells[6] == "1" and cells[8] == "whole" and cells[4].endswith(" MB") for cells in found.values())
-    assert f"→ a restart takes {trained}/checkpoints/{state.folder_name(END)}" in out
+    assert f"→ a restart takes {trained}/checkpoints/{reading.folder_name(END)}" in out
 
 
 def test_damaged_and_unfinished_ones_are_listed_and_verify_fails(trained, call, tmp_path):
     folder = copied(trained, tmp_path / "run") / "checkpoints"
     assert call("checkpoints", "verify", f"run={tmp_path / 'run'}")[0] == 0
-    shard = next((folder / state.folder_name(END)).glob("*.safetensors"))
+    shard = next((folder / reading.folder_name(END)).glob("*.safetensors"))
     data = bytearray(shard.read_bytes())
     data[-3] ^= 1
     shard.write_bytes(data)
-    shutil.copytree(folder / state.folder_name(96), folder / f".{state.folder_name(128)}.writing")
-    (folder / state.folder_name(96)).rename(folder / f"damaged-{state.folder_name(96)}")
-    (folder / state.folder_name(64) / state.MANIFEST).unlink()
+    shutil.copytree(folder / reading.folder_name(96), folder / f".{reading.folder_name(128)}.writing")
+    (folder / reading.folder_name(96)).rename(folder / f"damaged-{reading.folder_name(96)}")
+    (folder / reading.folder_name(64) / reading.MANIFEST).unlink()
     before = sorted(folder.rglob("*"))
     status, out, _ = call("checkpoints", f"run={tmp_path / 'run'}")
     found = rows(out)
     assert status == 0 and found["112"][8] == "whole"  # the flipped bit is not seen without reading
-    assert "unfinished" in found[state.folder_name(64)][8] and "cut short" in found[f".{state.folder_name(128)}.writing"][8]
+    assert "unfinished" in found[reading.folder_name(64)][8] and "cut short" in found[f".{reading.folder_name(128)}.writing"][8]
     status, out, _ = call("checkpoints", "verify", f"run={tmp_path / 'run'}")
     found = rows(out)
     assert status == 1 and "hash" in found["112"][8] and found["48"][0] == "→" and found["48"][8] == "whole"
@@ -120,7 +121,7 @@ def test_a_second_run_in_one_folder_refuses_naming_the_first(tiny, clean_env, ca
 
 
 def tensors(path: Path, field: str) -> dict[str, torch.Tensor]:
-    checkpoint = state.Checkpoint(path)
+    checkpoint = reading.Checkpoint(path)
     keys = [(player, name) for player in ("generator", "energy", "inference") for name in checkpoint.names(player)]
     return {f"{p}/{n}": checkpoint.read(p, n, field, 0, checkpoint.numel(p, n, field)) for p, n in keys}
 
@@ -134,24 +135,24 @@ def test_a_run_starts_from_another_of_its_own_level(moments, trained, call, tiny
     start = [*tiny, *EIGHT, *STILL, f"train.start_from={trained}", f"schedule.growth_moments={moments}"]
     status, out, err = call("train", f"run={tmp_path / 'run'}", *start)
     assert status == 0, err
-    assert f"starting from {trained}/checkpoints/{state.folder_name(END)}" in out
-    there, here = trained / "checkpoints" / state.folder_name(END), tmp_path / "run" / "checkpoints" / state.folder_name(16)
+    assert f"starting from {trained}/checkpoints/{reading.folder_name(END)}" in out
+    there, here = trained / "checkpoints" / reading.folder_name(END), tmp_path / "run" / "checkpoints" / reading.folder_name(16)
     for field in ("weight", "ema"):
         old, new = tensors(there, field), tensors(here, field)
         assert new.keys() == old.keys()
         assert all(torch.allclose(new[key], old[key], atol=1e-3 if field == "ema" else 0) for key in new)
-    steps = state.Checkpoint(there).manifest["steps"]["generator"]
+    steps = reading.Checkpoint(there).manifest["steps"]["generator"]
     wanted = {group: 1 + (count if moments == "keep" else 0) for group, count in steps.items()}
-    assert state.Checkpoint(here).manifest["steps"]["generator"] == wanted
+    assert reading.Checkpoint(here).manifest["steps"]["generator"] == wanted
     status, out, _ = call("train", f"run={tmp_path / 'run'}", *start, "train.max_images=32")
     assert status == 0 and "resuming from" in out and "train.start_from" in out  # its own checkpoint wins, and that is said
 
 
 def test_a_lower_level_is_a_start_and_a_higher_one_is_refused(trained, call, tiny, tmp_path):
-    low = trained / "checkpoints" / state.folder_name(GROWN)
+    low = trained / "checkpoints" / reading.folder_name(GROWN)
     status, out, err = call("train", f"run={tmp_path / 'low'}", *tiny, *EIGHT, *STILL, f"train.start_from={low}")
     assert status == 0 and f"starting from {low}" in out, err
-    old, new = tensors(low, "weight"), tensors(tmp_path / "low" / "checkpoints" / state.folder_name(16), "weight")
+    old, new = tensors(low, "weight"), tensors(tmp_path / "low" / "checkpoints" / reading.folder_name(16), "weight")
     same = [key for key in old if key in new]
     assert same and len(new) > len(same) and all(torch.equal(old[key], new[key]) for key in same)
     status, _, err = call("train", f"run={tmp_path / 'high'}", *tiny, f"train.start_from={trained}")

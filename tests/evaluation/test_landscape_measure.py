@@ -20,8 +20,8 @@ from hires.evaluation.landscape import Config
 from hires.evaluation.landscape.drawing import branches
 from hires.evaluation.landscape.work import Work
 from hires.evaluation.subject import of_networks
+from hires.ground.noise import generator
 from hires.networks import Energy, Generator, NetworkConfig, initialise
-from hires.training.noise import generator
 
 SIZE = NetworkConfig(latent=6, channels_base=64, channels_max=8, convs=1, image_channels=1)
 QUICK = {"starts": 6, "steps": 20, "points": 4, "relax": 2, "walks": 0, "neighbours": 1, "leaves": 3}
@@ -83,7 +83,7 @@ def test_an_ended_search_goes_on_and_finds_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_one_and_two_processes_find_the_same(tmp_path, clean_env):
-    script = str(Path(__file__).with_name("landscape_ranks.py"))
+    script = str(Path(__file__).parents[1] / "processes" / "landscape_ranks.py")
     processes = [subprocess.Popen([sys.executable, script, str(tmp_path / "two"), rank], env=clean_env) for rank in "01"]
     runpy.run_path(script)["shared"](tmp_path / "one")
     assert [process.wait(timeout=300) for process in processes] == [0, 0]

@@ -18,7 +18,7 @@ from pipelines import Shards
 def worlds(labelled_digits, clean_env, tmp_path_factory) -> dict[int, dict]:
     """What worlds of 1, 2 and 4 processes found."""
     out = tmp_path_factory.mktemp("worlds")
-    script = Path(__file__).with_name("measure_ranks.py")
+    script = Path(__file__).parents[1] / "processes" / "measure_ranks.py"
     done = subprocess.run(
         [sys.executable, str(script), str(labelled_digits), str(out), "1", "2", "4"], env=clean_env, capture_output=True, text=True
     )

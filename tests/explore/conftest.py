@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from hires import networks as nets
+from hires.bundle import hires_bundle
+from hires.bundle.writing import PLAYERS, write_files
 from hires.networks import NetworkConfig
-from hires.sampling import hires_bundle
-from hires.sampling.bundle import PLAYERS, write_files
 from tests.explore import chromium
 from tests.explore.browser import Browser, Page
 from tests.explore.looking import DRAWN

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hires.explore.model import Explorer, png
-from hires.sampling.interpolation import slerp
+from hires.sampling.paths import slerp
 from tests.explore.looking import picture_file
 
 

@@ -7,7 +7,7 @@ import torch
 
 from hires.errors import HiresError
 from hires.explore.mixing import mix
-from hires.sampling.interpolation import lerp, slerp
+from hires.sampling.paths import lerp, slerp
 
 seeds = st.integers(0, 10_000)
 shares = st.floats(0, 1)

@@ -13,13 +13,13 @@ import sys
 import pytest
 import torch
 
+from hires.checkpoints import reading
 from hires.config import train_config
-from hires.training import state
-from hires.training.plan import level_plans
+from hires.planning.memory import level_plans
 from hires.training.schedule import Schedule
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).parents[1] / "training" / "several_runs.py"
+SCRIPT = Path(__file__).parents[1] / "processes" / "several_runs.py"
 FADING, END = 64, 112
 CALM = "optimizer.eps=1e-3"  # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
 CHAINS = ["objective.chains.steps=2", "objective.chains.replay=40", CALM]
@@ -31,8 +31,8 @@ SYSTEMS = {
 
 def tensors(run: Path, images: int = END) -> dict[str, torch.Tensor]:
     """Everything in a checkpoint of a run, the chains' pictures as numbers of their 255 levels."""
-    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(images))
-    fields = [(p, f) for p in ("variational", "energy") for f in state.FIELDS] + [("carried", "state")]
+    checkpoint = reading.Checkpoint(run / "checkpoints" / reading.folder_name(images))
+    fields = [(p, f) for p in ("variational", "energy") for f in reading.FIELDS] + [("carried", "state")]
     names = [(p, n, f) for p, f in fields for n in sorted(checkpoint.names(p, f))]
     return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in names}
 
@@ -88,7 +88,7 @@ def test_resumed_in_another_world_it_goes_on_with_the_same_chains(runs, before):
 
 
 def test_the_plan_tells_the_bytes_of_the_buffer(runs):
-    checkpoint = state.Checkpoint(runs / "whole-2" / "checkpoints" / state.folder_name(END))
+    checkpoint = reading.Checkpoint(runs / "whole-2" / "checkpoints" / reading.folder_name(END))
     config = train_config(checkpoint.manifest["config"])
     for world in (1, 3):
         plan = level_plans(config, Schedule(config.schedule), world)[-1]

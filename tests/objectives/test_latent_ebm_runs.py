@@ -11,10 +11,10 @@ import sys
 import pytest
 import torch
 
-from hires.training import state
+from hires.checkpoints import reading
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).parents[1] / "training" / "several_runs.py"
+SCRIPT = Path(__file__).parents[1] / "processes" / "several_runs.py"
 FADING, END = 64, 112  # see `tiny`: growth at 48 images, fading until 80
 # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
 CALM = "optimizer.eps=1e-3"
@@ -25,8 +25,8 @@ def pairs(tiny) -> list[str]:
     return [*tiny, "objective=latent_ebm"]
 
 
-def tensors(run: Path, images: int = END, fields: tuple[str, ...] = state.FIELDS) -> dict[str, torch.Tensor]:
-    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(images))
+def tensors(run: Path, images: int = END, fields: tuple[str, ...] = reading.FIELDS) -> dict[str, torch.Tensor]:
+    checkpoint = reading.Checkpoint(run / "checkpoints" / reading.folder_name(images))
     keys = [(p, n, f) for p in ("generator", "energy", "inference") for f in fields for n in sorted(checkpoint.names(p))]
     return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in keys}
 
@@ -58,10 +58,10 @@ def test_killed_in_a_fade_it_ends_where_the_uninterrupted_run_ends(finished, pai
     run = tmp_path / "run"
     command = [*pairs, CALM, f"run={run}", "train.checkpoint_every=16"]
     killed = subprocess.Popen([sys.executable, "-u", "-m", "hires", "train", *command], env=clean_env, stdout=subprocess.PIPE, text=True)
-    next(line for line in killed.stdout if "saved" in line and state.folder_name(FADING) in line)
+    next(line for line in killed.stdout if "saved" in line and reading.folder_name(FADING) in line)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=100)
-    assert not (run / "checkpoints" / state.folder_name(END)).exists()
+    assert not (run / "checkpoints" / reading.folder_name(END)).exists()
     done = hires("train", *command)
     assert done.returncode == 0, done.stderr
     left, right = tensors(finished(1)), tensors(run)

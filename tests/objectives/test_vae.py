@@ -9,12 +9,12 @@ from torch.distributions import Normal, kl_divergence
 
 from hires import config as configuration
 from hires import networks
+from hires.checkpoints import reading
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
 from hires.objectives import vae
 from hires.objectives.rounds import Rates
 from hires.objectives.vae import PLAYERS, Batch, Config, Objective
-from hires.training import state
 from hires.training.player import OptimizerConfig, Player, ZeroConfig
 from hires.training.trainer import Trainer
 
@@ -120,6 +120,6 @@ def test_a_run_stopped_in_a_fade_ends_as_one_in_one_go(name, world, tiny, tmp_pa
         for stop in [*stops, "train.max_images=112"]:
             config = configuration.load("train", [*tiny, f"objective={name}", f"run={tmp_path / run}", stop])
             assert Trainer(config, world).train() == 0
-        manifest = state.read_manifest(state.complete(tmp_path / run / "checkpoints")[-1])
+        manifest = reading.read_manifest(reading.complete(tmp_path / run / "checkpoints")[-1])
         ends.append([one["blake3"] for one in manifest["files"]])
     assert ends[0] == ends[1] and ends[0]

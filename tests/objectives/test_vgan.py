@@ -23,7 +23,7 @@ D, BATCH, RESOLUTION, ALPHA, EXPERTS = 6, 8, 16, 0.4, 5
 LR, ENERGY_LR = 2e-3, 1e-3
 ADAM = OptimizerConfig(beta1=0.3, beta2=0.9, eps=1e-3, clip=30.0)  # an eps that does not turn rounding into steps
 SHAPE = NetworkConfig(latent=D, channels_base=64, channels_max=8, convs=1, image_channels=1)
-WORLDS = Path(__file__).with_name("vgan_ranks.py")
+WORLDS = Path(__file__).parents[1] / "processes" / "vgan_ranks.py"
 OPTIONS = {
     "vgan": {"experts": EXPERTS, "range": 50.0, "lambda_s": 0.02},
     "gan": {"range": 50.0, "lambda_s": 0.02},

@@ -12,9 +12,9 @@ from PIL import Image
 import pytest
 import torch
 
+from hires.checkpoints import reading
 from hires.cli import main
 from hires.objectives import SYSTEMS
-from hires.training import state
 
 NAMES = ("vgan", "gan", "vcd")
 END = 112  # growth at 48 images, stable from 80
@@ -26,8 +26,8 @@ def command(tiny, name: str, run, *extra: str) -> list[str]:
 
 def state_of(run) -> dict[str, torch.Tensor]:
     """Every weight, moment and moving average of a run's last checkpoint."""
-    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(END))
-    keys = [(p, n, f) for p in checkpoint.manifest["steps"] for f in state.FIELDS for n in sorted(checkpoint.names(p))]
+    checkpoint = reading.Checkpoint(run / "checkpoints" / reading.folder_name(END))
+    keys = [(p, n, f) for p in checkpoint.manifest["steps"] for f in reading.FIELDS for n in sorted(checkpoint.names(p))]
     return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in keys}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import DataError, Loader, PrepareConfig, Shards, SplitConfig, prepare
 from pipelines.codecs import decode
-from pipelines.pictures import pyramid
+from pipelines.pyramid import pyramid
 from pipelines.sources import Item, Source
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -126,7 +126,7 @@ def test_every_codec_goes_through_shards_and_loader(photos, tmp_path, codec, cha
     assert shards.codec(128).name == codec and shards.codec(64).name == "png"
     batch = Loader(shards, 128).read([3])[0].permute(1, 2, 0).numpy()
     with Image.open(photos / f"{shards.keys('train')[3]}.jpg") as image:
-        from pipelines.pictures import square
+        from pipelines.pyramid import square
 
         wanted = square(image, 128, channels, "lanczos", False)
     assert np.abs(batch.astype(int) - wanted).mean() <= (0 if shards.codec(128).lossless else 2)

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import DataError
 from pipelines.codecs import Codec, codec_of, decode
-from pipelines.pictures import as_seen, histogram, levels_up_to, pyramid, square
+from pipelines.pyramid import as_seen, histogram, levels_up_to, pyramid, square
 
 
 def reopened(image: Image.Image, suffix: str, **options: object) -> Image.Image:

@@ -19,7 +19,7 @@ import webdataset
 
 from pipelines import DataError, PrepareConfig, Shards, SplitConfig, prepare
 from pipelines.codecs import decode
-from pipelines.pictures import pyramid, square
+from pipelines.pyramid import pyramid, square
 
 SET = {"resolution": 128, "images_per_shard": 7, "split": SplitConfig(holdout=5)}
 

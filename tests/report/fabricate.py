@@ -10,9 +10,9 @@ from PIL import Image
 import torch
 
 from hires import config as configuration
+from hires.checkpoints import reading
+from hires.ground.images import save_grid
 from hires.report.reading import Run
-from hires.sampling.images import save_grid
-from hires.training import state
 from hires.verbs.report import read
 
 LEVELS = ["schedule.resolution=8", "schedule.levels.4.stable=400", "schedule.levels.8.fade=200", "schedule.levels.8.stable=400"]
@@ -41,15 +41,15 @@ def statuses(upto: int = TOTAL, **values) -> list[dict]:
 
 def checkpoint(folder: Path, images: int, time: float = 0.0, damaged: bool = False, measured: dict | None = None, **config) -> Path:
     """A checkpoint whose one file is two bytes long; `config`: what its manifest holds as settings."""
-    path = folder / "checkpoints" / state.folder_name(images)
+    path = folder / "checkpoints" / reading.folder_name(images)
     path.mkdir(parents=True)
     (path / "rank.safetensors").write_bytes(b"ab")
     manifest = {
-        "format": state.FORMAT, "images": images, "world_size": 1, "steps": {}, "resolution": 4 if images <= 400 else 8, "fading": False,
+        "format": reading.FORMAT, "images": images, "world_size": 1, "steps": {}, "resolution": 4 if images <= 400 else 8, "fading": False,
         "alpha": 1.0, "zero_stage": 1, "attempt": 0, "data": "", "time": time, "config": config, "measured": measured or {},
         "files": [{"name": "rank.safetensors", "bytes": 2}],
     }  # fmt: skip
-    (path / state.MANIFEST).write_text(state.manifest_text(manifest))
+    (path / reading.MANIFEST).write_text(reading.manifest_text(manifest))
     if damaged:
         (path / "rank.safetensors").unlink()
     return path

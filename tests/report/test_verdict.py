@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from hires import slurm
 from hires.report.verdict import judge
+from hires.slurm import jobs
 from tests.report.fabricate import checkpoint, opened, statuses, write
 
 
@@ -109,6 +109,6 @@ def test_the_best_checkpoint_is_named(tmp_path):
 
 def test_slurm_jobs_are_named(tmp_path):
     folder = write(tmp_path / "run")
-    starts = [slurm.Start(k, 100 * k, "n1", 4, float(k)) for k in range(3)]
-    slurm.write(folder, slurm.Record("17", "faces", "logs/faces-17.log", starts, failures=1))
+    starts = [jobs.Start(k, 100 * k, "n1", 4, float(k)) for k in range(3)]
+    jobs.write(folder, jobs.Record("17", "faces", "logs/faces-17.log", starts, failures=1))
     assert judge(opened(folder)).noted == ["Slurm job 17 (faces): started 3 times, 1 of them after failures, log logs/faces-17.log"]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hires import networks as nets
+from hires.bundle.writing import PLAYERS, write_files
 from hires.networks import NetworkConfig
-from hires.sampling.bundle import PLAYERS, write_files
 
 
 @pytest.fixture(scope="session")

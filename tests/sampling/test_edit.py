@@ -3,10 +3,10 @@
 import torch
 
 from hires import cli
+from hires.bundle.hires_bundle import load
+from hires.ground.images import to_uint8
+from hires.media.pictures import read_pictures
 from hires.sampling.codes import edited, encode, mean_code, reconstruct
-from hires.sampling.hires_bundle import load
-from hires.sampling.images import to_uint8
-from hires.sampling.pictures import read_pictures
 from hires.verbs import edit
 
 

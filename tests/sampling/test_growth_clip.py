@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from hires import cli
+from hires.bundle import from_run
+from hires.bundle.hires_bundle import latents
+from hires.checkpoints import reading
 from hires.errors import HiresError
-from hires.sampling import from_run
-from hires.sampling.captions import bar_height, caption
+from hires.ground import distributed
+from hires.media.captions import bar_height, caption
 from hires.sampling.growth_clip import pictures_of, stages
-from hires.sampling.hires_bundle import latents
-from hires.training import distributed, state
 from tests.sampling.clips import read
 
 SEEDS = [3, 5]
@@ -154,7 +155,7 @@ def test_a_damaged_checkpoint_is_one_line_and_leaves_nothing(growth, grown, tmp_
     status, _, errors = growth("out=c.mp4", "fps=5", "size=16", run=run)
     assert status == 1 and damaged.name in errors and len(errors.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    (damaged / state.MANIFEST).write_text("{")
+    (damaged / reading.MANIFEST).write_text("{")
     status, _, errors = growth("out=c.mp4", run=run)
     assert status == 1 and damaged.name in errors and len(errors.splitlines()) == 1
 

@@ -9,11 +9,11 @@ from safetensors import safe_open
 import torch
 
 from hires import cli
+from hires.bundle.hires_bundle import load
 from hires.evaluation.reconstruction import errors
-from hires.sampling.hires_bundle import load
-from hires.sampling.images import to_uint8
-from hires.sampling.pictures import read_pictures
-from hires.sampling.sheets import CELL, GAP, LINE, MARGIN, TITLE, save_sheet
+from hires.ground.images import to_uint8
+from hires.media.pictures import read_pictures
+from hires.media.sheets import CELL, GAP, LINE, MARGIN, TITLE, save_sheet
 
 
 def test_errors_and_codes_are_those_of_the_bundle(sampler, save_pictures, tmp_path, capsys):

@@ -8,10 +8,10 @@ from PIL import Image
 import pytest
 import torch
 
+from hires.bundle.hires_bundle import Bundle
 from hires.config import RestoreConfig
 from hires.errors import HiresError
-from hires.sampling.hires_bundle import Bundle
-from hires.sampling.langevin import LangevinConfig
+from hires.sampling.refining import LangevinConfig
 from hires.sampling.restoring import Steps, corrupt, errors, guess, psnr, restore, steps_of, unknown_pixels
 from hires.verbs import restore as verb
 

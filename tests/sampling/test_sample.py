@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from hires import cli
+from hires.bundle.hires_bundle import load
 from hires.errors import HiresError
-from hires.sampling import drawing, images
+from hires.ground import images
+from hires.sampling import drawing
 from hires.sampling.choosing import lowest
 from hires.sampling.drawing import draw
-from hires.sampling.hires_bundle import load
-from hires.sampling.langevin import LangevinConfig
+from hires.sampling.refining import LangevinConfig
 from hires.sampling.seeds import parse_device, parse_seeds
 
 REFINED = {

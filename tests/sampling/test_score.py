@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hires import cli
+from hires.bundle.hires_bundle import load
 from hires.errors import HiresError
-from hires.sampling.hires_bundle import load
-from hires.sampling.pictures import read_pictures
+from hires.media.pictures import read_pictures
 from hires.sampling.scoring import draw_histogram, energies, share_above, write_table
 from pipelines import PrepareConfig, SplitConfig, prepare
 

@@ -3,33 +3,33 @@
 import pytest
 
 from hires import config as configuration
-from hires import preflight, slurm
+from hires.checkpoints import reading
 from hires.errors import HiresError
-from hires.training import state
+from hires.slurm import jobs, preflight
 from hires.training.schedule import LevelConfig, Schedule, ScheduleConfig
 
 LEVELS = [f"schedule.levels.{r}.{what}" for r in (4, 8, 16, 32) for what in ("batch=32", "stable=640")] + ["schedule.resolution=32"]
 
 
-def jobs(tmp_path, *settings: str, tasks: int = 8) -> list[tuple[int, int]]:
+def asked(tmp_path, *settings: str, tasks: int = 8) -> list[tuple[int, int]]:
     fades = [f"schedule.levels.{r}.fade=0" for r in (8, 16, 32)]
-    return slurm.chain(configuration.load("train", [*LEVELS, *fades, f"run={tmp_path}", "data.root=x", *settings]), tasks)
+    return jobs.chain(configuration.load("train", [*LEVELS, *fades, f"run={tmp_path}", "data.root=x", *settings]), tasks)
 
 
 def saved(run, images):
     """A checkpoint as far as its name goes."""
-    folder = run / "checkpoints" / state.folder_name(images)
+    folder = run / "checkpoints" / reading.folder_name(images)
     folder.mkdir(parents=True)
-    (folder / state.MANIFEST).write_text("{}")
+    (folder / reading.MANIFEST).write_text("{}")
 
 
 def test_a_job_for_each_number_of_nodes(tmp_path):
     """To the end of its last level; levels that are not named have the nodes of those below."""
-    assert jobs(tmp_path, "schedule.nodes_at=4:1,16:2,32:4") == [(1, 1280), (2, 1920), (4, 2560)]
+    assert asked(tmp_path, "schedule.nodes_at=4:1,16:2,32:4") == [(1, 1280), (2, 1920), (4, 2560)]
 
 
 def test_levels_with_the_same_nodes_share_a_job(tmp_path):
-    assert jobs(tmp_path, "schedule.nodes_at=32:1,4:2,16:2,8:1") == [(2, 640), (1, 1280), (2, 1920), (1, 2560)]
+    assert asked(tmp_path, "schedule.nodes_at=32:1,4:2,16:2,8:1") == [(2, 640), (1, 1280), (2, 1920), (1, 2560)]
 
 
 def test_what_the_run_has_seen_is_left_out(tmp_path):
@@ -37,23 +37,23 @@ def test_what_the_run_has_seen_is_left_out(tmp_path):
     nodes = "schedule.nodes_at=4:1,16:2,32:4"
     for images, left in ((1000, [(1, 1280), (2, 1920), (4, 2560)]), (1280, [(2, 1920), (4, 2560)]), (2560, [])):
         saved(tmp_path, images)
-        assert jobs(tmp_path, nodes) == left
+        assert asked(tmp_path, nodes) == left
 
 
 def test_max_images_ends_the_chain(tmp_path):
-    assert jobs(tmp_path, "schedule.nodes_at=4:1,16:2,32:4", "train.max_images=1500") == [(1, 1280), (2, 1500)]
+    assert asked(tmp_path, "schedule.nodes_at=4:1,16:2,32:4", "train.max_images=1500") == [(1, 1280), (2, 1500)]
 
 
 def test_batch_that_does_not_divide_is_refused_before_anything_is_submitted(tmp_path):
     """Over the processes of the largest job, which would fail days later."""
     with pytest.raises(HiresError, match=r"schedule.levels.4.batch=32: not divisible by the world size 64"):
-        jobs(tmp_path, "schedule.nodes_at=4:1,32:8")
-    assert jobs(tmp_path, "schedule.nodes_at=4:1,32:8", tasks=4) == [(1, 1920), (8, 2560)]
+        asked(tmp_path, "schedule.nodes_at=4:1,32:8")
+    assert asked(tmp_path, "schedule.nodes_at=4:1,32:8", tasks=4) == [(1, 1920), (8, 2560)]
 
 
 def test_without_nodes_there_is_no_chain(tmp_path):
     with pytest.raises(HiresError, match=r"schedule.nodes_at is empty: wanted .* such as 4:1,64:2"):
-        jobs(tmp_path)
+        asked(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 import pytest
 import torch
 
-from hires import slurm
+from hires.checkpoints import reading
 from hires.cli import main
-from hires.training import state
+from hires.slurm import jobs
 from pipelines import PrepareConfig, SplitConfig, prepare
 
 pytestmark = pytest.mark.slow
@@ -118,14 +118,14 @@ def undisturbed(project) -> Path:
 
 def tensors(run: Path, images: int, fields: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Every parameter of the three networks in a checkpoint of a run."""
-    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(images))
+    checkpoint = reading.Checkpoint(run / "checkpoints" / reading.folder_name(images))
     keys = [(p, n, f) for p in ("generator", "energy", "inference") for f in fields for n in sorted(checkpoint.names(p))]
     return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in keys}
 
 
 def same_bits(a: Path, b: Path) -> None:
     """Parameters, moments and moving averages at the end, and a log that neither lacks nor repeats an image."""
-    left, right = (tensors(run, END, state.FIELDS) for run in (a, b))
+    left, right = (tensors(run, END, reading.FIELDS) for run in (a, b))
     assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
     records = [json.loads(line) for line in (b / "metrics.jsonl").read_text().splitlines()]
     images = [record["images"] for record in records if "resolution" in record]
@@ -184,7 +184,7 @@ def test_killed_hung_and_without_power(project, undisturbed):
     cluster.node("on", nodes[1])
     project.finish(job, restarts=3)
     same_bits(undisturbed, project.run("failing"))
-    assert slurm.read(slurm.path(project.run("failing"), str(job))).failures == 2  # the node's death is not the run's
+    assert jobs.read(jobs.path(project.run("failing"), str(job))).failures == 2  # the node's death is not the run's
 
 
 def test_second_submission_is_refused_and_scancel_cancels(project, hires):
@@ -233,7 +233,7 @@ def test_another_number_of_nodes_at_each_level(project, undisturbed):
     """slurm/chain: a job for each number of nodes, here for a run begun on two, then one, then four. The parameters agree with those of
     the run that had two all the time to the tolerance of docs/resuming.md."""
     mine = project.run("chain") / "checkpoints"
-    shutil.copytree(undisturbed / "checkpoints" / state.folder_name(EARLY), mine / state.folder_name(EARLY))
+    shutil.copytree(undisturbed / "checkpoints" / reading.folder_name(EARLY), mine / reading.folder_name(EARLY))
     settings = (*project.settings, "run=runs/chain", "schedule.nodes_at=4:1,8:4", f"train.max_images={LATER}")
     said = project.call("slurm/chain", "--ntasks-per-node=1", LAUNCH, *settings)
     one, four = map(int, re.findall(r"^job (\d+): up to", said, re.MULTILINE))

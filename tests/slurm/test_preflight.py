@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from hires import preflight
 from hires.errors import HiresError
-from hires.training.distributed import World
+from hires.ground.distributed import World
+from hires.slurm import preflight
 
 WORLD = World(0, 1, 0, torch.device("cpu"))
 GOOD = {"node": "n1", "code": "0.1.0 (sources 1)", "versions": "torch 2", "data": "10 pictures", "problem": ""}
@@ -53,7 +53,7 @@ def test_problem_is_told_once_with_its_nodes():
 def test_run_folder_that_cannot_be_written_to(tiny, clean_env, tmp_path):
     """One line with the node's name and the system's reason, status 1, and nothing left."""
     (tmp_path / "file").write_text("")
-    command = [sys.executable, "-m", "hires.preflight", *tiny, f"run={tmp_path}/file/run"]
+    command = [sys.executable, "-m", "hires.slurm.preflight", *tiny, f"run={tmp_path}/file/run"]
     env = clean_env | {"SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "7"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1, done.stderr

@@ -8,10 +8,10 @@ from omegaconf import OmegaConf
 import pytest
 
 from hires import config as configuration
-from hires import slurm
+from hires.checkpoints import reading
 from hires.config import SlurmConfig
 from hires.errors import HiresError
-from hires.training import state
+from hires.slurm import jobs
 from hires.verbs import slurm as verb
 
 RUNNING = "JobId=7 JobName=name JobState=RUNNING Reason=None RunTime=01:02:03 TimeLimit=04:00:00 NodeList=n[1-2] StdOut=x"
@@ -58,10 +58,10 @@ def test_without_slurm_and_without_a_job(run, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert status(run, capsys) == {"run": str(run), "job": "none of Slurm's", "images": "0 of 1,920", "checkpoint": "none yet"}
     at(run, 1000, 8, 0.57)
-    folder = run / "checkpoints" / state.folder_name(960)
+    folder = run / "checkpoints" / reading.folder_name(960)
     folder.mkdir(parents=True)
-    manifest = {"format": state.FORMAT, "images": 960, "files": [], "time": time.time() - 90}
-    (folder / state.MANIFEST).write_text(state.manifest_text(manifest))
+    manifest = {"format": reading.FORMAT, "images": 960, "files": [], "time": time.time() - 90}
+    (folder / reading.MANIFEST).write_text(reading.manifest_text(manifest))
     said = status(run, capsys)
     assert (said["images"], said["speed"], said["ETA"]) == ("1,000 of 1,920, 8x8, fading in (α 0.57)", "500.00 s/kimg", "7m 40s")
     assert said["checkpoint"].startswith(f"{folder}, 1m 3")
@@ -79,9 +79,9 @@ def test_time_left_is_not_guessed_beyond_the_level(run, capsys):
 
 def test_job_that_runs(run, capsys, scontrol):
     """Its state and nodes from Slurm, its restarts and log from its record; of two jobs the one that holds the run."""
-    slurm.begin(run, JOB)
-    slurm.begin(run, JOB | {"SLURM_RESTART_COUNT": "1"})
-    slurm.begin(run, JOB | {"SLURM_JOB_ID": "8"})
+    jobs.begin(run, JOB)
+    jobs.begin(run, JOB | {"SLURM_RESTART_COUNT": "1"})
+    jobs.begin(run, JOB | {"SLURM_JOB_ID": "8"})
     (run / ".running-1").write_text(json.dumps({"job": "7", "pid": 1, "host": "n1"}))
     scontrol(f'[ "$*" = "-o show job 7" ] && echo "{RUNNING}"')
     said = status(run, capsys)
@@ -102,7 +102,7 @@ def test_job_that_runs(run, capsys, scontrol):
     ids=["waits", "done", "another's number", "forgotten", "no controller"],
 )
 def test_job_in_another_state(run, capsys, scontrol, script, said):
-    slurm.begin(run, JOB)
+    jobs.begin(run, JOB)
     scontrol(script)
     assert status(run, capsys)["job"] == said
 

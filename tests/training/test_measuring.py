@@ -5,9 +5,9 @@ import json
 import pytest
 
 from hires import config as configuration
+from hires.bundle import from_run
+from hires.checkpoints import reading
 from hires.errors import HiresError
-from hires.sampling import from_run
-from hires.training import state
 from hires.training.measuring import Measuring
 from hires.training.trainer import Trainer
 from pipelines import PrepareConfig, Shards, SplitConfig, prepare
@@ -39,7 +39,7 @@ def measured_run(world, tiny, held_out, tmp_path_factory):
 
 def test_measures_change_nothing_of_the_training(measured_run, world, tiny, held_out, tmp_path):
     plain = trained(world, tiny, held_out, tmp_path / "plain")
-    ends = [state.read_manifest(state.complete(run / "checkpoints")[-1]) for run in (measured_run, plain)]
+    ends = [reading.read_manifest(reading.complete(run / "checkpoints")[-1]) for run in (measured_run, plain)]
     assert [one["blake3"] for one in ends[0]["files"]] == [one["blake3"] for one in ends[1]["files"]]
 
 
@@ -54,7 +54,7 @@ def test_measures_are_recorded_where_they_can_be_taken(measured_run):
 
 
 def test_the_best_stays_and_can_be_had(measured_run):
-    left = {one["images"]: one for one in map(state.read_manifest, state.complete(measured_run / "checkpoints"))}
+    left = {one["images"]: one for one in map(reading.read_manifest, reading.complete(measured_run / "checkpoints"))}
     records = [json.loads(line) for line in (measured_run / "metrics.jsonl").read_text().splitlines()]
     # 64 and 80 were saved while 8x8 faded in (80 is its last step): their pictures are not those of the level
     swd = {one["images"]: sum(one["measures"]["swd"]) for one in records if one.get("level") == 8 and one["images"] > 80}
@@ -86,7 +86,7 @@ def test_a_measure_without_what_it_needs_ends_no_training(world, tiny, held_out,
     run = trained(world, tiny, held_out, tmp_path / "run", "monitor.measures=fidelity", "train.keep_best=fidelity", *LOOKS[1:])
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all("no weights" in one["measures"]["fidelity"] for one in records if "measures" in one)
-    assert state.read_manifest(state.complete(run / "checkpoints")[-1])["measured"] == {}
+    assert reading.read_manifest(reading.complete(run / "checkpoints")[-1])["measured"] == {}
 
 
 def test_networks_of_one_size_can_be_measured(world, held_out, tmp_path):

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from hires import config as configuration
+from hires.checkpoints import reading
 from hires.errors import HiresError
-from hires.training import noise, state
+from hires.ground import noise
 from hires.training.game import Game
 from hires.training.trainer import DONE, Trainer
 
-SCRIPT = Path(__file__).with_name("rolling.py")
+SCRIPT = Path(__file__).parents[1] / "processes" / "rolling.py"
 END = 112
 
 
@@ -53,13 +54,13 @@ def poison(monkeypatch) -> Callable[..., None]:
 
 def weights(run: Path, images: int) -> dict[str, torch.Tensor]:
     """Everything a checkpoint holds of the three networks."""
-    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(images))
-    keys = [(p, n, f) for p in ("generator", "energy", "inference") for f in state.FIELDS for n in sorted(checkpoint.names(p))]
+    checkpoint = reading.Checkpoint(run / "checkpoints" / reading.folder_name(images))
+    keys = [(p, n, f) for p in ("generator", "energy", "inference") for f in reading.FIELDS for n in sorted(checkpoint.names(p))]
     return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in keys}
 
 
 def attempt(run: Path, images: int) -> int:
-    return state.Checkpoint(run / "checkpoints" / state.folder_name(images)).manifest["attempt"]
+    return reading.Checkpoint(run / "checkpoints" / reading.folder_name(images)).manifest["attempt"]
 
 
 def rollbacks(run: Path) -> list[dict]:
@@ -67,7 +68,7 @@ def rollbacks(run: Path) -> list[dict]:
 
 
 def all_finite(run: Path) -> bool:
-    saved = [int(path.name.removeprefix("images-")) for path in state.complete(run / "checkpoints")]
+    saved = [int(path.name.removeprefix("images-")) for path in reading.complete(run / "checkpoints")]
     return bool(saved) and all(value.isfinite().all() for images in saved for value in weights(run, images).values())
 
 
@@ -90,7 +91,7 @@ def test_it_returns_to_the_last_checkpoint_with_the_same_images_and_other_noise(
     (record,) = rollbacks(tmp_path / "run")
     assert record["images"] == 64 and record["rollback"] == 1 and "64 images" in record["why"] and "8" in record["why"]
     told = [line for line in capsys.readouterr().out.splitlines() if "rollback 1 of 3" in line]
-    assert len(told) == 1 and state.folder_name(64) in told[0]
+    assert len(told) == 1 and reading.folder_name(64) in told[0]
     assert [attempt(tmp_path / "run", images) for images in (48, 64, 80, END)] == [0, 0, 1, 1]
     assert all_finite(tmp_path / "run")
     # the number of rollbacks is in the checkpoint: a run that is restarted after one ends bit for bit alike
@@ -107,7 +108,7 @@ def test_it_returns_only_so_often(train, poison, tmp_path):
     with pytest.raises(HiresError) as error:
         train("train.on_nonfinite=rollback", "train.rollbacks=2")
     text = str(error.value)
-    assert "2 rollbacks did not help" in text and "at 32 images" in text and "level 4" in text and state.folder_name(32) in text
+    assert "2 rollbacks did not help" in text and "at 32 images" in text and "level 4" in text and reading.folder_name(32) in text
     assert [record["rollback"] for record in rollbacks(tmp_path / "run")] == [1, 2]
     assert all_finite(tmp_path / "run")
 
@@ -126,7 +127,7 @@ def test_told_to_stop_it_names_player_images_level_and_the_last_good_checkpoint(
     assert (
         "at 32 images: the energy's gradient, from energy: energy_fake, energy_gap, energy_size, loss_energy" in text
         and "level 4" in text
-        and state.folder_name(32) in text
+        and reading.folder_name(32) in text
         and "\n" not in text
     )
     assert all_finite(tmp_path / "run") and not rollbacks(tmp_path / "run")

@@ -17,13 +17,13 @@ import pytest
 import torch
 
 from hires import config as configuration
-from hires.training import state
-from hires.training.distributed import World
+from hires.checkpoints import reading
+from hires.ground.distributed import World
 from hires.training.game import Shape
 from hires.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).with_name("several_runs.py")
+SCRIPT = Path(__file__).parents[1] / "processes" / "several_runs.py"
 GROWN, STABLE, END = 48, 80, 112
 CALM = "optimizer.eps=1e-3"  # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
 STAGE = [CALM, "objective.r1=0"]  # stage 3 refuses the penalty
@@ -48,7 +48,7 @@ def finished(torchrun, tiny, tmp_path_factory) -> Path:
 
 def tensors(run: Path, images: int = END, fields: tuple[str, ...] = ("weight", "ema")) -> dict[str, torch.Tensor]:
     """Every parameter of the three networks in a checkpoint of a run."""
-    checkpoint = state.Checkpoint(run / "checkpoints" / state.folder_name(images))
+    checkpoint = reading.Checkpoint(run / "checkpoints" / reading.folder_name(images))
     keys = [(p, n, f) for p in ("generator", "energy", "inference") for f in fields for n in sorted(checkpoint.names(p))]
     return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in keys}
 
@@ -84,7 +84,7 @@ def test_zero_stages_agree_with_stage_0(finished, stage):
 
 
 def steps(run: Path, images: int) -> dict[str, int]:
-    return state.Checkpoint(run / "checkpoints" / state.folder_name(images)).manifest["steps"]["generator"]
+    return reading.Checkpoint(run / "checkpoints" / reading.folder_name(images)).manifest["steps"]["generator"]
 
 
 def test_growth_resets_or_keeps_adams_moments(finished):
@@ -131,7 +131,7 @@ def whole(tiny, clean_env, tmp_path_factory) -> tuple[Path, float]:
 
 
 def same_bits(a: Path, b: Path) -> None:
-    left, right = (tensors(run, END, state.FIELDS) for run in (a, b))
+    left, right = (tensors(run, END, reading.FIELDS) for run in (a, b))
     assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
     assert steps(a, END) == steps(b, END)
     records = [json.loads(line) for line in (b / "metrics.jsonl").read_text().splitlines()]
@@ -155,7 +155,7 @@ def test_killed_at_random_moments_it_ends_where_the_uninterrupted_run_ends(seed,
         time.sleep(dice.uniform(0, dice.choice([0.03, 0.03, seconds / 7])))
         run.process.send_signal(signal.SIGKILL)
         assert run.finish() in (0, -signal.SIGKILL)
-        left = int(state.complete(run_folder / "checkpoints")[-1].name.removeprefix("images-"))
+        left = int(reading.complete(run_folder / "checkpoints")[-1].name.removeprefix("images-"))
         inside += left not in (GROWN, STABLE, END)
         if inside and left > GROWN:
             break
@@ -173,8 +173,8 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(number, whole, tiny, clea
     out, err = run.process.communicate(timeout=300)
     assert run.process.returncode == 85, err
     assert "run the same command again" in out and "Traceback" not in err
-    newest = state.newest_valid(tmp_path / "run" / "checkpoints", pytest.fail)
-    assert 0 < state.Checkpoint(newest).images < END
+    newest = reading.newest_valid(tmp_path / "run" / "checkpoints", pytest.fail)
+    assert 0 < reading.Checkpoint(newest).images < END
     assert Run(command, clean_env).finish() == 0
     same_bits(whole[0], tmp_path / "run")
 

@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import load_file
 import torch
 
-from hires.training import state
+from hires.checkpoints import reading
 
-SCRIPT = Path(__file__).with_name("sharded.py")
+SCRIPT = Path(__file__).parents[1] / "processes" / "sharded.py"
 STAGES = [0, 1, 2, 3]
 GROUPS = 3  # parameter groups of a player: its levels
 
@@ -43,7 +43,7 @@ def test_moments_of_a_rank_are_its_share_of_the_whole(written, stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_checkpoint_of_many_is_read_by_one_every_element_once(written, stage):
     world, out = written
-    checkpoint = state.Checkpoint(state.newest_valid(out / f"stage{stage}", pytest.fail))
+    checkpoint = reading.Checkpoint(reading.newest_valid(out / f"stage{stage}", pytest.fail))
     assert len(checkpoint.manifest["files"]) == world == checkpoint.manifest["world_size"]
     expected = load_file(out / f"stage{stage}.safetensors")
     for key, tensor in expected.items():

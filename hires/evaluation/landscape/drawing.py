@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hires.sampling.atomic import whole_file
+from hires.ground.files import whole_file
 
 COLUMN, TALL = 0.62, 7.0  # inches: width a leaf, height of the figure
 PICTURE = COLUMN * 72 * 0.88  # side of a picture in points

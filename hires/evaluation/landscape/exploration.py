@@ -14,7 +14,7 @@ from hires.evaluation.landscape.diffusion import attract
 from hires.evaluation.landscape.field import Field
 from hires.evaluation.landscape.strings import relax, respaced, straight
 from hires.evaluation.landscape.work import Piece, Work
-from hires.training.noise import generator
+from hires.ground.noise import generator
 
 STARTS_A_PIECE, LINES_A_PIECE, PAIRS_A_PIECE = 32, 256, 4  # the same for any number of processes, so that sums are the same too
 LINE = 16  # points on a straight line

@@ -12,6 +12,7 @@ from safetensors.torch import save
 import torch
 from torch import Tensor
 
+from hires.bundle.hires_bundle import pictures_at_once
 from hires.errors import HiresError
 from hires.evaluation.landscape.basins import between, tree
 from hires.evaluation.landscape.drawing import draw
@@ -21,10 +22,9 @@ from hires.evaluation.landscape.field import Field, in_ball, in_box
 from hires.evaluation.landscape.work import Work
 from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject
-from hires.sampling.atomic import whole_file
-from hires.sampling.hires_bundle import pictures_at_once
-from hires.sampling.images import to_uint8
-from hires.training.noise import generator
+from hires.ground.files import whole_file
+from hires.ground.images import to_uint8
+from hires.ground.noise import generator
 
 NEEDS = ("energy",)
 INSIDE = 0.999  # share of N(0, I) in the ball of latents that is searched

@@ -10,7 +10,7 @@ from torch import Tensor
 import torch.distributed as dist
 
 from hires.errors import HiresError
-from hires.sampling.atomic import whole_file
+from hires.ground.files import whole_file
 
 Piece = dict[str, Tensor]
 SEEN_WITHIN = 120  # seconds until another machine's file must be seen here: network file systems hold back what is new

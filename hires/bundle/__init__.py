@@ -1,0 +1,1 @@
+"""What a run hands over: a folder that loads without this project."""

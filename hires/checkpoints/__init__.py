@@ -1,0 +1,1 @@
+"""Checkpoints: written by any number of processes, read by any other, kept by rule."""

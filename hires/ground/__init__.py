@@ -1,0 +1,1 @@
+"""What every other package may use: whole files, pictures as bytes, noise, talk between processes."""

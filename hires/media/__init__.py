@@ -1,0 +1,1 @@
+"""Pictures in, sheets and clips out."""

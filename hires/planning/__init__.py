@@ -1,0 +1,1 @@
+"""What a schedule will take, computed without training: memory, time, scaling."""

@@ -1,0 +1,68 @@
+"""Where a process learns its rank: torchrun's variables, srun's, or none; and JSON between ranks."""
+
+import pytest
+
+from hires.errors import HiresError
+from hires.ground import distributed
+from hires.ground.distributed import environment
+
+SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "123456", "SLURM_JOB_NODELIST": "node7"}
+
+
+def test_torchruns_variables_are_taken_as_they_are_even_inside_slurm():
+    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
+    assert environment(torchrun | SRUN | {"HOME": "/"}) == torchrun
+
+
+def test_srun():
+    found = environment(dict(SRUN))
+    assert (found["RANK"], found["WORLD_SIZE"], found["LOCAL_RANK"], found["MASTER_ADDR"]) == ("5", "8", "1", "node7")
+    assert 1024 < int(found["MASTER_PORT"]) < 65536
+
+
+def test_all_tasks_of_a_job_meet_and_two_jobs_do_not():
+    places = [environment(SRUN | {"SLURM_PROCID": str(rank)}) for rank in range(8)]
+    assert len({(p["MASTER_ADDR"], p["MASTER_PORT"]) for p in places}) == 1
+    assert environment(SRUN | {"SLURM_JOB_ID": "123457"})["MASTER_PORT"] != places[0]["MASTER_PORT"]
+    given = environment(SRUN | {"MASTER_ADDR": "head", "MASTER_PORT": "777"})
+    assert (given["MASTER_ADDR"], given["MASTER_PORT"]) == ("head", "777")
+
+
+@pytest.mark.parametrize(
+    "nodes,first",
+    [
+        ("n7", "n7"),
+        ("a,b,c", "a"),
+        ("n[03-07]", "n03"),
+        ("n[3,5-7]", "n3"),
+        ("gpu-n[003,010-012],x[1-2]", "gpu-n003"),
+        ("login1,n[03-07]", "login1"),
+        ("host.example.org", "host.example.org"),
+        ("n[1-2]-ib,m3", "n1-ib"),
+        ("rack[2-3]n[04-05]", "rack2n04"),
+    ],
+)
+def test_the_first_host_of_slurms_list(nodes, first):
+    assert environment(SRUN | {"SLURM_JOB_NODELIST": nodes})["MASTER_ADDR"] == first
+
+
+def test_a_steps_own_nodes_come_before_the_jobs():
+    assert environment(SRUN | {"SLURM_STEP_NODELIST": "n[08-09]", "SLURM_JOB_NODELIST": "n[01-09]"})["MASTER_ADDR"] == "n08"
+
+
+def test_srun_without_hosts_is_refused_in_words():
+    with pytest.raises(HiresError, match="MASTER_ADDR"):
+        environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"})
+
+
+@pytest.mark.parametrize("env", [{}, {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, {"SLURM_JOB_ID": "9"}, {"RANK": "3"}])
+def test_a_single_process(env):
+    found = environment(env)
+    assert (found["RANK"], found["WORLD_SIZE"], found["LOCAL_RANK"], found["MASTER_ADDR"]) == ("0", "1", "0", "127.0.0.1")
+    assert int(found["MASTER_PORT"]) > 0
+
+
+def test_gather_of_one_process(world):
+    value = {"ä": [1, 2.5, None, "x"]}
+    assert distributed.gather(value) == [value] and distributed.from_first(value) == value
+    assert (world.rank, world.size, world.first) == (0, 1, True)
