@@ -13,7 +13,7 @@ import torch
 
 from hires import config as configuration
 from hires.ground import distributed
-from hires.training.game import Game, Shape
+from hires.training.game import Game, Shape, settle_precision
 from hires.training.monitor import memory_gb
 from hires.training.schedule import Schedule
 from pipelines import Loader, Shards
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--network", default="base")
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--data", default="", help="shards that hold this resolution (default: noise)")
-    parser.add_argument("--precision", default="bf16", help="bf16 or fp32 (default bf16)")
+    parser.add_argument("--precision", default="auto", help="auto, bf16 or fp32 (default auto)")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
@@ -34,6 +34,7 @@ def main() -> None:
     overrides = [f"schedule.levels.{r}.batch=1", f"network={args.network}", f"train.precision={args.precision}"]
     config = configuration.load("train", ["experiment=celebahq_1024", "run=none", "data.root=none", *overrides])
     world = distributed.start(args.threads)
+    config = settle_precision(config, world)
     schedule = Schedule(config.schedule)
     level = next(level for level in schedule.levels if level.resolution == r)
     phase = schedule.at(level.start)  # fading in, with the level below's projections: the larger state
@@ -47,7 +48,7 @@ def main() -> None:
     game = Game(config, world, Shape.of(phase))
     parameters = sum(shape.numel() for player in game.players.values() for shape in player.shapes.values())
     print(
-        f"{args.network}, {r}x{r}, batch 1, {args.precision}, {parameters / 1e6:.2f} M parameters, on {args.data or 'noise'}, "
+        f"{args.network}, {r}x{r}, batch 1, {config.train.precision}, {parameters / 1e6:.2f} M parameters, on {args.data or 'noise'}, "
         f"{torch.get_num_threads()} CPU threads, {world.device}: built in {time.perf_counter() - started:.1f} s, "
         f"{memory_gb(world.device):.2f} GB"
     )

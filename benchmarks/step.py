@@ -38,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hires import config as configuration
 from hires.ground import distributed, noise
+from hires.ground.machine import precision_of
 from hires.networks.growing import resolutions_up_to
 from hires.objectives.divergence_triangle import PLAYERS, Batch, Objective
 from hires.objectives.rounds import Rates
@@ -382,7 +383,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--network", default="slim", help="base, slim or xl (default slim)")
     parser.add_argument("--resolutions", default="", help="such as 32,64 (default: all of 4…1024, upwards until the budget is spent)")
     parser.add_argument("--batch", default="", help="pairs such as 64=16,128=8 (default: a table for CPUs, one for GPUs)")
-    parser.add_argument("--precision", default="", help="fp32 or bf16 (default: bf16 on a GPU, else fp32)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16 (default auto)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
     parser.add_argument("--rounds", type=int, default=15, help="steps of each contender at most (default 15)")
     parser.add_argument("--budget", type=float, default=600, help="seconds for the whole table (default 600)")
@@ -396,7 +397,6 @@ def arguments() -> argparse.Namespace:
     args.contenders = args.contenders.split(",")
     if unknown := [name for name in args.contenders if name not in CONTENDERS]:
         parser.error(f"--contenders {unknown[0]}: wanted some of {', '.join(CONTENDERS)}")
-    args.precision = args.precision or ("bf16" if torch.cuda.is_available() else "fp32")
     args.force = bool(args.resolutions)  # resolutions that were asked for are measured, whatever they cost
     args.resolutions = [int(r) for r in args.resolutions.split(",")] if args.resolutions else resolutions_up_to(1024)
     return args
@@ -410,6 +410,7 @@ def main() -> None:
     batches = dict(GPU_BATCH if torch.cuda.is_available() else CPU_BATCH)
     batches |= {int(k): int(v) for k, v in (pair.split("=") for pair in args.batch.split(",") if pair)}
     world = distributed.start(args.threads)
+    args.precision = precision_of(args.precision, world.device)
     if args.profile:
         for resolution in args.resolutions:
             print(f"{args.network} {args.precision} {resolution}x{resolution}, batch {batches[resolution]}, three steps of energy_first")

@@ -55,7 +55,7 @@ class RunConfig:
     """The run as a whole."""
 
     seed: int = 0
-    precision: str = "bf16"  # bf16 (fp32 weights kept by the optimizer) | fp32
+    precision: str = "auto"  # auto (bf16 where the device computes it fast, else fp32) | bf16 (the optimizer keeps fp32 weights) | fp32
     max_images: str = ""  # stop after so many images; empty = the whole schedule
     preflight: bool = True  # one real step at every level and batch before the first
     checkpoint_every: str = "100k"  # images; each level's end is saved too

@@ -7,6 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from hires.config import TrainConfig
+from hires.ground.machine import DTYPES
 from hires.objectives import system
 from hires.training.game import empty_network
 from hires.training.player import bucket, group_of
@@ -77,7 +78,7 @@ def _plan(config: TrainConfig, schedule: Schedule, level: Level, world_size: int
 
 def held(network: torch.nn.Module, stage: int, precision: str, world_size: int) -> Held:
     """What the first of `world_size` ranks holds of a player with this network (on any device, meta among them); bytes."""
-    number = 2 if precision == "bf16" else 4
+    number = DTYPES[precision].itemsize
     sizes = [p.numel() for p in network.parameters()]
     total, share = sum(sizes), share_of(network, stage, world_size)
     if stage == 0:
@@ -107,7 +108,7 @@ def share_of(network: torch.nn.Module, stage: int, world_size: int) -> int:
 
 def _activations(config: TrainConfig, built: dict[str, torch.nn.Module], resolution: int, micro_batch: int, share: int) -> int:
     """Bytes that autograd keeps at the fullest moment of a round; with micro-batches the synthesis is made again."""
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    dtype = DTYPES[config.train.precision]
     given = {
         "x": torch.empty(1, config.network.image_channels, resolution, resolution, device="meta"),
         "z": torch.empty(1, config.network.latent, device="meta"),

@@ -11,6 +11,7 @@ import math
 from torch import nn
 
 from hires.config import TrainConfig
+from hires.ground.machine import DTYPES
 from hires.planning.memory import level_networks, share_of
 from hires.planning.steptime import StepTime
 from hires.training.player import bucket, group_of
@@ -56,7 +57,7 @@ def traffic(config: TrainConfig, built: dict[str, nn.Module], parts: int, world_
     if world_size == 1:
         return {name: [] for name in built}
     stage = config.zero.stage
-    number = 2 if config.train.precision == "bf16" else 4
+    number = DTYPES[config.train.precision].itemsize
     found = {}
     for name, network in built.items():
         steps = config.objective.generator_steps if name == "generator" else 1

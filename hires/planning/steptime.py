@@ -12,6 +12,7 @@ import yaml
 
 from hires.config import TrainConfig
 from hires.errors import HiresError
+from hires.ground.machine import DTYPES
 from hires.objectives.divergence_triangle import Batch, Objective
 from hires.objectives.rounds import Rates
 from hires.planning.memory import level_networks
@@ -103,7 +104,7 @@ class _NoModules(nullcontext):
 
 def operations(config: TrainConfig, level: Level) -> float:
     """Floating-point operations (two a multiply-add) of a round for one image, the penalty every r1_every-th time, counted in the code."""
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    dtype = DTYPES[config.train.precision]
     r, latent = level.resolution, config.network.latent
     counts = []
     for penalise in (False, True):

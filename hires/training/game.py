@@ -1,6 +1,8 @@
 """The players of a run at one level, and one round of their game: what the trainer, the preflight and the plan share."""
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from hires import networks
 from hires.checkpoints import reading
 from hires.config import TrainConfig
 from hires.errors import HiresError, NotFinite
-from hires.ground import noise
+from hires.ground import distributed, machine, noise
 from hires.ground.distributed import World
 from hires.objectives import system
 from hires.objectives.rounds import Rates
@@ -32,14 +34,41 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
         raise HiresError(f"network.image_channels={config.network.image_channels}: wanted 1 or 3")
     system(config.objective).check(config.objective, config.network, config.zero.stage)
     _check_rows(config, schedule, world_size)
-    if "energy" in vars(config.objective) and config.objective.energy == "softplus" and config.train.precision == "bf16":
-        # DeepSpeed leaves the singular vectors in fp32 beside bf16 weights, which the power iteration cannot multiply
+    if config.train.precision == "bf16" and needs_fp32(config):
         raise HiresError("objective.energy=softplus with train.precision=bf16: spectral normalisation wants train.precision=fp32")
     if kind == "dcgan32":
         if [level.resolution for level in schedule.levels] != [32]:
             raise HiresError(f"network=dcgan32: wanted a schedule of 32 alone, found {[level.resolution for level in schedule.levels]}")
         if world_size > 1:
             raise HiresError(f"network=dcgan32 on {world_size} processes: its batch norm would see a rank's share alone; run one process")
+
+
+def needs_fp32(config: TrainConfig) -> bool:
+    """Whether a configuration trains in fp32 alone: train.precision=auto takes it then, and bf16 is refused."""
+    # stage 0 keeps no fp32 weights beside bf16 ones; under spectral normalisation DeepSpeed leaves the singular vectors in fp32
+    # beside bf16 weights, which the power iteration cannot multiply
+    return config.zero.stage == 0 or getattr(config.objective, "energy", "") == "softplus"
+
+
+def settle_precision(config: TrainConfig, world: World) -> TrainConfig:
+    """`config` with what train.precision=auto means for this run; a collective.
+
+    A run keeps the precision of its newest checkpoint on whatever machine it is resumed. A new one takes bf16 where every rank's device
+    computes it fast and the configuration can use it, else fp32.
+    """
+    if config.train.precision != "auto":
+        return config
+    here = distributed.gather(machine.precision_of("auto", world.device, needs_fp32(config)))
+    precision = distributed.from_first(_precision_before(config)) or ("bf16" if set(here) == {"bf16"} else "fp32")
+    return replace(config, train=replace(config.train, precision=precision))
+
+
+def _precision_before(config: TrainConfig) -> str:
+    """The precision of a run's newest checkpoint, empty where there is none that can be read."""
+    for path in reversed(reading.complete(Path(config.run) / "checkpoints")):
+        with suppress(HiresError):
+            return reading.read_manifest(path)["config"]["train"]["precision"]
+    return ""
 
 
 def _check_rows(config: TrainConfig, schedule: Schedule, world_size: int) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import torch.distributed as dist
 
 from hires.errors import HiresError, NotFinite
+from hires.ground.machine import DTYPES, PRECISIONS
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -66,8 +67,8 @@ def check(zero: ZeroConfig, precision: str, optimizer: OptimizerConfig) -> None:
             raise HiresError(f"optimizer.{name}={getattr(optimizer, name)}: wanted a number above 0")
     if zero.stage not in (0, 1, 2, 3):
         raise HiresError(f"zero.stage={zero.stage}: wanted 0, 1, 2 or 3")
-    if precision not in ("fp32", "bf16"):
-        raise HiresError(f"train.precision={precision}: wanted fp32 or bf16")
+    if precision not in PRECISIONS:
+        raise HiresError(f"train.precision={precision}: wanted {', '.join(PRECISIONS)}")
     if precision == "bf16" and zero.stage == 0:
         raise HiresError("train.precision=bf16 with zero.stage=0: DeepSpeed keeps no fp32 weights there; take zero.stage=1")
 
@@ -268,7 +269,7 @@ def _engine_config(optimizer: OptimizerConfig, zero: ZeroConfig, precision: str,
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed's own bookkeeping; the batch is the schedule's
         "gradient_accumulation_steps": 1,
         "gradient_clipping": optimizer.clip,
-        "bf16": {"enabled": precision == "bf16"},
+        "bf16": {"enabled": DTYPES[precision] is torch.bfloat16},
         "zero_optimization": {
             "stage": zero.stage,
             "overlap_comm": False,

@@ -21,7 +21,7 @@ from hires.checkpoints.retention import Policy
 from hires.checkpoints.writing import Saver
 from hires.config import TrainConfig, to_dict
 from hires.errors import HiresError, NotFinite
-from hires.ground import distributed, noise
+from hires.ground import distributed, machine, noise
 from hires.ground.distributed import World
 from hires.ground.images import save_grid
 from hires.networks.growing import fade_images
@@ -218,6 +218,9 @@ class Trainer:
     def _begin(self) -> None:
         checkpoint, self.images = self._newest()
         self.phase = self.schedule.at(max(0, min(self.images, self.schedule.total) - 1))
+        if self.world.first and self.config.train.precision == "bf16" and not machine.has_fast_bf16(self.world.device):
+            factor = machine.bf16_slowdown(self.world.device)
+            self.monitor.say(f"train.precision=bf16: this machine computes it {factor:.1f} times as slowly as fp32 (measured just now)")
         if self.images >= self.end:
             self.monitor.say(f"{self.run} already has {self.images} of {self.end} images")
         if self.config.train.preflight and self.images < self.end:
@@ -339,7 +342,8 @@ class Trainer:
 
     def _overview(self) -> Table:
         """The table at the start: what will run, on what, and how it is sharded."""
-        table = Table(title=f"{self.run}: {self.world.size} process{'es' if self.world.size > 1 else ''}, ZeRO {self.config.zero.stage}")
+        processes = f"{self.world.size} process{'es' if self.world.size > 1 else ''}"
+        table = Table(title=f"{self.run}: {processes}, ZeRO {self.config.zero.stage}, {self.config.train.precision}")
         objective = self.config.objective
         for column in ("level", "images", "fade", "batch", "lr", *objective.weights_at(4)):
             table.add_column(column, justify="right")

@@ -1,12 +1,15 @@
 """`hires plan`."""
 
+from dataclasses import replace
 import math
 
 from rich.console import Console
 from rich.table import Table
+import torch
 
 from hires.config import PlanConfig
 from hires.errors import HiresError
+from hires.ground import machine
 from hires.objectives import system
 from hires.planning import steptime
 from hires.planning.memory import level_plans
@@ -33,7 +36,8 @@ def run(config: PlanConfig) -> int:
         shards = Shards.open(config.data.root, config.data.remote_cache, config.data.remote_gb)
         for level in schedule.levels:
             shards.require_level(level.resolution)
-    _print(_levels(config, schedule, world_size))
+    config, whose = _settled(config)
+    _print(_levels(config, schedule, world_size, whose))
     print("bytes are a rank's: gradients of the players that hold theirs at one time, buffers on top while they are reduced, ", end="")
     print("moments and EMA of all players, activations of the fullest moment of a step", end="")
     print("; carried: a replay buffer" if hasattr(config.objective, "carries") else "")
@@ -43,6 +47,17 @@ def run(config: PlanConfig) -> int:
     if scales:
         _scaling(config, schedule)
     return 0
+
+
+def _settled(config: PlanConfig) -> tuple[PlanConfig, str]:
+    """`config` with what train.precision=auto would become, and where: on the GPUs asked for, else on this machine."""
+    if config.train.precision != "auto":
+        return config, ""
+    fp32, gpus = game.needs_fp32(config), config.gpus_per_node is not None
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    precision = machine.precision_of("bf16" if gpus and not fp32 else "auto", device, fp32)
+    whose = "" if fp32 else " as on GPUs since Ampere" if gpus else " as on this machine (train.precision=bf16 plans for newer GPUs)"
+    return replace(config, train=replace(config.train, precision=precision)), whose if precision == "fp32" or gpus else ""
 
 
 def _world_size(config: PlanConfig) -> int:
@@ -72,10 +87,9 @@ def _world_size(config: PlanConfig) -> int:
     return product
 
 
-def _levels(config: PlanConfig, schedule: Schedule, world_size: int) -> Table:
-    table = Table(
-        title=f"{schedule.total:,} images on {world_size} rank{'s' * (world_size > 1)}, ZeRO {config.zero.stage}, {config.train.precision}"
-    )
+def _levels(config: PlanConfig, schedule: Schedule, world_size: int, whose: str) -> Table:
+    ranks = f"{world_size} rank{'s' * (world_size > 1)}"
+    table = Table(title=f"{schedule.total:,} images on {ranks}, ZeRO {config.zero.stage}, {config.train.precision}{whose}")
     players = "+".join(config.objective.players())
     for column in ("level", "images", "fade", "steps", "batch", "a rank", "lr", *config.objective.weights_at(4), f"{players} (M)"):
         table.add_column(column, justify="right")

@@ -10,7 +10,7 @@ from hires.objectives.divergence_triangle import PLAYERS
 from hires.planning.memory import _kept, level_plans
 from hires.training.schedule import Schedule
 
-SLIM = ["experiment=celebahq_1024", "network=slim", "schedule.resolution=64"]
+SLIM = ["experiment=celebahq_1024", "network=slim", "schedule.resolution=64", "train.precision=bf16"]
 
 
 def plans(*overrides: str, world_size: int = 1):

@@ -17,7 +17,7 @@ from hires.planning.steptime import StepTime, arithmetic, fit, operations, read
 from hires.training.schedule import Schedule
 
 SCRIPT = Path(__file__).parents[1] / "processes" / "counted.py"
-SLIM = ["experiment=celebahq_1024", "network=slim", "schedule.resolution=32", "objective.r1=0"]
+SLIM = ["experiment=celebahq_1024", "network=slim", "schedule.resolution=32", "objective.r1=0", "train.precision=bf16"]
 SCALES = [*SLIM, "nodes=2", "gpus_per_node=8", "bandwidth=400", "intra_bandwidth=450"]
 
 

@@ -1,0 +1,75 @@
+"""train.precision=auto: which machine gets which numbers, and that a run keeps what it began with."""
+
+from omegaconf import OmegaConf
+import pytest
+import torch
+
+from hires.config import load
+from hires.errors import HiresError
+from hires.ground import machine
+from hires.training import game
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def a_processor(monkeypatch, capability: str, avx512_bf16: bool, amx: bool, forbidden: str = "") -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", forbidden)
+
+
+@pytest.mark.parametrize(
+    ("processor", "fast"),
+    [
+        (("AVX2", False, False), False),
+        (("AVX512", False, False), False),
+        (("AVX512", True, False), True),
+        (("AVX512", False, True), True),
+        (("AVX512", True, True, "AVX2"), False),  # oneDNN is told not to use them
+        (("AVX2", True, True), False),  # ATEN_CPU_CAPABILITY=avx2 on a newer processor
+    ],
+)
+def test_a_processor_with_bf16_instructions_gets_bf16(monkeypatch, processor, fast):
+    a_processor(monkeypatch, *processor)
+    assert machine.precision_of("auto", CPU) == ("bf16" if fast else "fp32")
+    assert machine.precision_of("auto", CPU, needs_fp32=True) == "fp32"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_a_gpu_from_8_0_gets_bf16(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert machine.precision_of("auto", GPU) == precision
+
+
+def test_what_is_named_is_taken_and_a_wrong_name_refused():
+    assert [machine.precision_of(name, CPU, needs_fp32=True) for name in ("bf16", "fp32")] == ["bf16", "fp32"]
+    with pytest.raises(HiresError, match=r"train\.precision=fp16: wanted auto, fp32 or bf16"):
+        machine.precision_of("fp16", CPU)
+
+
+@pytest.mark.parametrize("overrides", [["zero.stage=0"], ["objective.energy=softplus"]])
+def test_auto_is_fp32_where_bf16_does_not_train(world, monkeypatch, overrides, tmp_path):
+    a_processor(monkeypatch, "AVX512", True, True)
+    config = load("train", ["experiment=digits", f"run={tmp_path}", "data.root=none"])
+    assert game.settle_precision(config, world).train.precision == "bf16"
+    config = load("train", ["experiment=digits", f"run={tmp_path}", "data.root=none", *overrides])
+    assert game.settle_precision(config, world).train.precision == "fp32"
+
+
+def test_a_run_keeps_its_precision_and_says_it(hires, tiny, tmp_path):
+    """Begun in bf16 by name, resumed by auto: still bf16, in the table and in config.yaml, with a line where the machine is slow at it."""
+    command = ["train", *(one for one in tiny if not one.startswith("train.precision")), f"run={tmp_path}", "network.channels_max=4"]
+    begun = hires(*command, "train.precision=bf16", "train.max_images=16")
+    resumed = hires(*command, "train.max_images=32")
+    for done in (begun, resumed):
+        assert done.returncode == 0, done.stderr
+        assert "ZeRO 1, bf16" in done.stdout
+        assert ("times as slowly as fp32" in done.stdout) == (not machine.has_fast_bf16(CPU))
+    assert OmegaConf.load(tmp_path / "config.yaml").train.precision == "bf16"
+
+
+def test_the_probe_tells_a_slow_type_from_a_fast_one(monkeypatch):
+    """A type made four times as much work is told as slower; the very same type as neither."""
+    monkeypatch.setattr(machine, "DTYPES", {"fp32": torch.float32, "bf16": torch.float32})
+    assert 0.1 < machine.bf16_slowdown(CPU, 0.2) < 10
