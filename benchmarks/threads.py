@@ -1,11 +1,12 @@
 """A training step by OpenMP threads and by how they wait, on an idle machine and beside busy neighbours.
 
-    python benchmarks/threads.py                       # every number of threads up to the cores, three ways to wait
+    python benchmarks/threads.py                       # every number of threads up to the cores, two ways to wait
     python benchmarks/threads.py --neighbours 4        # beside four processes that never rest
 
 Each cell is a process of its own, since OpenMP reads its settings once. Its step is one round of the divergence triangle's arithmetic:
-the three networks of `network=slim`, forward, backward and fused Adam, without an engine. The cells of a size take turns, `--rounds`
-times, so that whatever else the machine does strikes all alike; a cell shows the median of its steps over that of one thread.
+the three networks (`network=slim` where nothing else is asked for), forward, backward and fused Adam, without an engine. The cells of a
+size take turns, `--rounds` times, so that whatever else the machine does strikes all alike; a cell shows the median of its steps, and it
+over that of one thread.
 """
 
 import argparse
@@ -16,11 +17,11 @@ import subprocess
 import sys
 import time
 
-WAITS = {"spin": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}, "short spin": {"GOMP_SPINCOUNT": "2000"}}
+WAITS = {"spin": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}}
 BATCH = {4: 32, 8: 32, 16: 32, 32: 16, 64: 8, 128: 4}
 
 
-def cell(resolution: int, threads: int, seconds: float) -> list[float]:
+def cell(resolution: int, threads: int, seconds: float, overrides: list[str]) -> list[float]:
     """Milliseconds of each step taken within `seconds`, after two that warm up; runs in the cell's own process."""
     import torch
 
@@ -29,7 +30,7 @@ def cell(resolution: int, threads: int, seconds: float) -> list[float]:
     from hires.objectives import system
 
     torch.set_num_threads(threads)
-    config = configuration.load("train", ["network=slim", "run=none", "data.root=none"])
+    config = configuration.load("train", [*overrides, "run=none", "data.root=none"])
     torch.manual_seed(0)
     made = {}
     for name in config.objective.players():
@@ -59,11 +60,12 @@ def main() -> None:
     parser.add_argument("--neighbours", type=int, default=0, help="processes that keep a core busy meanwhile")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each cell in a round")
+    parser.add_argument("settings", nargs="*", default=["network=slim"], help="of the networks, as for hires train (default network=slim)")
     parser.add_argument("--cell", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.cell:
         resolution, threads = map(int, args.cell.split(","))
-        print(json.dumps(cell(resolution, threads, args.seconds)))
+        print(json.dumps(cell(resolution, threads, args.seconds, args.settings)))
         return
     cores = len(os.sched_getaffinity(0))
     threads = [int(n) for n in args.threads.split(",")] if args.threads else [n for n in (1, 2, 4, 8, 16, 32) if n <= cores]
@@ -77,7 +79,7 @@ def main() -> None:
             for _ in range(args.rounds):
                 for n, wait in cells:
                     env = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))} | WAITS[wait]
-                    command = [sys.executable, __file__, "--cell", f"{resolution},{n}", "--seconds", str(args.seconds)]
+                    command = [sys.executable, __file__, "--cell", f"{resolution},{n}", "--seconds", str(args.seconds), *args.settings]
                     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
                     found[n, wait].append(statistics.median(json.loads(done.stdout)))
             one = statistics.median(found[cells[0]])

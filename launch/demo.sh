@@ -3,9 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-} resolution=${2:-}
-cores=$(nproc 2>/dev/null || echo 2)
-# half the cores: threads that wait for a busy core cost more than they bring
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
 
 if [[ -z $folder ]]; then
   experiment=digits resolution=${resolution:-16} out=demo/digits-$resolution

@@ -28,6 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_thread() -> None:
     """Tests run side by side with others' work; sums in one order also make them repeatable."""
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the most that hires.ground.machine takes
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from hires.errors import HiresError
 
 PRECISIONS = ("auto", "fp32", "bf16")
 WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")  # of oneDNN's names of instruction sets
+THREADED_FROM = 32  # pixels: below, two threads beside busy neighbours take up to three times as long as one (docs/performance.md)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -35,6 +36,18 @@ def precision_of(asked: str, device: torch.device, needs_fp32: bool = False) -> 
     if asked != "auto":
         return asked
     return "bf16" if has_fast_bf16(device) and not needs_fp32 else "fp32"
+
+
+def use_threads(asked: int, resolution: int) -> None:
+    """Let torch compute with `asked` CPU threads; 0: one below 32x32, from there this process's share of the cores.
+
+    Layers of small pictures are too short for two threads to gain much, and a busy neighbour makes them wait for each other.
+    OMP_NUM_THREADS, which torchrun sets, is the most that 0 takes. Bit for bit the same run takes the same number.
+    """
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    most = os.environ.get("OMP_NUM_THREADS", "")
+    share = min(cores, int(most)) if most.isdecimal() else cores
+    torch.set_num_threads(asked or (max(1, share) if resolution >= THREADED_FROM else 1))
 
 
 def bf16_slowdown(device: torch.device, seconds: float = 0.5) -> float:

@@ -6,6 +6,7 @@ import re
 import torch
 
 from hires.errors import HiresError
+from hires.ground.machine import use_threads
 
 MOST = 1_000_000  # seeds in one command
 LARGEST = 2**63 - 1  # seed that torch takes
@@ -60,4 +61,5 @@ def open_bundle(folder: str, device: str = "cpu", needs: str = "generator"):
     if needs and getattr(bundle, needs) is None:
         of = bundle.config.get("info", {}).get("system", "")
         raise HiresError(f"sampler={folder}: it has no {needs}{f' (objective={of} trains none)' if of else ''}, which is needed here")
+    use_threads(0, bundle.resolution)
     return bundle

@@ -114,6 +114,7 @@ class Game:
     def __init__(self, config: TrainConfig, world: World, shape: Shape, checkpoint: reading.Checkpoint | None = None):
         """Raises HiresError where the checkpoint is of another network."""
         self.config, self.world, self.shape = config, world, shape
+        machine.use_threads(config.train.threads, shape.resolution)
         self.players: dict[str, Player] = {}
         for name in config.objective.players():
             network = build_network(config, name, shape.resolution, shape.fading)

@@ -1,5 +1,8 @@
 """train.precision=auto: which machine gets which numbers, and that a run keeps what it began with."""
 
+import subprocess
+import sys
+
 from omegaconf import OmegaConf
 import pytest
 import torch
@@ -67,6 +70,40 @@ def test_a_run_keeps_its_precision_and_says_it(hires, tiny, tmp_path):
         assert "ZeRO 1, bf16" in done.stdout
         assert ("times as slowly as fp32" in done.stdout) == (not machine.has_fast_bf16(CPU))
     assert OmegaConf.load(tmp_path / "config.yaml").train.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("asked", "resolution", "environment", "threads"),
+    [
+        (0, 16, {}, 1),
+        (0, 32, {}, 8),
+        (0, 32, {"LOCAL_WORLD_SIZE": "4"}, 2),
+        (0, 32, {"LOCAL_WORLD_SIZE": "16"}, 1),
+        (0, 32, {"OMP_NUM_THREADS": "3"}, 3),
+        (0, 32, {"OMP_NUM_THREADS": "64"}, 8),
+        (5, 4, {"OMP_NUM_THREADS": "3"}, 5),
+    ],
+)
+def test_threads_of_eight_cores(monkeypatch, asked, resolution, environment, threads):
+    """Small pictures one, others this process's share, never more than OMP_NUM_THREADS; a number asked for is taken."""
+    for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(8)))
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    machine.use_threads(asked, resolution)
+    assert taken == [threads]
+
+
+def test_openmp_sleeps_while_it_waits(clean_env):
+    """However hires comes to be imported, before torch; what a person has set stays."""
+    show = [sys.executable, "-c", "import hires, os; print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'])"]
+    bare = {k: v for k, v in clean_env.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    assert subprocess.run(show, env=bare, capture_output=True, text=True, check=True).stdout == "PASSIVE 0\n"
+    own = bare | {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "7"}
+    assert subprocess.run(show, env=own, capture_output=True, text=True, check=True).stdout == "ACTIVE 7\n"
 
 
 def test_the_probe_tells_a_slow_type_from_a_fast_one(monkeypatch):
