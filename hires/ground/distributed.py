@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+import errno
 import json
 import os
 import re
 import socket
+import time
 
 import torch
 import torch.distributed as dist
@@ -39,8 +41,9 @@ def environment(env: dict[str, str]) -> dict[str, str]:
         return {key: env[key] for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if key in env}
     if "SLURM_PROCID" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
         address = env.get("MASTER_ADDR") or _first_host(env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST", ""))
-        # one job, one port: two jobs on a node must not meet
-        port = env.get("MASTER_PORT") or str(20000 + int(env.get("SLURM_JOB_ID", 0)) % 12000)
+        # a port for each step of each job: no two of them that run beside each other on a node may meet
+        job, step = (int(env.get(name) or 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+        port = env.get("MASTER_PORT") or str(20000 + (job + 5003 * step) % 12000)
         return {
             "RANK": env["SLURM_PROCID"],
             "WORLD_SIZE": env["SLURM_NTASKS"],
@@ -62,9 +65,31 @@ def _first_host(nodes: str) -> str:
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
 
 
+def wait_for_port(port: int, seconds: float = 60.0) -> None:
+    """Return as soon as `port` of this host can be listened to; raises HiresError where it is still taken after `seconds`.
+
+    A step that has just ended may hold it for a moment.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_server(("", port)):
+                return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            if time.monotonic() > end:
+                where = f"MASTER_PORT={port} of {socket.gethostname()}"
+                raise HiresError(f"{where}: another program listens there; set MASTER_PORT to a free port") from error
+            time.sleep(0.5)
+
+
 def start(threads: int = 0, timeout_minutes: float = START_MINUTES) -> World:
     """Join the process group (nccl with GPUs, gloo without) and say where this process stands."""
+    ours = "RANK" not in os.environ  # torchrun has the port already
     os.environ.update(environment(dict(os.environ)))
+    if ours and os.environ["RANK"] == "0":
+        wait_for_port(int(os.environ["MASTER_PORT"]))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if threads:

@@ -1,5 +1,8 @@
 """Where a process learns its rank: torchrun's variables, srun's, or none; and JSON between ranks."""
 
+import socket
+import threading
+
 import pytest
 
 from hires.errors import HiresError
@@ -24,8 +27,18 @@ def test_all_tasks_of_a_job_meet_and_two_jobs_do_not():
     places = [environment(SRUN | {"SLURM_PROCID": str(rank)}) for rank in range(8)]
     assert len({(p["MASTER_ADDR"], p["MASTER_PORT"]) for p in places}) == 1
     assert environment(SRUN | {"SLURM_JOB_ID": "123457"})["MASTER_PORT"] != places[0]["MASTER_PORT"]
+    assert len({environment(SRUN | {"SLURM_STEP_ID": str(step)})["MASTER_PORT"] for step in range(100)}) == 100  # steps side by side
     given = environment(SRUN | {"MASTER_ADDR": "head", "MASTER_PORT": "777"})
     assert (given["MASTER_ADDR"], given["MASTER_PORT"]) == ("head", "777")
+
+
+def test_a_port_that_comes_free_is_waited_for_and_one_that_does_not_is_named():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(HiresError, match=f"MASTER_PORT={port} of .*: another program listens there"):
+            distributed.wait_for_port(port, 0.1)
+        threading.Timer(0.7, taken.close).start()
+        distributed.wait_for_port(port)
 
 
 @pytest.mark.parametrize(

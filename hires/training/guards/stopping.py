@@ -30,7 +30,10 @@ def process_seconds() -> float:
 
 
 class StopRequest:
-    """Set by SIGTERM, SIGINT, the signal of `train.stop_signal` or the end of `train.stop_after`; the loop reads it, saves and leaves."""
+    """Set by SIGTERM, SIGINT, SIGHUP (a lost terminal), the signal of `train.stop_signal` or the end of `train.stop_after`.
+
+    The loop reads it, saves and leaves. Under nohup, which ignores SIGHUP, a lost terminal changes nothing.
+    """
 
     def __init__(self, stop_signal: str = "USR1", stop_after: str = "", decides: bool = True):
         """`decides`: whether this rank's clock ends the budget (rank 0's alone). Raises HiresError for a setting that means nothing."""
@@ -40,6 +43,8 @@ class StopRequest:
         self.received: str | None = None
         self._interrupted = False
         self._signals = {signal.SIGTERM, signal.SIGINT, signal.Signals[f"SIG{name}"]}
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN or name == "HUP":  # else: nohup
+            self._signals.add(signal.SIGHUP)
         self._before = {}
         self._reason = f"train.stop_after={stop_after}"
         self._budget = parse_seconds(stop_after, "train.stop_after") if stop_after else 0

@@ -48,6 +48,20 @@ def test_a_second_ctrl_c_means_now():
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_lost_terminal_stops_but_not_under_nohup():
+    """SIGHUP is received as TERM is; where it is ignored from the start it stays so."""
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.asked() and stop.received == "SIGHUP"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("name", ["KILL", "STOP", "USR3", "9", ""])
 def test_a_signal_that_cannot_ask(name):
     with pytest.raises(HiresError, match=f"train.stop_signal={name}: wanted one of USR1"):
