@@ -16,7 +16,7 @@ from hires.evaluation import subject
 from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject
 from hires.ground import distributed
-from hires.ground.files import whole_file
+from hires.ground.files import in_words, whole_file
 from hires.sampling.seeds import open_bundle, parse_device
 from pipelines import Shards
 
@@ -44,7 +44,7 @@ def run(config: EvaluateConfig) -> int:
         device = parse_device(str(world.device) if world else config.device)
         record, folder, problem = measured(config, names, device)
         if len(record) > len(PLACE) + 1 and (not world or world.first):
-            _report(config, record, folder)
+            problem = _report(config, record, folder) or problem
         if problem:
             raise problem
     finally:
@@ -64,8 +64,9 @@ def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> 
     for name in names:
         try:
             record |= evaluation.MEASURES[name].measure(material, config)
-        except HiresError as error:  # what took hours before it is not to be lost
-            return record, material.folder, HiresError(f"measure={name}: {str(error).removeprefix(f'measure={name}: ')}")
+        except (HiresError, OSError) as error:  # the measures before it may have taken hours
+            text = in_words(error).removeprefix(f"measure={name}: ")
+            return record, material.folder, HiresError(f"measure={name}: {text}")
     return record, material.folder, None
 
 
@@ -86,23 +87,28 @@ def _folder(config: EvaluateConfig, of: Subject) -> Path | None:
     return Path(config.out).with_suffix("") if config.out else None
 
 
-def _report(config: EvaluateConfig, record: dict, folder: Path | None) -> None:
+def _report(config: EvaluateConfig, record: dict, folder: Path | None) -> HiresError | None:
+    """Show the record, then write it wherever that is possible; returns what could not be written."""
     title = "{of} at {resolution}x{resolution}, {images} held-out pictures of {data}".format(**record)
     table = Table("measure", "value", title=title)
     for key in list(record)[len(PLACE) + 1 :]:
         table.add_row(key, _rates(record[key]) if key.startswith("detection_") else _shown(record[key]))
     Console().print(table)
-    written = []
-    if config.out:
-        _write(Path(config.out), record)
-        written.append(config.out)
-    if config.run:  # where `hires export` finds it for the model card, and `hires report`
-        path = Path(config.run) / f"evaluation-{record['seen']:012d}.json"
-        written.append(str(_keep(path, folder, record)))
+    written, problem = [], None
+    try:
+        if config.out:
+            _write(Path(config.out), record)
+            written.append(config.out)
+        if config.run:  # where `hires export` finds it for the model card, and `hires report`
+            path = Path(config.run) / f"evaluation-{record['seen']:012d}.json"
+            written.append(str(_keep(path, folder, record)))
+    except (HiresError, OSError) as error:
+        problem = HiresError(in_words(error))
     if folder and folder.is_dir():
         written.append(f"pictures in {folder}")
     if written:
         print(", ".join(written))
+    return problem
 
 
 def _keep(path: Path, folder: Path, record: dict) -> Path:

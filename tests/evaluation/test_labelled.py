@@ -1,6 +1,7 @@
 """`hires evaluate` with measures that need labels, on runs of seconds on digits; what a run lacks is told in a line."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -98,3 +99,14 @@ def test_without_names_what_fits_is_measured(runs, held_out, tmp_path, capsys):
     assert main(["evaluate", f"run={runs / 'vgan'}", f"data={held_out}", "images=40", f"out={tmp_path / 'a.json'}"]) == 0
     assert str(tmp_path / "a.json") in capsys.readouterr().out
     assert {"diversity"} == json.loads((tmp_path / "a.json").read_text()).keys() - {"of", "data", "resolution", "images"}
+
+
+def test_a_run_that_cannot_be_written_to_loses_no_measure(runs, held_out, tmp_path, capsys):
+    """What was measured is shown and goes into out=; what could not be written is named, with status 1."""
+    run = tmp_path / "run"
+    shutil.copytree(runs / "vgan", run, ignore=shutil.ignore_patterns("evaluation-*", "measures-*"))
+    (run / "evaluation-000000000048.json").mkdir()
+    assert main(["evaluate", f"run={run}", f"data={held_out}", "images=40", "measure=diversity", f"out={tmp_path / 'a.json'}"]) == 1
+    said = capsys.readouterr()
+    assert "diversity" in said.out and "diversity" in json.loads((tmp_path / "a.json").read_text())
+    assert "evaluation-000000000048.json" in said.err and "Traceback" not in said.err
