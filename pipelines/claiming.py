@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from .errors import DataError
-from .writing import WORK
+from .writing import WORK, told
 
 SETTINGS = "settings.json"  # in WORK: what an unfinished data set is to become
 
@@ -38,17 +38,22 @@ def claim(out: Path, identity: dict[str, Any], part: str) -> Iterator[Path]:
         own.mkdir(parents=True, exist_ok=True)
         lock, own_lock = (work / "lock").open("w"), (own / "lock").open("w")
     except OSError as error:
-        raise DataError(f"out={out}: cannot be written ({error.strerror})") from error
+        raise DataError(f"out={out}: cannot be written ({error.filename}: {error.strerror})") from error
     with lock, own_lock:
-        _lock(lock.fileno(), fcntl.LOCK_SH if part else fcntl.LOCK_EX, out)
+        if not part:
+            _lock(lock.fileno(), fcntl.LOCK_EX, out)
+        alone = not part or _is_free(lock.fileno())
+        if alone:
+            _forget_what_has_no_shard(out)
         if part:
+            _lock(lock.fileno(), fcntl.LOCK_SH, out)
             _lock(own_lock.fileno(), fcntl.LOCK_EX, out)
             _refuse_other_parts(out, part)
         try:
             refuse_unfinished(out, identity)
             yield own
         except OSError as error:  # what workers meet is a DataError already
-            raise DataError(f"{out}: cannot be written ({error.strerror or error}); run hires prepare again once mended") from error
+            raise told(error, out) from error
         finally:
             if not part and not (work / SETTINGS).exists():  # nothing was begun: leave nothing behind
                 shutil.rmtree(work)
@@ -65,9 +70,26 @@ def turn(out: Path) -> Iterator[None]:
 
 
 def refuse_unfinished(out: Path, identity: dict[str, Any]) -> None:
-    """Raises DataError where another data set than ours was begun in `out`."""
+    """Raises DataError where another data set than ours was begun in `out`.
+
+    One that differs in nothing but that pictures are to be enlarged is ours: what is there needed no enlarging.
+    """
     if (out / WORK / SETTINGS).exists():
-        refuse_other(out, json.loads((out / WORK / SETTINGS).read_text(encoding="utf-8")), identity, "holds an unfinished data set")
+        begun = json.loads((out / WORK / SETTINGS).read_text(encoding="utf-8"))
+        if identity["allow_upscale"]:
+            begun["allow_upscale"] = True
+        refuse_other(out, begun, identity, "holds an unfinished data set")
+
+
+def _forget_what_has_no_shard(out: Path) -> None:
+    """Where an attempt ended before its first shard, other settings may begin anew: nothing is lost."""
+    if (out / WORK / SETTINGS).exists() and not any((out / WORK).glob("*-*.json")):
+        (out / WORK / SETTINGS).unlink()
+        for half in (out / WORK).glob("*.tar"):
+            half.unlink()
+        for level in out.glob("[0-9]*"):
+            with suppress(OSError):  # not empty: no attempt's
+                level.rmdir()
 
 
 def refuse_other(out: Path, found: dict, wanted: dict, what: str) -> None:
@@ -92,6 +114,15 @@ def _refuse_other_parts(out: Path, part: str) -> None:
         if not other.parent.name.endswith(f"-of-{number}"):
             with other.open("w") as lock:
                 _lock(lock.fileno(), fcntl.LOCK_SH, out)
+
+
+def _is_free(descriptor: int) -> bool:
+    """Whether nobody holds the lock; then we do."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lock(descriptor: int, kind: int, out: Path) -> None:

@@ -44,6 +44,7 @@ def finish(job: Job, path: str, licence: str, seconds: float) -> dict[str, Any]:
     write_whole(job.out / INDEX, text)
     _remove_strangers(job, {shard["name"] for split in SPLITS for shard in shards[split]})
     report = {"status": "prepared", "out": str(job.out), **counts, "skipped": len(bad), "seconds": round(seconds, 1), "bad": bad}
+    report |= {"left_out": job.listing.left_out, "shard_in_key": job.listing.shard_in_key}
     write_whole(job.out / "report.json", json.dumps(report, indent=1))
     mean, std = _moments(histogram)
     identity = job.identity

@@ -17,6 +17,10 @@ SORTED_AT_ONCE = 100_000  # items in memory; beyond that, sorted runs are writte
 SPLITS = ("train", "holdout")
 
 
+class Other(Exception):
+    """The pictures are not those that were expected."""
+
+
 @dataclass
 class SplitConfig:
     """Which pictures are never trained on."""
@@ -55,6 +59,8 @@ class Listing:
     folder: Path
     images: int = 0  # pictures that are to be prepared
     fingerprint: str = ""  # a hash of all keys and sizes
+    left_out: dict[str, int] = field(default_factory=dict)  # files that are no pictures, by ending
+    shard_in_key: bool = False  # as the source's
     repeated: list[dict] = field(default_factory=list)  # items left out since their key was taken, as report.json has them
     shards: list[Shard] = field(default_factory=list)
 
@@ -71,14 +77,23 @@ class Listing:
 
 
 def write_listing(
-    source: Source, folder: Path, split: SplitConfig, images_per_shard: int, on_error: str, seen: Callable[[int], None] | None = None
+    source: Source,
+    folder: Path,
+    split: SplitConfig,
+    images_per_shard: int,
+    on_error: str,
+    seen: Callable[[int], None] | None = None,
+    fingerprint: str = "",
 ) -> Listing:
     """Lists `source` into `folder`; `seen(count)` is called now and then.
 
-    Raises DataError where the source cannot be listed, two pictures have one key (on_error=fail), or nothing would be left to train on.
+    Raises DataError where the source cannot be listed, two pictures have one key (on_error=fail), or nothing would be left to train on,
+    and Other where keys and sizes are not those of `fingerprint`.
     """
     listing = Listing(folder)
     drawn, named = _write_sorted(source, listing, split, on_error, seen)
+    if fingerprint and listing.fingerprint != fingerprint:
+        raise Other
     for name, value in (("prefix", split.prefix), ("match", split.match)):
         if value and not named[name]:
             raise DataError(f"split.{name}={value}: no key is named so; keys look like '{_first_key(folder)}'")
@@ -90,22 +105,26 @@ def write_listing(
     return listing
 
 
-def fingerprint(source: Source, folder: Path) -> str:
-    """A hash of all keys and sizes of a source, by way of scratch files in `folder`."""
-    listing = Listing(folder)
-    _write_sorted(source, listing, SplitConfig(), "skip", None)
-    (folder / "all.items").unlink()
-    return listing.fingerprint
-
-
 def _write_sorted(
     source: Source, listing: Listing, split: SplitConfig, on_error: str, seen: Callable[[int], None] | None
 ) -> tuple[set[str], Counter[str]]:
     """Writes all.items and fills the listing's counts; returns the keys drawn for the hold-out, and how many each name holds out."""
+    while (found := _write_once(source, listing, split, on_error, seen)) is None:
+        pass
+    return found
+
+
+def _write_once(
+    source: Source, listing: Listing, split: SplitConfig, on_error: str, seen: Callable[[int], None] | None
+) -> tuple[set[str], Counter[str]] | None:
+    """As _write_sorted; None if the source now gives other keys, and is to be listed again."""
     digest, before, named, drawn = hashlib.sha256(), None, Counter(), []
+    listing.images, listing.repeated = 0, []
     with (listing.folder / "all.items").open("wb") as out:
         for item in _sorted(source, listing.folder, seen):
             if before and before.key == item.key:
+                if source.tell_apart(before, item):
+                    return None
                 _repeated(listing, before, item, on_error)
                 continue
             before = item
@@ -122,6 +141,7 @@ def _write_sorted(
                 else:
                     heapq.heappushpop(drawn, (value, item.key))
     listing.fingerprint = digest.hexdigest()
+    listing.left_out, listing.shard_in_key = dict(source.left_out), source.shard_in_key
     return {key for _, key in drawn}, named
 
 

@@ -14,26 +14,27 @@ import warnings
 
 from .errors import DataError
 from .listing import Shard
-from .writing import Job, Stopped, write_shard
+from .writing import Job, Stopped
 
+Work = Callable[[Job, Shard], None]
 Progress = Callable[[int, int | None], None]  # (pictures done, pictures in all); while the source is listed: (pictures listed, None)
 
 
-def write_shards(job: Job, todo: list[Shard], workers: int, progress: Progress | None) -> None:
-    """Makes shards in `workers` forked processes; calls `progress` about twice a second.
+def on_shards(work: Work, job: Job, todo: list[Shard], workers: int, progress: Progress | None) -> None:
+    """Does `work` on shards in `workers` forked processes; calls `progress` about twice a second.
 
-    Raises DataError as write_shard does, once all workers have stopped, or if one of them was killed.
+    Raises DataError as `work` does, once all workers have stopped, or if one of them was killed.
     """
     waiting, running, total = deque(todo), set(), job.done.value + sum(shard.images for shard in todo)
     if not todo:
         return
     context = multiprocessing.get_context("fork")
-    count = min(workers, len(todo))
-    with ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(job, os.getpid())) as pool:
+    count = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    with ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(work, job, os.getpid())) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * count:
-                    running.add(pool.submit(_work, waiting.popleft()))
+                    running.add(pool.submit(_do, waiting.popleft()))
                 finished, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
@@ -45,12 +46,13 @@ def write_shards(job: Job, todo: list[Shard], workers: int, progress: Progress |
             job.stop.set()
 
 
-_job: Job  # in a worker: set when it starts
+_work: Work  # in a worker: both set when it starts
+_job: Job
 
 
-def _start_worker(job: Job, parent: int) -> None:
-    global _job
-    _job = job
+def _start_worker(work: Work, job: Job, parent: int) -> None:
+    global _work, _job
+    _work, _job = work, job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and says stop
     warnings.simplefilter("ignore")  # Pillow's remarks on odd files that decode all the same
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
@@ -63,6 +65,6 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(shard: Shard) -> None:
+def _do(shard: Shard) -> None:
     with suppress(Stopped):
-        write_shard(_job, shard)
+        _work(_job, shard)

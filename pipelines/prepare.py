@@ -2,27 +2,26 @@
 
 from dataclasses import asdict, dataclass, field
 import json
-import multiprocessing
 import os
 from pathlib import Path
 import re
 import shutil
-import tempfile
 import time
 from typing import Any
 
 from .claiming import SETTINGS, claim, refuse_other, refuse_unfinished, share, turn
 from .codecs import Codec
+from .comparing import compare
 from .errors import DataError
 from .files import LocalFiles
 from .finishing import finish
-from .listing import SplitConfig, fingerprint, write_listing
+from .listing import SplitConfig, write_listing
 from .manifest import MANIFEST, read_manifest
-from .pool import Progress, write_shards
+from .pool import Progress, on_shards
 from .pyramid import FILTERS, levels_up_to
 from .shards import Shards
 from .sources import Source, detect, open_source
-from .writing import WORK, Job, finished_shard, write_whole
+from .writing import WORK, Job, finished_shard, new_job, write_shard, write_whole
 
 HOW = ("path", "out", "on_error", "workers", "part", "licence")  # settings that say how to work, not what comes out
 
@@ -64,7 +63,7 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> dict[str
     kind, source = _open(config, manifest)
     identity = _identity(config, kind, source, manifest)
     levels = levels_up_to(identity["resolution"])
-    report = _already_complete(config, out, identity, source, manifest)
+    report = _already_complete(config, out, identity, source, manifest, progress)
     if report:
         return report
     if source is None:
@@ -77,13 +76,12 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> dict[str
             write_whole(out / WORK / SETTINGS, json.dumps(identity))
         for level in levels:
             (out / str(level)).mkdir(exist_ok=True)
-        fork = multiprocessing.get_context("fork")
-        job = Job(source, listing, out, levels, identity, config.on_error, fork.Event(), fork.Value("q", 0))
+        job = new_job(source, listing, out, levels, identity, config.on_error)
         first, step = share(config.part)
         mine = listing.shards[first - 1 :: step]
         todo = [shard for shard in mine if finished_shard(job, shard) is None]
         job.done.value = sum(shard.images for shard in mine) - sum(shard.images for shard in todo)
-        write_shards(job, todo, config.workers or len(os.sched_getaffinity(0)), progress)
+        on_shards(write_shard, job, todo, config.workers, progress)
         with turn(out):  # of two parts that end together one completes
             report = _complete(config, job, identity, source, time.monotonic() - started)
         listing.remove()
@@ -101,7 +99,7 @@ def _complete(config: PrepareConfig, job: Job, identity: dict[str, Any], source:
             status = f"part {config.part} is done, {len(lacking)} shards of others are not"
             return {"status": status, "out": str(job.out), "images": job.done.value, "seconds": round(seconds, 1)}
         manifest = read_manifest(LocalFiles(job.out)) if (job.out / MANIFEST).exists() else None
-        report = _already_complete(config, job.out, identity, source, manifest)
+        report = _already_complete(config, job.out, identity, source, manifest, None)
         if report:
             return report
     return finish(job, config.path, config.licence, seconds)
@@ -157,17 +155,15 @@ def _identity(config: PrepareConfig, kind: str, source: Source | None, manifest:
 
 
 def _already_complete(
-    config: PrepareConfig, out: Path, identity: dict[str, Any], source: Source | None, manifest: dict | None
+    config: PrepareConfig, out: Path, identity: dict[str, Any], source: Source | None, manifest: dict | None, progress: Progress | None
 ) -> dict[str, Any] | None:
     """The report of a finished `out` that is what `config` asks for; None if there is none or a file of it needs mending."""
     if manifest is None:
         return None
     refuse_other(out, manifest["settings"], identity, "holds a data set")
+    compared = f"nothing, {config.path} is gone"
     if source:
-        with tempfile.TemporaryDirectory() as scratch:
-            found = fingerprint(source, Path(scratch))
-        if found != manifest["source"]["fingerprint"]:
-            raise DataError(f"{out}: made of other pictures than {config.path}: choose another out=, or remove that folder")
+        compared = compare(source, out, manifest, config.split, config.workers, progress)
     if config.licence and config.licence != manifest["licence"]:
         write_whole(out / MANIFEST, json.dumps({**manifest, "licence": config.licence}, indent=1))
     try:
@@ -175,4 +171,4 @@ def _already_complete(
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     except (DataError, OSError, ValueError):  # a file was lost or cut short since
         return None
-    return {**report, "status": "already complete"}
+    return {**report, "status": "already complete", "compared": compared}

@@ -8,21 +8,29 @@ from PIL import Image, ImageOps
 from .errors import DataError
 
 SMALLEST = 4  # pixels, the lowest level
+PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF's tags
+WHITE_IS_ZERO = 0
 FILTERS = ("lanczos", "bicubic", "bilinear", "box")
 
 
 def as_seen(image: Image.Image, channels: int) -> Image.Image:
     """The picture as a viewer shows it, 8 bits: mode 'RGB' (channels=3) or 'L' (channels=1).
 
-    EXIF rotation is applied, transparency lies on white, palettes and CMYK are resolved, 16-bit values v become round(v * 255 / 65535).
-    Raises ValueError for floating-point pictures and integers beyond 16 bits, whose range is not known.
+    EXIF rotation is applied, transparency lies on white, palettes and CMYK are resolved, 16-bit values v become round(v * 255 / 65535),
+    those of a TIFF with fewer bits accordingly. Raises ValueError for floating-point pictures and integers beyond 16 bits, whose range is
+    not known.
     """
+    tags = getattr(image, "tag_v2", {})  # a TIFF's, which its copies have no more
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"values {values.min()}..{values.max()}; wanted 0..65535")
-        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
+        most = 2**bits - 1 if image.mode != "I" else 65535
+        if values.min() < 0 or values.max() > most:
+            raise ValueError(f"values {values.min()}..{values.max()}; wanted 0..{most}")
+        if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns such pictures round up to 8 bits alone
+            values = most - values
+        image = Image.fromarray(((values * 255 + most // 2) // most).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels; wanted 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

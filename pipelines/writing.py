@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 from pathlib import Path
 import tarfile
@@ -55,6 +56,22 @@ class Job:
         return self.out / str(level) / f"{shard.name}.tar"
 
 
+def new_job(source: Source, listing: Listing, out: Path, levels: list[int], identity: dict[str, Any], on_error: str) -> Job:
+    """A job of which nothing is done; raises DataError where processes cannot share what they have to."""
+    fork = multiprocessing.get_context("fork")
+    try:
+        stop, done = fork.Event(), fork.Value("q", 0)
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"/dev/shm: no semaphore can be made in it ({reason}); wanted it mounted, writable and not full") from error
+    return Job(source, listing, out, levels, identity, on_error, stop, done)
+
+
+def told(error: OSError, place: object) -> DataError:
+    """What to say of a file that failed: its own name where the system gave it, else `place`."""
+    return DataError(f"{error.filename or place}: {error.strerror or error}; run hires prepare again once mended")
+
+
 def finished_shard(job: Job, shard: Shard) -> dict | None:
     """The ledger of a shard that is finished, was made from the same pictures and settings and is still all there; else None.
 
@@ -75,7 +92,7 @@ def write_shard(job: Job, shard: Shard) -> None:
     try:
         _write(job, shard)
     except OSError as error:
-        raise DataError(f"{job.out}: cannot write {shard.name} ({error.strerror or error}); run hires prepare again once mended") from error
+        raise told(error, f"{job.out}: {shard.name}") from error
 
 
 def _write(job: Job, shard: Shard) -> None:
@@ -89,7 +106,7 @@ def _write(job: Job, shard: Shard) -> None:
             if job.stop.is_set():
                 raise Stopped
             try:
-                levels = _levels(job, item)
+                levels = levels_of(job, item)
             except DataError as error:
                 if job.on_error == "fail":
                     raise DataError(f"{error} (on_error=skip leaves such pictures out)") from error
@@ -114,7 +131,7 @@ def _write(job: Job, shard: Shard) -> None:
     write_whole(job.ledger(shard), json.dumps({**ledger, "histogram": values.tolist(), "levels": levels}))
 
 
-def _levels(job: Job, item: Item) -> list[np.ndarray]:
+def levels_of(job: Job, item: Item) -> list[np.ndarray]:
     """The picture at all levels, from the top down; raises DataError naming it."""
     identity, top = job.identity, job.levels[-1]
     if job.source.levels:

@@ -22,5 +22,12 @@ def run(config: PrepareConfig) -> int:
             bar.update(task, description=what, completed=done, total=total, refresh=True)
 
         report = prepare(config, show)
-    print(f"{config.out}: {report['status']}", *(f"{key} {value}" for key, value in report.items() if isinstance(value, int)), sep=", ")
+    print(f"{config.out}: {report['status']}", *(f"{key} {value}" for key, value in report.items() if type(value) is int), sep=", ")
+    if "compared" in report:
+        print(f"compared with {config.path or config.source}: {report['compared']}")
+    if left_out := report.get("left_out"):
+        counts = ", ".join(f"{count:,} {ending}" for ending, count in sorted(left_out.items()))
+        print(f"left out as no pictures: {counts}")
+    if report.get("shard_in_key"):
+        print("keys begin anew in each shard: the shard's name stands before them")
     return 0

@@ -3,14 +3,13 @@
 import os
 
 from ..errors import DataError
-from .base import SUFFIXES, Item
+from .base import Item
 
 
-def is_shown(member: str) -> bool:
-    """Whether a member's name is a picture's, and neither hidden nor of the forks that macOS adds."""
+def is_hidden(member: str) -> bool:
+    """Whether a member's name is a hidden one, or of the forks that macOS adds."""
     parts = [part for part in member.split("/") if part not in ("", ".")]
-    hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
-    return not hidden and member.lower().endswith(SUFFIXES)
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
 
 
 def relative(member: str) -> str:

@@ -1,11 +1,13 @@
 """What a source of pictures is: items that can be listed one after another, and the picture behind each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 import io
 import os
+import re
 import threading
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,15 @@ from PIL import Image
 
 from ..errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # What the bytes may be, whatever the name. Pillow knows more, and hands some (PostScript) to other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# How they begin; a bitmap also by its reserved bytes and the size of its header, since texts begin with BM too.
+MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0|II[*+]\0|MM\0[*+]|GIF8[79]a",
+    re.DOTALL,
+)
+START = 18  # bytes that MAGIC looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +47,17 @@ class Source(ABC):
     channels: int = 3  # of the shards, where the user asks for nothing else
     resolution: int = 0  # of the top level, where the user asks for nothing else; 0: must be given
     upscales: bool = False  # True: made of tiny pictures that are meant to be enlarged
+    left_out: Mapping[str, int] = MappingProxyType({})  # how many files the last listing passed over, by ending (left_out_as)
+    shard_in_key: bool = False  # whether keys alone did not tell pictures of several shards apart
     levels: tuple[int, ...] = ()  # resolutions that are stored ready-made; those below the top are taken as they are, not averaged anew
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]:
         """All items, once each; raises DataError where the source cannot be listed, or has no picture."""
+
+    def tell_apart(self, first: Item, second: Item) -> bool:
+        """Asked when two items of a listing have one key: True if the next listing gives keys that tell them apart."""
+        return False
 
     @abstractmethod
     def load(self, item: Item) -> Image.Image:
@@ -68,6 +82,18 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DataError(f"{name}: {len(data)} bytes, cannot be decoded ({error}); wanted a whole picture") from error
     return image
+
+
+def left_out_as(name: str) -> str:
+    """What a file that is no picture is counted as: 'hidden', its ending in small letters, or 'no ending'."""
+    base = name.rstrip("/").rpartition("/")[2]
+    return "hidden" if base.startswith(".") else os.path.splitext(base)[1].lower() or "no ending"
+
+
+def stem(name: str) -> str:
+    """A picture's name without its ending, where it has a picture's: 'a.v2' and 'a.v3' are two."""
+    root, ending = os.path.splitext(name)
+    return root if ending.lower() in SUFFIXES else name
 
 
 def safe_key(name: str) -> str:

@@ -1,6 +1,9 @@
 """Tar files of pictures: webdataset's shards, or plain ones."""
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import groupby
 import os
 from pathlib import Path
 import re
@@ -10,8 +13,8 @@ import tarfile
 from PIL import Image
 
 from ..errors import DataError
-from .archives import is_shown, open_at, read_at, relative
-from .base import SUFFIXES, Item, Source, decode_picture, safe_key
+from .archives import is_hidden, open_at, read_at, relative
+from .base import FORMATS, MAGIC, START, SUFFIXES, Item, Source, decode_picture, left_out_as, safe_key
 
 NAME = re.compile(r"(.+)\.(tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE | re.DOTALL)
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # by how a file starts
@@ -23,8 +26,9 @@ class TarSource(Source):
     """Pictures in one .tar, in a folder of .tar files, or in those of a brace pattern (shards-{00000..00009}.tar).
 
     As in webdataset, the key of a member is its path up to the first dot of the file's name, and members with one key, one after another,
-    are one sample; its picture is the one whose name ends as a picture's, and the rest (txt, json, cls) is left out. Hidden files too.
-    Listing reads the headers alone, and `load` one range of bytes.
+    are one sample; its picture is the one whose name ends as a picture's, or where there is none the one whose bytes begin so. The rest
+    (txt, json, cls) is left out, hidden files too. Where keys begin anew in each shard, the shard's name goes before them. Listing reads
+    the headers, and `load` one range of bytes.
     """
 
     def __init__(self, path: str):
@@ -34,19 +38,31 @@ class TarSource(Source):
             _refuse_packed(file)
 
     def __iter__(self) -> Iterator[Item]:
-        found = False
+        found, self.left_out = False, _beside(self.path, self.files)
         for file in self.files:
-            stamp, before = os.stat(file).st_mtime_ns, None
-            for member in _members(file):
-                if not is_shown(member.name):
-                    continue
-                item = _item(file, member, stamp)
-                if before and before.key == item.key:
-                    raise DataError(f"{item.name} and {before.name.removeprefix(f'{file}: ')}: two pictures in one sample; wanted one")
-                yield item
-                before, found = item, True
+            stamp, before, prefix = os.stat(file).st_mtime_ns, None, self._prefix(file)
+            for _, sample in groupby(_shown(file, self.left_out), lambda member: _key(member.name)):
+                for member in _pictures(file, list(sample), self.left_out):
+                    item = _item(file, member, stamp, prefix)
+                    if before and before.key == item.key:
+                        raise DataError(f"{item.name} and {before.name.removeprefix(f'{file}: ')}: two pictures in one sample; wanted one")
+                    yield item
+                    before, found = item, True
         if not found:
-            raise DataError(f"path={self.path}: no picture in it; wanted files ending in {', '.join(SUFFIXES)}")
+            raise DataError(f"path={self.path}: no picture in it; wanted {', '.join(FORMATS)}")
+
+    def tell_apart(self, first: Item, second: Item) -> bool:
+        if self.shard_in_key or first.place[0] == second.place[0]:
+            return False
+        self.shard_in_key = True
+        return True
+
+    def _prefix(self, file: str) -> str:
+        """What goes before the keys of a shard: its path from the folder of all, without .tar."""
+        if not self.shard_in_key:
+            return ""
+        above = os.path.commonpath([os.path.dirname(os.path.abspath(one)) for one in self.files])
+        return re.sub(r"\.tar$", "", os.path.relpath(os.path.abspath(file), above), flags=re.IGNORECASE) + "/"
 
     def load(self, item: Item) -> Image.Image:
         file, offset, size = item.place
@@ -116,10 +132,44 @@ def _members(file: str) -> Iterator[tarfile.TarInfo]:
         raise DataError(f"{file}: cannot be read as a tar ({error})") from error
 
 
-def _item(file: str, member: tarfile.TarInfo, stamp: int) -> Item:
+def _beside(path: str, files: list[str]) -> Counter[str]:
+    """What else lies in a folder of shards."""
+    with os.scandir(path) if os.path.isdir(path) else nullcontext(()) as entries:
+        others = [entry for entry in entries if os.path.join(path, entry.name) not in files]
+    return Counter("folder" if entry.is_dir() else left_out_as(entry.name) for entry in others)
+
+
+def _shown(file: str, left_out: Counter[str]) -> Iterator[tarfile.TarInfo]:
+    for member in _members(file):
+        if is_hidden(member.name):
+            left_out["hidden"] += 1
+        else:
+            yield member
+
+
+def _pictures(file: str, sample: list[tarfile.TarInfo], left_out: Counter[str]) -> list[tarfile.TarInfo]:
+    """The pictures of a sample, of which there should be one; the rest is counted."""
+    found = [member for member in sample if member.name.lower().endswith(SUFFIXES)]
+    if not found:
+        handle = open_at(file)
+        try:
+            found = [one for one in sample if one.isreg() and not one.issparse() and MAGIC.match(os.pread(handle, START, one.offset_data))]
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+        finally:
+            os.close(handle)
+    left_out.update(left_out_as(member.name) for member in sample if member not in found)
+    return found
+
+
+def _key(name: str) -> str:
+    folder, _, base = relative(name).rpartition("/")
+    return f"{folder}/{base.partition('.')[0]}"
+
+
+def _item(file: str, member: tarfile.TarInfo, stamp: int, prefix: str) -> Item:
     name = f"{file}: {member.name}"
     if not member.isreg() or member.issparse():
         kind = f"a link to {member.linkname}" if member.islnk() or member.issym() else "no plain file, or a sparse one"
         raise DataError(f"{name}: {kind}; wanted the picture's bytes (GNU tar: --dereference --hard-dereference, without --sparse)")
-    folder, _, base = relative(member.name).rpartition("/")
-    return Item(safe_key(f"{folder}/{base.partition('.')[0]}"), name, member.size, stamp, (file, member.offset_data, member.size))
+    return Item(safe_key(prefix + _key(member.name)), name, member.size, stamp, (file, member.offset_data, member.size))

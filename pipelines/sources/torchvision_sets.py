@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+import os
 from pathlib import Path
 from typing import Any
+import zlib
 
 from PIL import Image
 
@@ -68,12 +70,14 @@ class TorchvisionSource(Source):
             if split not in self.kind.splits or splits.count(split) > 1:
                 raise DataError(f"path={path}: split {split!r}; wanted {', '.join(self.kind.splits)}, or several joined by '+'")
         _refuse_pickles(Path(root or rest) / name)
-        self.sets = {split: self._open(name, root or rest, split) for split in splits}
+        self.root = root or rest
+        self.sets = {split: self._open(name, self.root, split) for split in splits}
 
     def __iter__(self) -> Iterator[Item]:
+        stamp = _stamp(self.root)
         for split, pictures in self.sets.items():
             for i in range(len(pictures)):
-                yield Item(f"{split}/{i:08d}", f"{self.title}: {split} picture {i}", place=(split, i))
+                yield Item(f"{split}/{i:08d}", f"{self.title}: {split} picture {i}", stamp=stamp, place=(split, i))
 
     def load(self, item: Item) -> Image.Image:
         split, i = item.place
@@ -95,6 +99,13 @@ class TorchvisionSource(Source):
         except Exception as error:  # RuntimeError, OSError, AssertionError, ValueError, as the class happens to find out
             found = f"{type(error).__name__}: {error}".split(". You can use")[0]  # ... download=True, which is not for here
             raise DataError(f"{self.title}: torchvision cannot read {split} there ({found}); wanted its own layout under {root}") from error
+
+
+def _stamp(root: str) -> int:
+    """Changes when any file under `root` is written again: which file a picture comes from only torchvision knows."""
+    found = sorted(os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+    stats = [os.stat(file) for file in found if os.path.exists(file)]
+    return zlib.crc32(repr([(one.st_size, one.st_mtime_ns) for one in stats]).encode())
 
 
 def _refuse_pickles(folder: Path) -> None:

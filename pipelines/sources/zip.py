@@ -1,5 +1,6 @@
 """A zip file of pictures."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 import struct
@@ -9,14 +10,16 @@ import zlib
 from PIL import Image
 
 from ..errors import DataError
-from .archives import is_shown, open_at, read_at, relative
-from .base import SUFFIXES, Item, Source, decode_picture, per_process, safe_key
+from .archives import is_hidden, open_at, read_at, relative
+from .base import FORMATS, MAGIC, START, SUFFIXES, Item, Source, decode_picture, left_out_as, per_process, safe_key, stem
 
 LOCAL = struct.Struct("<4s22xHH")  # of a member's own header: signature, bytes of its name and of the fields after it
 
 
 class ZipSource(Source):
-    """All pictures in a zip, at any depth, stored or deflated; hidden files and __MACOSX are left out, nothing is extracted.
+    """All pictures in a zip, at any depth, stored or deflated: those of a picture's ending, and those whose bytes begin as one's.
+
+    Hidden files and __MACOSX are left out, nothing is extracted.
 
     Listing holds the zip's directory in memory, in the listing process alone: a member is then found by its offset.
     """
@@ -29,16 +32,23 @@ class ZipSource(Source):
 
     def __iter__(self) -> Iterator[Item]:
         stamp, found = Path(self.path).stat().st_mtime_ns, False
+        self.left_out = Counter()
         with self._opened() as archive:
             for info in archive.filelist:
-                if info.is_dir() or not is_shown(info.filename):
+                if info.is_dir():
+                    continue
+                if is_hidden(info.filename):
+                    self.left_out["hidden"] += 1
+                    continue
+                if not (info.filename.lower().endswith(SUFFIXES) or MAGIC.match(_start(archive, info))):
+                    self.left_out[left_out_as(info.filename)] += 1
                     continue
                 found = True
-                key = safe_key(relative(info.filename).rpartition(".")[0])
+                key = safe_key(stem(relative(info.filename)))
                 place = (info.header_offset, info.compress_size, info.file_size, info.compress_type, info.flag_bits, info.CRC)
                 yield Item(key, f"{self.path}: {info.filename}", info.compress_size, stamp, place)
         if not found:
-            raise DataError(f"path={self.path}: no picture in it; wanted files ending in {', '.join(SUFFIXES)}")
+            raise DataError(f"path={self.path}: no picture in it; wanted {', '.join(FORMATS)}")
 
     def load(self, item: Item) -> Image.Image:
         header, packed, size, method, flags, crc = item.place
@@ -72,3 +82,12 @@ class ZipSource(Source):
             raise DataError(f"{self.path}: {found} ({error})") from error
         except (OSError, ValueError, NotImplementedError, struct.error) as error:
             raise DataError(f"{self.path}: cannot be read as a zip ({error})") from error
+
+
+def _start(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member's first bytes; none where they cannot be read."""
+    try:
+        with archive.open(info) as member:
+            return member.read(START)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError, ValueError, struct.error):
+        return b""

@@ -10,6 +10,7 @@ from pathlib import Path
 import shutil
 import signal
 import sys
+import tarfile
 import time
 
 import numpy as np
@@ -264,7 +265,7 @@ def test_mending_that_fails_leaves_an_unfinished_folder(config, monkeypatch):
     prepare(config)
     (Path(config.out) / "index" / "train-8.entries").unlink()
     monkeypatch.setattr("pipelines.finishing.Index.close", lambda self: os.stat("/no/such/disk"))
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="/no/such/disk: No such file or directory"):
         prepare(config)
     with pytest.raises(DataError, match="not finished"):
         Shards.open(config.out)
@@ -291,6 +292,88 @@ def test_two_preparations_do_not_write_into_one_folder(config, monkeypatch):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DataError, match="another hires prepare is writing there"):
             prepare(config)
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset", "idx"])
+def test_pictures_replaced_in_place_at_the_same_size_are_noticed(tmp_path, kind, draw, one_line):
+    """Files that were only written again, as a copy does, are compared and found the same, once."""
+
+    def write(first: int) -> list[Path]:
+        pictures = [draw(first if i == 5 else i, 16, 16) for i in range(9)]
+        (tmp_path / "in").mkdir(exist_ok=True)
+        if kind == "idx":
+            data = [b"\0\0\x08\x03" + np.array([9, 16, 16], ">i4").tobytes() + b"".join(one[:, :, 0].tobytes() for one in pictures)]
+            data += [b"\0\0\x08\x01" + np.array([9], ">i4").tobytes() + bytes(9)]
+            files = [tmp_path / "in" / f"train-{name}-ubyte" for name in ("images-idx3", "labels-idx1")]
+            [file.write_bytes(one) for file, one in zip(files, data, strict=True)]
+            return files
+        files = [tmp_path / "in" / f"{i}.bmp" for i in range(9)]
+        [Image.fromarray(one).save(file) for file, one in zip(files, pictures, strict=True)]
+        if kind == "folder":
+            return files
+        with tarfile.open(tmp_path / "in.tar", "w") as out:
+            [out.add(file, file.name) for file in files]
+        return [tmp_path / "in.tar"]
+
+    config = PrepareConfig(source=kind, out=str(tmp_path / "set"), resolution=16, images_per_shard=4, workers=1)
+    config.path = str(tmp_path / ("in.tar" if kind == "webdataset" else "in"))
+    write(5)
+    assert "compared" not in prepare(config)
+    assert prepare(config)["compared"] == "names, sizes and times"
+    for file in write(5):
+        os.utime(file, (1, 1))
+    report = prepare(config)
+    assert report["status"] == "already complete" and "9 pictures in shards of which a file was written since" in report["compared"]
+    assert prepare(config)["compared"] == "names, sizes and times"
+    write(50)
+    with pytest.raises(DataError, match=r"made of another .* of the same size") as caught:
+        prepare(config)
+    assert {"folder": "5.bmp", "webdataset": "in.tar: 5.bmp", "idx": "picture 5"}[kind] in one_line(caught.value)
+    shutil.rmtree(Path(config.out) / ".prepare")  # as in a copy
+    assert prepare(config)["compared"] == "names and sizes"
+
+
+def test_what_was_left_out_is_counted_by_ending(config, tmp_path, fill):
+    config = replace(config, path=str(fill(tmp_path / "in", 6)), split=SplitConfig())
+    for name in ("a/notes.txt", "b/more.TXT", "README", ".hidden.jpg"):
+        (tmp_path / "in" / name).write_text("BMW, and other words")
+    assert prepare(config)["left_out"] == prepare(config)["left_out"] == {".txt": 2, "no ending": 1, "hidden": 1}
+
+
+def test_the_hints_that_an_error_prints_are_taken(config, tmp_path, fill, draw, hashes):
+    """Whether a shard was finished before the picture that is too small, or none."""
+    for images_per_shard in (7, 2):
+        folder = fill(tmp_path / f"in{images_per_shard}", 6)
+        Image.fromarray(draw(0, 30, 30)).save(folder / "b" / "small.png")
+        config = replace(config, path=str(folder), split=SplitConfig(), images_per_shard=images_per_shard, workers=1)
+        with pytest.raises(DataError, match=r"or allow_upscale=true \(on_error=skip leaves such pictures out\)"):
+            prepare(config)
+        assert prepare(replace(config, on_error="skip", out=config.out + "-skip"))["skipped"] == 1
+        assert prepare(replace(config, allow_upscale=True))["train"] == 7
+        prepare(replace(config, allow_upscale=True, out=config.out + "-fresh"))
+        assert hashes(Path(config.out)) == hashes(Path(config.out + "-fresh"))
+        for out in tmp_path.glob("set*"):
+            shutil.rmtree(out)
+
+
+def test_where_nothing_was_finished_other_settings_may_begin(config, tmp_path, fill, draw):
+    config = replace(config, path=str(fill(tmp_path / "in", 3)), split=SplitConfig(), workers=1)
+    Image.fromarray(draw(0, 90, 90)).save(tmp_path / "in" / "a" / "small.png")
+    with pytest.raises(DataError, match="wanted at least 128x128"):
+        prepare(config)
+    assert prepare(replace(config, resolution=64))["train"] == 4
+    assert sorted(entry.name for entry in Path(config.out).iterdir() if entry.name.isdigit()) == ["16", "32", "4", "64", "8"]
+
+
+def test_a_system_without_shared_memory_is_named(config, monkeypatch, one_line):
+    def refused(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refused)
+    with pytest.raises(DataError) as caught:
+        prepare(config)
+    assert one_line(caught.value).startswith("/dev/shm: ") and "Function not implemented" in str(caught.value)
+    assert config.out not in str(caught.value)
 
 
 def test_a_full_disk_is_named(config, monkeypatch, one_line):

@@ -123,3 +123,19 @@ def test_bad_files_are_named_with_what_was_found(tmp_path, one_line):
             assert str(tmp_path / item.key) in found[item.key]
     assert sorted(found) == ["cut", "empty", "text"]
     assert "2000 bytes" in found["cut"] and "0 bytes" in found["empty"] and "no picture" in found["text"]
+
+
+def test_pictures_go_by_their_bytes_and_what_is_none_is_counted(tmp_path):
+    """As users have them: endings that are rare, wrong, or none."""
+    formats = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
+    names = [f"{i}{ending}" for i, ending in enumerate((".jfif", ".jpe", ".gif", "", ".dat", ".v2"))]
+    for name, form in zip(names, formats, strict=True):
+        Image.new("RGB", (8, 8), (10, 200, 30)).save(tmp_path / name, form)
+    for name in ("a.txt", "b.TXT", "Makefile", "c.tar.gz", ".hidden"):
+        (tmp_path / name).write_text("BM is how a bitmap begins, and this is none")
+    os.mkfifo(tmp_path / "pipe")
+    source = FolderSource(str(tmp_path))
+    items = {Path(item.name).name: item for item in source}
+    assert sorted(items) == sorted(names) and [items[name].key for name in names] == ["0", "1", "2", "3", "4_dat", "5_v2"]
+    assert all(source.load(item).size == (8, 8) for item in items.values())
+    assert source.left_out == {".txt": 2, "no ending": 2, ".gz": 1, "hidden": 1}

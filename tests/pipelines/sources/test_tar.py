@@ -11,7 +11,8 @@ from PIL import Image
 import pytest
 import webdataset
 
-from pipelines import DataError
+from pipelines import DataError, SplitConfig
+from pipelines.listing import write_listing
 from pipelines.sources.tar import TarSource
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -77,7 +78,8 @@ def test_a_shard_a_folder_of_them_and_a_pattern(shards):
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_names_and_capitals_in_each_format(tmp_path, form):
     names = ["ab.png", "v/b.PNG", f"{'d' * 90}/{'e' * 90}.png", "x.txt", "bü/x y.png"]
-    check(str(tmp_path / "a.tar"), write(tmp_path / "a.tar", {name: png(i) for i, name in enumerate(names)}, format=form))
+    members = {name: b"a text" if name == "x.txt" else png(i) for i, name in enumerate(names)}
+    check(str(tmp_path / "a.tar"), write(tmp_path / "a.tar", members, format=form))
 
 
 def test_pictures_in_folders_as_gnu_tar_packs_them(tmp_path):
@@ -195,3 +197,34 @@ def test_members_that_went_by_are_not_held(tmp_path):
     finally:
         tracemalloc.stop()
     assert count == 4000 and peak < 500_000  # tarfile by itself holds 3.5 MB of members
+
+
+def test_a_sample_without_a_pictures_name_goes_by_its_bytes(tmp_path):
+    members = {"a.png": png(0), "a.mask": png(1), "b.img": png(2), "b.cls": b"3", "c": png(3), "d.txt": b"a text", ".e.png": png(4)}
+    source = TarSource(str(write(tmp_path / "a.tar", members)))
+    assert [item.name.rpartition(" ")[2] for item in source] == ["a.png", "b.img", "c"]
+    assert source.left_out == {".mask": 1, ".cls": 1, ".txt": 1, "hidden": 1}
+
+
+def test_keys_that_begin_anew_in_each_shard_take_its_name(tmp_path, one_line):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "scratch").mkdir()
+    for n, name in enumerate(["s-0.tar", "s-1.TAR", "notes.txt"]):
+        write(tmp_path / "in" / name, {f"{i:03d}.png": png(3 * n + i) for i in range(3)})
+
+    def listed(on_error: str):
+        source = TarSource(str(tmp_path / "in"))
+        found = write_listing(source, tmp_path / "scratch", SplitConfig(), 10, on_error)
+        return source, found, found.items(found.shards[0])
+
+    source, found, items = listed("fail")
+    assert [item.key for item in items] == [f"s-{n}/{i:03d}" for n in (0, 1) for i in range(3)]
+    assert found.shard_in_key and found.left_out == {".txt": 1} and not found.repeated
+    assert all(np.array_equal(source.load(item), Image.open(io.BytesIO(png(i)))) for i, item in enumerate(items))
+    write(tmp_path / "in" / "s-2.tar", {"x.png": png(0), "y.png": png(1), "./x.png": png(2)})  # a key twice in one shard is another matter
+    with pytest.raises(DataError, match="would get the key 's-2/x'"):
+        listed("fail")
+    for name in ("s-0.tar", "s-1.TAR"):
+        (tmp_path / "in" / name).unlink()
+    _, found, items = listed("skip")
+    assert [item.key for item in items] == ["x", "y"] and len(found.repeated) == 1

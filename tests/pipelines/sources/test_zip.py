@@ -30,7 +30,7 @@ def archive(tmp_path) -> Path:
         with out.open("z64.png", "w", force_zip64=True) as member:
             member.write(png(3))
         for name in ("__MACOSX/x/._1.png", "__MACOSX/1.png", "x/.hidden.png", ".git/x.png", "notes.txt"):
-            out.writestr(name, png(4))
+            out.writestr(name, b"a text" if name == "notes.txt" else png(4))
     return path
 
 
@@ -51,6 +51,7 @@ def test_members_are_those_of_pythons_reader(archive):
             assert np.array_equal(source.load(item), Image.open(io.BytesIO(reader.read(name))))
             assert item.size == reader.getinfo(name).compress_size
     assert list(archive.parent.iterdir()) == [archive]  # nothing was extracted
+    assert source.left_out == {"hidden": 4, ".txt": 1}
 
 
 def test_more_than_65535_members_and_bytes_before_the_zip(tmp_path):
