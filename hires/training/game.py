@@ -16,6 +16,7 @@ from hires.ground.distributed import World
 from hires.objectives import system
 from hires.objectives.rounds import Rates
 from hires.training import player
+from hires.training.guards.agreement import not_finite
 from hires.training.player import Player
 from hires.training.schedule import Phase, Schedule
 
@@ -191,7 +192,7 @@ def preflight(config: TrainConfig, world: World, schedule: Schedule, load, image
             pictures = load(phase)
             started = time.perf_counter()
             measures = game.round(phase, pictures, due=True)
-            bad = [name for name, value in measures.items() if not torch.isfinite(value)]  # also waits for the device
+            bad = not_finite(measures)  # also waits for the device
             seconds[level.resolution] = (time.perf_counter() - started) / phase.batch * 1000
             game.destroy()
         except NotFinite as error:

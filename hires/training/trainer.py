@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 import json
+import math
 from pathlib import Path
 import platform
 import subprocess
@@ -317,7 +318,7 @@ class Trainer:
         if self.world.size > 1:
             dist.all_reduce(means)
             means /= self.world.size
-        values = dict(zip(names, means.tolist(), strict=True))
+        values = {name: value for name, value in zip(names, means.tolist(), strict=True) if math.isfinite(value)}  # JSON has no others
         self.monitor.status(self.phase, self.images, self.end, values, memory_gb(self.world.device))
         self._sums, self._counts = {}, {}
 

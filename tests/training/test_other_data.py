@@ -1,5 +1,11 @@
-"""A run that goes on with other shards than it began with says so: the order of images is a function of the shards too."""
+"""The identity of a run's shards, and data that are odd: pictures that are all equal."""
 
+import json
+
+from PIL import Image
+
+from hires import config as configuration
+from hires.training.trainer import Trainer
 from pipelines import PrepareConfig, Shards, SplitConfig, prepare
 
 
@@ -19,3 +25,21 @@ def test_a_run_resumed_on_other_shards_says_so(hires, tiny, digits, tmp_path):
     assert done.returncode == 0 and "other shards than this run has seen so far" in done.stdout
     done = hires("train", *settings, f"data.root={tmp_path / 'other'}", run, "train.max_images=80")
     assert done.returncode == 0 and "other shards" not in done.stdout
+
+
+def test_equal_pictures_train_and_their_log_is_json(world, tiny, tmp_path):
+    """Data without spread have no diversity: the preflight does not mind, and metrics.jsonl holds no Infinity."""
+    folder = tmp_path / "equal"
+    folder.mkdir()
+    for i in range(32):
+        Image.new("L", (8, 8), 100).save(folder / f"{i:02}.png")
+    prepare(PrepareConfig(source="folder", path=str(folder), out=str(tmp_path / "data"), resolution=8, channels=1, workers=1))
+    overrides = [f"data.root={tmp_path / 'data'}", f"run={tmp_path / 'run'}", "train.preflight=true", "train.max_images=32"]
+    assert Trainer(configuration.load("train", [*tiny, *overrides]), world).train() == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    records = [json.loads(line, parse_constant=refuse) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    statuses = [record for record in records if "energy_real" in record]
+    assert statuses and not any("diversity" in record for record in statuses)

@@ -1,4 +1,4 @@
-"""Whether the run may go on: every rank learns at the same step that one met a number that is none, or was asked to stop."""
+"""Whether the run may go on: every rank learns at the same step that a measure of one is not finite, or that one was asked to stop."""
 
 from collections.abc import Iterable, Mapping
 import math
@@ -12,6 +12,11 @@ from hires.errors import NotFinite
 from hires.ground import distributed
 from hires.ground.distributed import World
 from hires.training.player import MOMENTS, Player
+
+
+def not_finite(measures: Mapping[str, Tensor]) -> list[str]:
+    """Names of the measures that are not finite though they should be; diversity may be: equal pictures, or a single one, have none."""
+    return [name for name, value in measures.items() if name != "diversity" and not math.isfinite(value)]
 
 
 class Health:
@@ -52,14 +57,12 @@ class Health:
                 event.synchronize()
             asked = asked or bool(flags[0])
             if flags[1]:
-                bad = [name for name, value in measures.items() if name != "diversity" and not math.isfinite(value)]
-                raise NotFinite(f"at {images} images: {self._told(distributed.gather(bad))}")
+                raise NotFinite(f"at {images} images: {self._told(distributed.gather(not_finite(measures)))}")
         return asked
 
     def told(self, error: NotFinite) -> str:
         """A refused gradient with the terms of its round that are not finite, of all ranks; a collective."""
-        bad = [name for name, value in error.measures.items() if name != "diversity" and not math.isfinite(value)]
-        terms = self._told(distributed.gather(bad))
+        terms = self._told(distributed.gather(not_finite(error.measures)))
         return f"{error}, from {terms}" if terms else str(error)
 
     def check_state(self, players: dict[str, Player], images: int) -> None:
