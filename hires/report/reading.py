@@ -1,6 +1,7 @@
 """A run's folder, read as it lies there: finished, under way, cut short or damaged. What is missing is noted, never raised."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 import json
 import math
@@ -16,6 +17,7 @@ from hires.config import TrainConfig, train_config
 from hires.errors import HiresError
 from hires.slurm import jobs
 from hires.slurm.jobs import Record
+from hires.training.monitor import read_records
 from hires.training.schedule import Schedule, ScheduleConfig, parse_images
 
 PARTS = ("config.yaml", "metrics.jsonl", "checkpoints", "samples")  # a folder with none of them is no run
@@ -127,21 +129,13 @@ def _read_config(run: Run) -> None:
 
 def _read_metrics(run: Run) -> None:
     path = run.folder / "metrics.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    broken = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record["images"], int) or not isinstance(record.get("resolution", 0), int):
-                raise TypeError
-        except (ValueError, KeyError, TypeError):
-            broken.append(number)
-            continue
+    records = []
+    with suppress(OSError):
+        records = [record for _, record in read_records(path)]
+    broken = [number for number, record in enumerate(records, start=1) if not record]
+    for record in filter(None, records):
         (run.statuses if "resolution" in record else run.events).append(record)
-    if broken == [len(lines)]:
+    if broken == [len(records)]:
         run.missing.append("metrics.jsonl: its last line is half written: the run goes on, or was killed while it wrote")
     elif broken:
         run.missing.append(f"metrics.jsonl: {len(broken)} lines not readable, the first is line {broken[0]}")

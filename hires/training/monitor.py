@@ -1,6 +1,7 @@
 """What a person sees of a run: tables, progress lines, metrics.jsonl, grids, wandb."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 import json
 import math
 from pathlib import Path
@@ -29,6 +30,16 @@ def memory_gb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def read_records(path: Path) -> Iterator[tuple[bytes, dict]]:
+    """Each line of a metrics.jsonl with its record; {} where a killed run left it half written, or a disk damaged."""
+    for line in path.read_bytes().splitlines():
+        record = {}
+        with suppress(ValueError):
+            record = json.loads(line.decode())
+        whole = isinstance(record, dict) and all(type(record.get(key, 0)) is int for key in ("images", "resolution")) and "images" in record
+        yield line, record if whole else {}
 
 
 def duration(seconds: float) -> str:
@@ -77,19 +88,15 @@ class Monitor:
         path = self.run / "metrics.jsonl"
         kept, self.alarm = [], Alarm()
         if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue  # the last line of a killed run may be half written
-                if record["images"] <= images:
+            for line, record in read_records(path):
+                if record and record["images"] <= images:
                     kept.append(line)
                     if "resolution" in record:  # a status
                         self.alarm.see(record)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
+        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
         temporary.rename(path)
-        self._metrics = open(path, "a", buffering=1)  # noqa: SIM115 - held for the whole run
+        self._metrics = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - held for the whole run
 
     def mark(self, record: dict) -> None:
         """A record in metrics.jsonl: of a status, or of an event at `images`."""

@@ -1,6 +1,5 @@
 """`hires slurm status`."""
 
-import json
 from pathlib import Path
 import re
 import shutil
@@ -13,7 +12,7 @@ from hires.checkpoints import reading
 from hires.config import SlurmConfig
 from hires.errors import HiresError
 from hires.slurm import jobs
-from hires.training.monitor import duration
+from hires.training.monitor import duration, read_records
 from hires.training.schedule import Schedule, ScheduleConfig, parse_images
 
 
@@ -81,14 +80,8 @@ def progress(folder: Path) -> dict[str, str]:
 
 def last_status(file: Path) -> dict | None:
     """The last progress line's record."""
-    found = None
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # being written
-        found = record if "resolution" in record else found
-    return found
+    statuses = [record for _, record in read_records(file) if "resolution" in record] if file.exists() else []
+    return statuses[-1] if statuses else None
 
 
 def checkpoint(folder: Path) -> str:
