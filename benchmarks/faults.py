@@ -124,7 +124,7 @@ class Campaign:
             self.fell[where(run, log)] += 1
             self.struck["both ranks" if len(victims) == WORLD else f"rank {victims[0]}"] += 1
         codes = self._wait(pids, impatient=True)
-        text = log.read_text()
+        text = log.read_text(encoding="utf-8")
         if "resuming from" in text and not began_at(log, expected):
             self._break(run.name, log, f"a life did not begin at {expected}")
         lost = before - whole(run)
@@ -163,7 +163,7 @@ class Campaign:
                 path.rename(run / f"set aside {path.name}")
 
     def _start(self, run: Path, log: Path) -> list[int]:
-        log.write_text("")
+        log.write_text("", encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -211,7 +211,7 @@ class Campaign:
 
     def _break(self, seed: object, log: Path, what: str) -> None:
         self.broken = f"BROKEN in {seed}: {what}"
-        print(log.read_text()[-4000:], flush=True)
+        print(log.read_text(encoding="utf-8")[-4000:], flush=True)
 
     def summary(self, first: int, last: int, seconds: float) -> str:
         """What was done to how many runs, and what came of it."""
@@ -237,7 +237,7 @@ def settings(digits: Path, run: Path) -> list[str]:
 def alive(pid: int) -> bool:
     """Whether a child still runs; one that ended waits to be reaped."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
     return False
 
 
@@ -259,7 +259,7 @@ def newest_whole(run: Path) -> str | None:
 
 def began_at(log: Path, expected: str | None) -> bool:
     """Whether the life whose output this is resumed from `expected`, or from nothing."""
-    text = log.read_text()
+    text = log.read_text(encoding="utf-8")
     return ("resuming from" not in text) if expected is None else f"{expected}" in text.partition("resuming from")[2].splitlines()[0]
 
 
@@ -273,7 +273,7 @@ def where(run: Path, log: Path) -> str:
         return "between shards and manifest"
     if temporary:
         return "before the first shard"
-    if "saved" not in log.read_text() and "now 8x8" not in log.read_text():
+    if "saved" not in log.read_text(encoding="utf-8") and "now 8x8" not in log.read_text(encoding="utf-8"):
         return "while starting, or before the first save of a life"
     return "while training"
 

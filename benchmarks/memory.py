@@ -153,7 +153,7 @@ def work(out: Path, resolution: int, overrides: list[str]) -> None:
             formula = held(network, config.zero.stage, config.train.precision, world.size)
             parameters = sum(p.numel() for p in network.parameters())
             table[name] = {"parameters": parameters} | {part: [measured[name][part], getattr(formula, part)] for part in PARTS}
-        out.write_text(json.dumps(table))
+        out.write_text(json.dumps(table), encoding="utf-8")
     distributed.stop()
 
 

@@ -198,8 +198,8 @@ def settings(args: argparse.Namespace):
 def resident(reset: bool = False) -> tuple[int, int]:
     """(bytes resident now, peak since the last reset) of this process, from Linux."""
     if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return int(lines["VmRSS"].split()[0]) * 1024, int(lines["VmHWM"].split()[0]) * 1024
 
 
@@ -368,7 +368,7 @@ def machine(args: argparse.Namespace, device: torch.device) -> str:
     if device.type == "cuda":
         chip = torch.cuda.get_device_name(device)
     else:
-        info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
         model = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), platform.machine())
         chip = f"{model}, {torch.get_num_threads()} of {os.cpu_count()} threads, {args.clock} clock"
     where = (commit.stdout.strip() or "no git") + (" with changes" if dirty else "")

@@ -103,7 +103,7 @@ def lengths(images: dict[int, tuple[int, int]]) -> list[str]:
 
 def rates(metrics: Path) -> dict[tuple[int, bool], float]:
     """Seconds an image of each (resolution, fading), from a trial's records."""
-    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     of_status = [record for record in records if "seconds_per_kimg" in record]
     found = {}
     for i, (r, fading) in enumerate((r, fading) for r in LEVELS for fading in (True, False) if (r, fading) != (LEVELS[0], True)):

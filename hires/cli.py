@@ -7,6 +7,7 @@ import re
 import sys
 
 from hires.errors import HiresError
+from hires.ground.terminal import speak_utf8
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a person can mend: full, over quota, read-only, not allowed
 LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe")  # what gloo says when a process at the other end is gone
@@ -33,7 +34,9 @@ VERBS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0, 85 for "saved, run me again", 1 for a failure told in one line, 2 for bad usage."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        speak_utf8()
     if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in VERBS:
         unknown = bool(arguments) and arguments[0] not in ("-h", "--help")
         lines = [f"hires: no verb {arguments[0]!r}"] if unknown else []

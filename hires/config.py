@@ -344,7 +344,7 @@ def help_text(verb: str) -> str:
         found = (f.type for f in fields(schema) if isinstance(f.type, type) and is_dataclass(f.type))
         schemas += [one for one in found if one not in schemas]
     sources = (inspect.getsource(schema).split("\n    def ")[0].rstrip() for schema in schemas)
-    return "\n\n".join([(CONFIGS / f"{verb}.yaml").read_text().rstrip(), *sources])
+    return "\n\n".join([(CONFIGS / f"{verb}.yaml").read_text(encoding="utf-8").rstrip(), *sources])
 
 
 def train_config(plain: dict) -> TrainConfig:

@@ -251,6 +251,7 @@ _NETWORKS = {
     "growing": {"generator": _GrowingGenerator, "inference": _GrowingInference, "energy": _GrowingEnergy, "variational": _GrowingEnergy},
     "dcgan32": {"generator": _Dcgan32Generator, "inference": _Dcgan32Inference, "energy": _Dcgan32Energy, "variational": _Dcgan32Energy},
 }
+LAST_SEED = 2**32 - 1
 _HAS = {"generator": True, "inference": True, "energy": True, "variational": False}  # unless config.json says has_…
 _CHAINS = {"steps": int, "step_size": float, "noise": float, "reach": float}
 _KEYS = {"kind": str, "resolution": int, "latent": int, "image_channels": int, "convs": int, "widths": dict, "energy_form": str}
@@ -260,9 +261,19 @@ def _resolutions(resolution: int) -> list[int]:
     return [2**k for k in range(2, resolution.bit_length())]
 
 
+def die(seed: int) -> torch.Generator:
+    """The generator of a seed from 0 to 2^32 - 1, whose bits are all that torch's takes on the CPU; raises ValueError for another one."""
+    if not 0 <= seed <= LAST_SEED:
+        raise ValueError(f"seed {seed}: wanted 0 to {LAST_SEED}: torch's generator does not tell others apart from these")
+    return torch.Generator().manual_seed(seed)
+
+
 def latents(seeds: list[int], latent: int) -> Tensor:
-    """Latents z ~ N(0, I), (len(seeds), latent) float on the CPU: seed n gives the same row in any list and on any machine."""
-    rows = [torch.randn(latent, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    """Latents z ~ N(0, I), (len(seeds), latent) float on the CPU: seed n gives the same row in any list and on any machine.
+
+    Raises ValueError for a seed below 0 or above 2^32 - 1.
+    """
+    rows = [torch.randn(latent, generator=die(seed)) for seed in seeds]
     return torch.stack(rows) if rows else torch.empty(0, latent)
 
 
@@ -318,7 +329,7 @@ class Bundle:
         chains = self.config.get("chains")
         if not chains:
             return self.generator(self.latents(seeds))
-        dice = [torch.Generator().manual_seed(seed) for seed in seeds]
+        dice = [die(seed) for seed in seeds]
         if self.generator:
             start = self.generator(torch.stack([torch.randn(self.latent, generator=die) for die in dice]).to(self.device))
         else:

@@ -60,7 +60,7 @@ def manifest_text(manifest: dict) -> str:
 def read_manifest(path: Path) -> dict:
     """A checkpoint's manifest; raises HiresError saying in a few words what is wrong with it."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise HiresError(f"format {manifest['format']}, wanted {FORMAT}")
         if manifest.pop("sha256") != _manifest_hash(manifest):

@@ -141,7 +141,7 @@ class Saver:
             raise
 
     def _publish(self, temporary: Path, final: Path, manifest: dict) -> None:
-        (temporary / reading.MANIFEST).write_text(reading.manifest_text(manifest))
+        (temporary / reading.MANIFEST).write_text(reading.manifest_text(manifest), encoding="utf-8")
         fsync(temporary / reading.MANIFEST)
         fsync(temporary)
         self._check()

@@ -9,7 +9,7 @@ from PIL import Image
 import torch
 from torch import Tensor
 
-from hires.bundle.hires_bundle import Bundle, pictures_at_once
+from hires.bundle.hires_bundle import LAST_SEED, Bundle, pictures_at_once
 from hires.errors import HiresError
 from hires.explore.mixing import mix
 from hires.ground.images import to_uint8
@@ -21,7 +21,6 @@ from pipelines.sources.base import FORMATS
 AT_ONCE = 64  # pictures in one request
 POINTS = 3
 PIXELS = 64_000_000  # of an upload
-LAST_SEED = 2**53 - 1  # what a browser's numbers hold exactly
 
 
 def png(image: Tensor) -> str:

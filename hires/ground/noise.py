@@ -8,7 +8,11 @@ from torch import Tensor
 
 
 def generator(seed: int, stream: str, images: int = 0) -> torch.Generator:
-    """The CPU generator of one stream ('latent', 'posterior', 'mirror', a parameter's name, ...) at one count of images seen."""
+    """The CPU generator of one stream ('latent', 'posterior', 'mirror', a parameter's name, ...) at one count of images seen.
+
+    It is one of 2^32, since torch takes no more bits: every bit of all three decides which, and that of a million draws a hundred share
+    their noise with another is nothing that training could see.
+    """
     state = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), images]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
 

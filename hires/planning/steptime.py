@@ -55,7 +55,7 @@ def read(path: str) -> tuple[str, dict[int, StepTime]]:
     YAML or JSON: `machine: text` and `steps:`, rows of {level, batch, seconds, optimizer (may lack: 0)}, two batches a level or more.
     """
     try:
-        found = yaml.safe_load(Path(path).read_text())
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         machine = str(found["machine"])
         rows = [(int(r["level"]), int(r["batch"]), float(r["seconds"]), float(r.get("optimizer", 0))) for r in found["steps"]]
     except OSError as error:

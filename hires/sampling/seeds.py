@@ -9,11 +9,11 @@ from hires.errors import HiresError
 from hires.ground.machine import use_threads
 
 MOST = 1_000_000  # seeds in one command
-LARGEST = 2**63 - 1  # seed that torch takes
+LARGEST = 2**32 - 1  # seed: torch's generator on the CPU takes these bits and no more
 
 
 def parse_seeds(text: str) -> list[int]:
-    """'0-63' or '1,5,9' or both, as a list; raises HiresError for anything else, more than a million seeds, or one of 2^63 and above."""
+    """'0-63' or '1,5,9' or both, as a list; raises HiresError for anything else, more than a million seeds, or one of 2^32 and above."""
     seeds: list[int] = []
     for part in str(text).split(","):
         match = re.fullmatch(r"\s*(\d{1,19})(?:-(\d{1,19}))?\s*", part)
@@ -21,7 +21,7 @@ def parse_seeds(text: str) -> list[int]:
             raise HiresError(f"seeds={text}: wanted numbers and ranges such as 0-63 or 1,5,9")
         first, last = int(match[1]), int(match[2] or match[1])
         if last > LARGEST or len(seeds) + last - first >= MOST:
-            raise HiresError(f"seeds={text}: wanted at most {MOST:,} seeds, each below 2^63")
+            raise HiresError(f"seeds={text}: wanted at most {MOST:,} seeds, each below 2^32")
         seeds += range(first, last + 1)
     return seeds
 

@@ -6,6 +6,7 @@ import sys
 
 from hires import config as configuration
 from hires.errors import HiresError
+from hires.ground.terminal import speak_utf8
 from hires.slurm import jobs
 
 
@@ -26,4 +27,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    speak_utf8()
     sys.exit(main(sys.argv[1:]))

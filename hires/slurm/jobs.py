@@ -54,7 +54,7 @@ def path(run: Path, job: str) -> Path:
 def read(file: Path) -> Record | None:
     """A record; None where there is none that can be read."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         return Record(**content | {"starts": [Start(**start) for start in content["starts"]]})
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -65,7 +65,7 @@ def write(run: Path, record: Record) -> None:
     file = path(run, record.job)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(record), indent=1))
+    temporary.write_text(json.dumps(asdict(record), indent=1), encoding="utf-8")
     temporary.rename(file)
 
 
@@ -132,7 +132,7 @@ def owner(run: Path) -> str:
     """The Slurm job that holds a run's folder, else the process; empty where nobody does. A dead one's lock may still be there."""
     for lock in run.glob(".running-*"):
         try:
-            there = json.loads(lock.read_text())
+            there = json.loads(lock.read_text(encoding="utf-8"))
             return there["job"] or f"process {there['pid']} on {there['host']}"
         except (OSError, ValueError, KeyError):
             continue  # released, or just being made

@@ -25,6 +25,7 @@ from hires import config as configuration
 from hires.errors import HiresError
 from hires.ground import distributed
 from hires.ground.distributed import World
+from hires.ground.terminal import speak_utf8
 from hires.slurm import jobs
 from pipelines import DataError
 
@@ -181,7 +182,7 @@ def reach_each_other(found: dict, world: World) -> str:
 def _write(file: Path, run: Path) -> str:
     try:
         run.mkdir(parents=True, exist_ok=True)
-        file.write_text("")
+        file.write_text("", encoding="utf-8")
     except OSError as error:
         return f"run={run}: cannot be written to: {error.strerror}"
     return ""
@@ -210,4 +211,5 @@ def _count(number: int, one: str, more: str) -> str:
 
 
 if __name__ == "__main__":
+    speak_utf8()
     sys.exit(main(sys.argv[1:]))

@@ -228,8 +228,8 @@ class Trainer:
             self.monitor.step_seconds = game.preflight(self.config, self.world, self.schedule, self._load_phase, self.images)
         if self.world.first:
             self.run.mkdir(parents=True, exist_ok=True)
-            (self.run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(self.config)))
-            (self.run / "environment.json").write_text(json.dumps(environment(self.world), indent=1))
+            (self.run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(self.config)), encoding="utf-8")
+            (self.run / "environment.json").write_text(json.dumps(environment(self.world), indent=1), encoding="utf-8")
         self._build(checkpoint)
         self.monitor.table(self._overview())
         if checkpoint:

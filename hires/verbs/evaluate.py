@@ -142,7 +142,7 @@ def _read(path: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         record = None
     if not isinstance(record, dict) or not all(key in record for key in PLACE):
@@ -159,7 +159,7 @@ def _alike(one: dict, other: dict) -> bool:
 
 def _write(path: Path, record: dict) -> None:
     with whole_file(path) as part:
-        part.write_text(json.dumps({key: value for key, value in record.items() if key != "seen"}, indent=1))
+        part.write_text(json.dumps({key: value for key, value in record.items() if key != "seen"}, indent=1), encoding="utf-8")
 
 
 def _shown(value) -> str:

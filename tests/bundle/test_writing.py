@@ -134,6 +134,10 @@ def test_a_seed_is_the_same_picture_in_any_batch(whole):
     torch.testing.assert_close(many[66], alone, atol=1e-5, rtol=0)
     assert (many[67] - alone).abs().max() > 1e-2
     assert torch.equal(bundle.latents([7, 3])[0], bundle.latents([0, 1, 7])[2])
+    assert not torch.equal(bundle.latents([2**32 - 1]), bundle.latents([0]))
+    for other in (2**32, -1):  # which torch would take for 0 and 2^32 - 1
+        with pytest.raises(ValueError, match=f"seed {other}: wanted 0 to 4294967295"):
+            bundle.sample([0, other])
 
 
 def test_gradients_reach_inputs_and_no_parameter(whole):

@@ -35,10 +35,10 @@ def test_info_says_what_the_bundle_is(server):
 
 
 def test_samples_are_the_bundles_pictures_and_energies(server, bundle):
-    drawn = server.post("/api/sample", seeds=[5, 0, 2**53 - 1], truncation=0.5)["pictures"]
-    images = bundle.generator(bundle.latents([5, 0, 2**53 - 1]) * 0.5)
+    drawn = server.post("/api/sample", seeds=[5, 0, 2**32 - 1], truncation=0.5)["pictures"]
+    images = bundle.generator(bundle.latents([5, 0, 2**32 - 1]) * 0.5)
     energies = bundle.energy(images.clamp(-1, 1))
-    assert [one["seed"] for one in drawn] == [5, 0, 2**53 - 1]
+    assert [one["seed"] for one in drawn] == [5, 0, 2**32 - 1]
     assert energies.std() > 1e-4
     for one, image, energy in zip(drawn, images, energies, strict=True):
         assert same(one["picture"], image)

@@ -66,7 +66,7 @@ WRONG = {  # path, body, words of the line
     "an empty list": ("/api/sample", '{"seeds": []}', "1 to 64"),
     "too many": ("/api/sample", json.dumps({"seeds": list(range(65))}), "1 to 64"),
     "a seed below": ("/api/sample", '{"seeds": [-1]}', "found -1"),
-    "a seed above": ("/api/sample", '{"seeds": [9007199254740992]}', "found 9007199254740992"),
+    "a seed above": ("/api/sample", '{"seeds": [4294967296]}', "found 4294967296"),
     "a seed with a fraction": ("/api/sample", '{"seeds": [1.5]}', "found 1.5"),
     "a seed that is a word": ("/api/sample", '{"seeds": ["1"]}', "found '1'"),
     "a seed that is a switch": ("/api/sample", '{"seeds": [true]}', "found True"),

@@ -134,7 +134,7 @@ def _same_networks(folder: Path, field: Field, start: Callable[[int], Tensor], f
     energies = field.value(torch.stack([start(i) for i in range(2)])).double().tolist()
     path = folder / "starts.json"
     if path.exists():
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(encoding="utf-8"))
         if not np.allclose(before, energies, rtol=1e-3, atol=1e-4):
             raise HiresError(f"{folder}: begun with other networks (energies {before} at the first starts, now {energies}); remove it")
     elif first:
@@ -157,7 +157,7 @@ def _write_points(path: Path, found: Landscape) -> None:
 
 def _write(path: Path, record) -> None:
     with whole_file(path) as part:
-        part.write_text(json.dumps(record, indent=1))
+        part.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import { Move } from './move.js';
 import { Own } from './own.js';
 
 const $ = (id) => document.getElementById(id);
-const LAST_SEED = Number.MAX_SAFE_INTEGER;
+const LAST_SEED = 2 ** 32 - 1; // as the server's
 
 async function start() {
   const info = await ask('/api/info');

@@ -28,7 +28,7 @@ WATCH = 60.0  # seconds a lock from elsewhere is watched: writing to a busy disk
 def process(pid: int | str = "self") -> str | None:
     """What tells a process of this machine from any other that ever had its id: its start time; None where there is none such."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if stat[0] in "ZX" else stat[19]  # a zombie trains no more
@@ -37,7 +37,7 @@ def process(pid: int | str = "self") -> str | None:
 def place() -> str:
     """This boot of this machine and this namespace of process ids; empty where the system does not tell."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
@@ -165,7 +165,7 @@ class RunLock:
 def _read(file: Path) -> str | None:
     """Opened anew each time, so that a network's file system asks its server."""
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 

@@ -25,7 +25,8 @@ def parse_seconds(text: str, name: str) -> int:
 
 def process_seconds() -> float:
     """Seconds since this process was started, imports and all, by the kernel's clock that nobody can set."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # the name before may hold spaces
+    stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+    fields = stat.rpartition(")")[2].split()  # the name before may hold spaces
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
