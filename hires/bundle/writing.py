@@ -4,7 +4,6 @@ from collections.abc import Sequence
 import copy
 import hashlib
 import json
-import os
 from pathlib import Path
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from hires.bundle import hires_bundle
 from hires.bundle.card import card
 from hires.bundle.formats import write_formats
 from hires.errors import HiresError
-from hires.ground.files import in_words
+from hires.ground.files import whole_folder
 from hires.ground.images import save_grid, to_uint8
 from hires.networks import Energy, Generator, Inference, NetworkConfig, dcgan32
 from hires.networks.expert_energy import ExpertEnergy, GanEnergy
@@ -150,15 +149,9 @@ def write_bundle(
             state = "in a fade" if network.fading else "stable"
             raise HiresError(f"{out}: the {name} is {state} at {network.resolution} pixels, a bundle wants it stable at {resolution}")
     networks = {name: copy.deepcopy(network).cpu().float().eval() for name, network in networks.items()}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-            folder = Path(temporary) / "bundle"
-            write_files(folder, config, resolution, networks, info, out.name, formats, chains)
-            check(folder, networks)
-            os.rename(folder, out)
-    except OSError as error:
-        raise HiresError(f"{out}: not written: {in_words(error)}") from error
+    with whole_folder(out) as folder:
+        write_files(folder, config, resolution, networks, info, out.name, formats, chains)
+        check(folder, networks)
     return out
 
 
@@ -178,8 +171,8 @@ def write_files(
     formats: Sequence[str] = (),
     chains: dict[str, float] | None = None,
 ) -> None:
-    """The files of a bundle, unchecked, in a new folder; networks on the CPU, in fp32 and eval mode."""
-    folder.mkdir()
+    """The files of a bundle, unchecked, in a folder that is new or empty; networks on the CPU, in fp32 and eval mode."""
+    folder.mkdir(exist_ok=True)
     paths = [folder / f"{name}.safetensors" for name in KNOWN if name in networks]
     for path in paths:
         # not save_file, whose files (safetensors 0.8) nobody but their owner may read

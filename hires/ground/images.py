@@ -1,13 +1,11 @@
 """From float images to bytes: grids of them as PNG, and folders of PNG files."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 import math
 import os
 from pathlib import Path
-import shutil
 
 from PIL import Image
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor
 import torch.nn.functional as F
 
 from hires.errors import HiresError
-from hires.ground.files import hidden_name, in_words, whole_file
+from hires.ground.files import whole_file
 
 READABLE = 64  # smallest side of a grid's cell in pixels
 GAP = 2  # pixels between the cells of a grid, and around them
@@ -84,24 +82,3 @@ def save_each(pictures: Iterable[tuple[Path, Tensor]]) -> int:
 def _save(path: Path, picture: Tensor) -> None:
     pixels = picture[0].numpy() if len(picture) == 1 else picture.permute(1, 2, 0).contiguous().numpy()
     Image.fromarray(pixels).save(path, format="PNG")
-
-
-@contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `path` to write to, renamed to `path` when the block ends and removed when it raises.
-
-    Raises HiresError where `path` exists already, unless as an empty folder, and where the system refuses (full disk, no permission).
-    """
-    path = Path(path)
-    full = Path(os.path.abspath(path))
-    part = hidden_name(full)
-    try:
-        if full.exists() and not (full.is_dir() and not any(full.iterdir())):
-            raise HiresError(f"{path}: exists already; wanted a new folder, which is never written over another")
-        part.mkdir(parents=True)
-        yield part
-        os.rename(part, full)
-    except OSError as error:
-        raise HiresError(f"{path}: not written: {in_words(error)}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # gone after the renaming

@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image
 
 from hires.errors import HiresError
-from hires.ground.files import whole_file
-from hires.ground.images import whole_folder
+from hires.ground.files import whole_file, whole_folder
 
 BT709 = 1  # number of the colour space in H.264's tables, for matrix, primaries and transfer alike
 LIMITED = 1  # number of the 16 ... 235 range

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hires.ground.images import save_each, save_grid, whole_folder
+from hires.ground.files import whole_folder
+from hires.ground.images import save_each, save_grid
 from hires.sampling.choosing import lowest
 from hires.sampling.drawing import Drawn
 

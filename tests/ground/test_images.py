@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hires.errors import HiresError
-from hires.ground.images import enlarge, save_each, save_grid, to_uint8, whole_folder
+from hires.ground.files import whole_folder
+from hires.ground.images import enlarge, save_each, save_grid, to_uint8
 
 
 def test_to_uint8_clamps_and_rounds_to_the_nearest():
