@@ -28,6 +28,7 @@ from hires.ground.images import save_grid
 from hires.networks.growing import fade_images
 from hires.objectives import system
 from hires.training import game
+from hires.training.continuing import changes, check_same_network
 from hires.training.game import Game, Shape, rank_rows
 from hires.training.guards.agreement import Health, noise_seed
 from hires.training.guards.lock import owned
@@ -205,12 +206,14 @@ class Trainer:
         self.saver.join()
         checkpoint, place = reading.from_first_rank(self.checkpoints, self.monitor.say), self.config.train.start_from
         if checkpoint:
-            _check_same_network(self.config, checkpoint)
+            check_same_network(self.config, checkpoint)
+            if told := changes(self.config, checkpoint):
+                self.monitor.say(f"other settings than at {checkpoint.path.name}: {told}")
             return checkpoint, checkpoint.images
         if not place:
             return None, 0
         start = reading.of_another_run(place, self.config.schedule.growth_moments == "keep", self.monitor.say)
-        _check_same_network(self.config, start)
+        check_same_network(self.config, start)
         there, first = start.manifest["resolution"], self.schedule.levels[0].resolution
         if there > first:
             raise HiresError(f"{start.path} is of {there}x{there}, the schedule begins at {first}x{first}: wanted the same or a lower one")
@@ -222,6 +225,8 @@ class Trainer:
         if self.world.first and self.config.train.precision == "bf16" and not machine.has_fast_bf16(self.world.device):
             factor = machine.bf16_slowdown(self.world.device)
             self.monitor.say(f"train.precision=bf16: this machine computes it {factor:.1f} times as slowly as fp32 (measured just now)")
+        if self.config.train.max_images and parse_images(self.config.train.max_images) > self.schedule.total:
+            self.monitor.say(f"train.max_images={self.config.train.max_images}: the schedule ends before, at {self.schedule.total} images")
         if self.images >= self.end:
             self.monitor.say(f"{self.run} already has {self.images} of {self.end} images")
         if self.config.train.preflight and self.images < self.end:
@@ -370,18 +375,6 @@ class Trainer:
             distributed.from_first(None)  # wandb may take minutes, and srun ends what is left a minute after the first process
         self.game.destroy()
         return code
-
-
-def _check_same_network(config: TrainConfig, checkpoint: reading.Checkpoint) -> None:
-    """Raise HiresError naming the first setting in which the checkpoint's networks differ from the configured ones."""
-    then, now = checkpoint.manifest["config"], to_dict(config)
-    for section, keys in (("network", now["network"]), ("objective", ["name", *system(config.objective).SHAPED_BY])):
-        for key in keys:
-            if then[section].get(key) != now[section][key]:
-                raise HiresError(
-                    f"{checkpoint.path} was made with {section}.{key}={then[section].get(key)}, this command says {now[section][key]}: "
-                    "take another run=… or the old value"
-                )
 
 
 def environment(world: World) -> dict:

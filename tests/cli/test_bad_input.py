@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_network(key, value, begun, fails, tiny):
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoint(begun, fails, tiny):
     good = {name: digest for name, digest in contents(begun).items() if "checkpoints" in name}
-    text = fails("train", *tiny, f"run={begun}", "schedule.levels.4.lr=1e30", "train.checkpoint_every=16")
+    text = fails("train", *tiny, f"run={begun}", "schedule.levels.4.lr=1e30", "train.allow_changes=true", "train.checkpoint_every=16")
     assert "4" in text and reading.folder_name(32) in text  # the level, and where to go on from
     after = contents(begun)
     assert {name: after.get(name) for name in good} == good

@@ -1,0 +1,77 @@
+"""A run that goes on with other settings says so, or is refused where it would not be the run that it was."""
+
+import pytest
+
+from hires import config as configuration
+from hires.errors import HiresError
+from hires.training.trainer import Trainer
+
+CHANGED = "other settings than at images-000000000096: "
+
+
+@pytest.fixture(scope="module")
+def resume(world, tiny, tmp_path_factory):
+    """resume(*overrides): a run at 96 images, stable at 8x8, goes on with them as far as it is already."""
+    run = tmp_path_factory.mktemp("continuing") / "run"
+
+    def go_on(*overrides: str) -> None:
+        config = configuration.load("train", [*tiny, f"run={run}", "train.max_images=96", *overrides])
+        assert Trainer(config, world).train() == 0
+
+    go_on()
+    return go_on
+
+
+def test_the_same_settings_say_nothing(resume, capsys):
+    resume()
+    assert "other settings" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["monitor.samples=2"], "monitor.samples=2 (was 4)"),
+        (["zero.stage=0", "train.keep=9"], "train.keep=9 (was 99), zero.stage=0 (was 1)"),
+        (["schedule.levels.8.micro_batch=8"], "schedule.levels.8.micro_batch=8 (was 0)"),
+        (["schedule.resolution=16", "schedule.levels.16.batch=16"], "schedule.resolution=16 (was 8)"),  # what is still to come
+    ],
+)
+def test_what_changes_no_step_is_told_with_both_values(resume, capsys, overrides, told):
+    resume(*overrides)
+    out = capsys.readouterr().out.replace("\n", " ")
+    assert CHANGED in out and told in out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["train.seed=1"], "train.seed=1 (was 0)"),
+        (["train.precision=bf16"], "train.precision=bf16 (was fp32)"),
+        (["objective.beta=0.5"], "objective.beta=0.5 (was"),
+        (["optimizer.beta2=0.9"], "optimizer.beta2=0.9 (was 0.99)"),
+        (["schedule.levels.4.batch=24"], "schedule.levels.4.batch=24 (was 16)"),
+        (["schedule.levels.8.lr=1e-4"], "schedule.levels.8.lr=0.0001 (was"),
+        (["schedule.decay=112"], "schedule.decay=112 (was 0)"),
+    ],
+)
+def test_what_would_have_been_another_run_wants_a_word_of_consent(resume, capsys, overrides, told):
+    with pytest.raises(HiresError) as refused:
+        resume(*overrides)
+    assert told in str(refused.value) and "train.allow_changes=true" in str(refused.value)
+
+
+def test_with_consent_it_goes_on_and_says_what_differs(resume, capsys):
+    resume("train.seed=1", "train.allow_changes=true")
+    assert f"{CHANGED}train.seed=1 (was 0)" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize("consent", ["false", "true"])
+def test_a_schedule_that_would_shrink_the_run_is_refused(resume, consent):
+    """With consent too: there is no way down."""
+    with pytest.raises(HiresError, match=r"has grown to 8x8, but at its 96 images this schedule is at 4x4 .*stable=512 \(was 48\)"):
+        resume("schedule.levels.4.stable=512", f"train.allow_changes={consent}")
+
+
+def test_max_images_beyond_the_schedule_is_told(resume, capsys):
+    resume("train.max_images=1M")
+    assert "train.max_images=1M: the schedule ends before, at 112 images" in capsys.readouterr().out
