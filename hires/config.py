@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hires import overrides as command_line
 from hires.errors import HiresError
 from hires.evaluation import Settings
 from hires.networks import NetworkConfig
@@ -325,10 +326,14 @@ def load(verb: str, overrides: list[str]) -> Any:
     for name, system in SYSTEMS.items():
         store.store(group="objective", name=f"{name}_schema", node=system.Config)
     try:
+        others, texts = command_line.split([_as_field(override, SCHEMAS[verb]) for override in overrides], SCHEMAS[verb])
+    except HiresError as error:
+        raise HiresError(_as_written(str(error))) from error
+    try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            composed = compose(verb, [_quoted(_as_field(override, SCHEMAS[verb])) for override in overrides])
+            composed = compose(verb, [_quoted(override) for override in others])
         # a second merge into the schema, of plain values: catches `+extra=1`, which compose lets pass, and reads every value once
-        merged = _typed(SCHEMAS[verb], OmegaConf.to_container(composed))
+        merged = _typed(SCHEMAS[verb], command_line.put(OmegaConf.to_container(composed), texts))
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             keys = ", ".join(f"{key}=…" for key in missing)
@@ -364,7 +369,7 @@ def _typed(schema: type, plain: dict) -> DictConfig:
         if name not in SYSTEMS:
             raise HiresError(f"objective.name={name}: wanted {', '.join(SYSTEMS)}")
         typed.objective = OmegaConf.structured(SYSTEMS[name].Config)
-    return OmegaConf.merge(typed, plain)
+    return OmegaConf.merge(typed, command_line.literal(plain))
 
 
 def _as_field(override: str, schema: type) -> str:
