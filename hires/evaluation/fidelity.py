@@ -12,7 +12,15 @@ import torch.distributed as dist
 
 from hires.errors import HiresError
 from hires.evaluation.feature_classifier import of_classifier
-from hires.evaluation.feature_networks import FeatureNetwork, of_onnx, of_random, of_torchscript, require_file
+from hires.evaluation.feature_networks import (
+    FeatureNetwork,
+    of_efficientnet,
+    of_onnx,
+    of_random,
+    of_torchscript,
+    require_efficientnet,
+    require_file,
+)
 from hires.evaluation.inception import NO_WEIGHTS, fetched_weights, given_weights, of_inception
 from hires.evaluation.material import Material
 from hires.evaluation.reference import reference, require_finite, user_cache
@@ -20,14 +28,14 @@ from hires.ground.distributed import from_first
 
 NEEDS = ("draw",)
 FEWEST = 10  # pictures of a set
-KINDS = "inception, random:SEED, classifier:DATA, FILE.pt (TorchScript) or FILE.onnx"
+KINDS = "inception, efficientnet, random:SEED, classifier:DATA, FILE.pt (TorchScript) or FILE.onnx"
 
 
 @dataclass
 class Config:
     """`measure=fidelity`: settings metrics.…"""
 
-    features: str = "inception"  # or random:SEED, classifier:DATA (shards with labels, or a run's), FILE.pt (TorchScript), FILE.onnx
+    features: str = "inception"  # or efficientnet, random:SEED, classifier:DATA (labelled shards, or a run on them), FILE.pt, FILE.onnx
     weights: str = ""  # of Inception, as torch-fidelity has them: .pth or .safetensors; empty: the file that HIRES_INCEPTION names
     download: bool = False  # where neither is given, fetch them (95 MB)
     real: int = 50000  # real pictures at most
@@ -52,6 +60,8 @@ def check(settings) -> None:
         raise HiresError(f"metrics.epochs={config.epochs} metrics.labels={config.labels}: wanted at least 1, and 0 (all) or more")
     if config.features == "inception":
         given_weights(config.weights)
+    elif config.features == "efficientnet":
+        require_efficientnet()
     elif kind == "classifier":
         if "://" not in rest and not Path(rest).is_dir():
             raise HiresError(f"metrics.features={config.features}: no such folder {rest}; wanted prepared data with labels")
@@ -102,6 +112,8 @@ def opened(config: Config, material: Material, cache: Path) -> FeatureNetwork | 
         if path is None and config.download:
             path = _fetched(material, cache)
         return of_inception(path, level.device) if path else None
+    if config.features == "efficientnet":
+        return of_efficientnet(level.device)
     if kind == "classifier":
         return of_classifier(rest, config.labels, config.epochs, material, cache)
     if kind == "random":

