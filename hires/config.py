@@ -65,6 +65,7 @@ class RunConfig:
     keep_levels: bool = True  # each level's last
     keep_best: str = ""  # the best by one of monitor.measures, of the highest level measured; empty = none
     start_from: str = ""  # another run (its newest checkpoint) or a checkpoint of it, where a new run takes its weights from
+    deterministic: bool = False  # cuDNN kernels that repeat to the last bit, on GPUs; may be slower. CPUs repeat in any case
     allow_changes: bool = False  # go on from a checkpoint though settings differ that decide what the run is
     threads: int = 0  # CPU threads a process; 0 = one below 32x32, from there its share of the cores
     stop_signal: str = "USR1"  # asks for a save and an exit with 85, as TERM and INT do; another where NCCL uses USR1 itself

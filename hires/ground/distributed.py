@@ -13,7 +13,9 @@ import torch
 import torch.distributed as dist
 
 from hires.errors import HiresError
+from hires.ground import machine
 
+_timeout = 0.0  # seconds that collectives wait
 START_MINUTES = 30  # how long the first rank waits for the last, and any for another in a collective
 
 
@@ -99,28 +101,45 @@ def start(threads: int = 0, timeout_minutes: float = START_MINUTES) -> World:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
-    device = torch.device("cuda", local_rank % torch.cuda.device_count()) if gpu else torch.device("cpu")
+    device = own_device(local_rank)
     if gpu:
-        torch.cuda.set_device(device)
+        os.environ["LOCAL_RANK"] = str(device.index)  # DeepSpeed takes it for the device: wrong where each task sees one GPU alone
+        machine.exact_fp32()
     else:
         # DeepSpeed would compile a shared-memory extension for the CPU, and die where there is no C++ compiler
         from deepspeed.ops import __compatible_ops__
 
         __compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False, timeout=timedelta(minutes=timeout_minutes)
-    )
+    timeout = timedelta(minutes=timeout_minutes)
+    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False, timeout=timeout)
+    set_timeout(timeout.total_seconds())
     return World(rank, size, local_rank, device)
 
 
-def set_timeout(seconds: float) -> None:
-    """How long collectives wait from now on, where that is longer than what the process group was started with."""
-    if seconds > START_MINUTES * 60:
-        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds))
+def own_device(local_rank: int) -> torch.device:
+    """This process's GPU, from now on torch's current one; the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def set_timeout(seconds: float = 0.0) -> None:
+    """Collectives of every group there is wait for `seconds` from now on, or as long as was said last where that is longer.
+
+    DeepSpeed makes groups of its own, with torch's default (10 minutes on nccl): call this after an engine is made.
+    """
+    global _timeout
+    _timeout = max(_timeout, seconds)
+    for group in dist.distributed_c10d._world.pg_map:
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=_timeout), group)
 
 
 def stop() -> None:
     """Leave the process group."""
+    global _timeout
+    _timeout = 0.0
     if dist.is_initialized():
         dist.destroy_process_group()
 

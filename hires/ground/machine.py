@@ -50,6 +50,16 @@ def use_threads(asked: int, resolution: int) -> None:
     torch.set_num_threads(asked or (max(1, share) if resolution >= THREADED_FROM else 1))
 
 
+def exact_fp32() -> None:
+    """Let GPUs compute fp32 as fp32: TF32, torch's default for convolutions, changes pictures by more than rounding."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def repeatable(wanted: bool) -> None:
+    """Whether cuDNN takes kernels whose sums have one order alone: a run on GPUs is then the same to the last bit, and maybe slower."""
+    torch.backends.cudnn.deterministic = wanted
+
+
 def bf16_slowdown(device: torch.device, seconds: float = 0.5) -> float:
     """Time of a small convolution, forward and backward, in bf16 over its time in fp32: each measured for half of `seconds`."""
     rates = {}

@@ -6,7 +6,7 @@ import re
 import torch
 
 from hires.errors import HiresError
-from hires.ground.machine import use_threads
+from hires.ground.machine import exact_fp32, use_threads
 
 MOST = 1_000_000  # seeds in one command
 LARGEST = 2**32 - 1  # seed: torch's generator on the CPU takes these bits and no more
@@ -39,7 +39,7 @@ def parse_device(text: str) -> torch.device:
     number = int(text.partition(":")[2] or 0)
     if number >= there:
         raise HiresError(f"device={text}: torch finds {there} GPUs here; wanted cpu, or one that is there")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    exact_fp32()
     return torch.device("cuda", number)
 
 

@@ -91,14 +91,16 @@ def gpus(world: World) -> str:
     """'8 GPUs (NVIDIA H200)'; raises HiresError where there are not as many as Slurm gave, or HIRES_GPUS says."""
     here, tasks = torch.cuda.device_count(), int(os.environ.get("SLURM_NTASKS_PER_NODE") or 0)
     wanted = int(os.environ.get("HIRES_GPUS") or os.environ.get("SLURM_GPUS_ON_NODE") or 0)
-    if here != wanted:
+    alone = here == 1 and tasks == wanted  # --gpus-per-task=1 shows each task its own
+    if here != wanted and not alone:
         raise HiresError(f"{here} GPUs to be seen, wanted {wanted}; for a job that is to train on CPUs set HIRES_GPUS=0")
     if not here:
         return "no GPUs"
-    if tasks > here:
+    if tasks > here and not alone:
         raise HiresError(f"{tasks} tasks on {here} GPUs: wanted one task for each (--ntasks-per-node={here})")
+    torch.cuda.set_device(world.device)  # DALI's stream, which the data are checked with, is on the current one
     torch.ones(1, device=world.device).add_(1).item()  # this process's own works
-    return f"{here} GPUs ({torch.cuda.get_device_name(world.device)})"
+    return f"{wanted} GPUs ({torch.cuda.get_device_name(world.device)})"
 
 
 def data(config: configuration.TrainConfig, world: World) -> str:

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+import re
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,10 @@ def build_network(config: TrainConfig, name: str, resolution: int, fading: bool)
     return network
 
 
+# as the CPU's allocator, cuBLAS and cuDNN, and nccl say it
+OUT_OF_MEMORY = re.compile(r"allocate memory|_ALLOC_FAILED|out of memory|Failed to CUDA calloc", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class Shape:
     """What decides the networks' parameters: they are rebuilt when it changes."""
@@ -116,6 +121,9 @@ class Game:
         """Raises HiresError where the checkpoint is of another network."""
         self.config, self.world, self.shape = config, world, shape
         machine.use_threads(config.train.threads, shape.resolution)
+        machine.repeatable(config.train.deterministic)
+        if world.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(world.device)  # a level's own, not the preflight's of the largest
         self.players: dict[str, Player] = {}
         for name in config.objective.players():
             network = build_network(config, name, shape.resolution, shape.fading)
@@ -138,12 +146,12 @@ class Game:
         x = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
         seed = config.train.seed
         if config.data.mirror:
-            flip = noise.mirror(seed, phase.images, B, rows).to(device)
+            flip = _sent(noise.mirror(seed, phase.images, B, rows), device)
             x = torch.where(flip[:, None, None, None], x.flip(3), x)
         x = networks.growing.fade_images(x, phase.alpha)
 
         def draw(stream: str, size: int) -> Tensor:
-            return noise.normal(seed, stream, phase.images, B, size, rows).to(device, non_blocking=True)
+            return _sent(noise.normal(seed, stream, phase.images, B, size, rows), device)
 
         batch = self.objective.batch(x, phase.alpha, draw, config.network.latent)
         decay = 0.5 ** (phase.batch / phase.ema_halflife)
@@ -165,6 +173,11 @@ class Game:
         for one in self.players.values():
             one.destroy()
         self.players, self.objective = {}, None
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on its way to `device`; from memory that is not pinned the copy would make the host wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def rank_rows(batch: int, world: World) -> slice:
@@ -190,6 +203,9 @@ def preflight(config: TrainConfig, world: World, schedule: Schedule, load, image
         try:
             game = Game(config, world, Shape.of(phase))
             pictures = load(phase)
+            if world.device.type == "cuda":  # the first round also chooses kernels and fills the allocator
+                game.round(phase, pictures, due=True)
+                torch.cuda.synchronize(world.device)
             started = time.perf_counter()
             measures = game.round(phase, pictures, due=True)
             bad = not_finite(measures)  # also waits for the device
@@ -200,7 +216,7 @@ def preflight(config: TrainConfig, world: World, schedule: Schedule, load, image
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise HiresError(too_large) from error
         except RuntimeError as error:
-            if "allocate memory" not in str(error):
+            if not OUT_OF_MEMORY.search(str(error)):
                 raise
             raise HiresError(too_large) from error
         if bad:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import torch.distributed as dist
 
 from hires.errors import HiresError, NotFinite
+from hires.ground import distributed
 from hires.ground.machine import DTYPES, PRECISIONS
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -113,6 +114,7 @@ class Player:
             config=copy.deepcopy(_engine_config(optimizer, zero, precision, bucket([shape.numel() for shape in self.shapes.values()]))),
             dist_init_required=False,
         )
+        distributed.set_timeout()
         self._adam = adam
         self._prime()
         self.fragments = list(self._fragments())

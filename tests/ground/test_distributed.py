@@ -1,9 +1,11 @@
 """Where a process learns its rank: torchrun's variables, srun's, or none; and JSON between ranks."""
 
+from datetime import timedelta
 import socket
 import threading
 
 import pytest
+import torch
 
 from hires.errors import HiresError
 from hires.ground import distributed
@@ -79,3 +81,24 @@ def test_gather_of_one_process(world):
     value = {"ä": [1, 2.5, None, "x"]}
     assert distributed.gather(value) == [value] and distributed.from_first(value) == value
     assert (world.rank, world.size, world.first) == (0, 1, True)
+
+
+@pytest.mark.parametrize(("local_rank", "seen", "index"), [(3, 8, 3), (3, 1, 0), (5, 4, 1)])
+def test_a_process_takes_its_own_gpu_also_where_it_sees_one_alone(monkeypatch, local_rank, seen, index):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    device = distributed.own_device(local_rank)
+    assert taken == [device] and device.index == index
+
+
+def test_groups_that_deepspeed_makes_wait_as_long_as_ours(world, make_player):
+    """Its own have torch's default, which on nccl is as short as train.hang_timeout."""
+    make_player("energy", stage=2)
+    distributed.set_timeout(77 * 60)
+    groups = list(torch.distributed.distributed_c10d._world.pg_map)
+    assert len(groups) > 1
+    make_player("energy", stage=2)
+    later = {group._get_backend(torch.device("cpu")).options._timeout for group in torch.distributed.distributed_c10d._world.pg_map}
+    assert later == {timedelta(minutes=77)}

@@ -110,3 +110,17 @@ def test_the_probe_tells_a_slow_type_from_a_fast_one(monkeypatch):
     """A type made four times as much work is told as slower; the very same type as neither."""
     monkeypatch.setattr(machine, "DTYPES", {"fp32": torch.float32, "bf16": torch.float32})
     assert 0.1 < machine.bf16_slowdown(CPU, 0.2) < 10
+
+
+def test_fp32_is_fp32_and_a_run_repeats_where_asked():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic
+    try:
+        cudnn.allow_tf32 = matmul.allow_tf32 = True
+        machine.exact_fp32()
+        assert not cudnn.allow_tf32 and not matmul.allow_tf32
+        for wanted in (True, False):
+            machine.repeatable(wanted)
+            assert cudnn.deterministic == wanted
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic = before

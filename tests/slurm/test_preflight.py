@@ -33,6 +33,16 @@ def test_more_tasks_than_gpus_are_refused(monkeypatch):
         preflight.gpus(WORLD)
 
 
+def test_tasks_that_see_one_gpu_each_are_accepted(monkeypatch):
+    """--gpus-per-task=1: a task of eight sees one of the node's eight GPUs."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "8")
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "8")
+    assert preflight.gpus(WORLD) == "8 GPUs (a GPU)"
+
+
 def test_alike_nodes_have_no_differences():
     assert preflight.differences([GOOD, GOOD | {"node": "n2"}]) == []
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hires.errors import HiresError
+from hires.training.game import OUT_OF_MEMORY
 from hires.training.player import OptimizerConfig, ZeroConfig, check, group_of
 
 STAGES = [0, 1, 2, 3]
@@ -153,3 +154,17 @@ def test_what_trains_is_let_pass():
         check(ZeroConfig(stage), "fp32", OptimizerConfig())
     for stage in STAGES[1:]:
         check(ZeroConfig(stage), "bf16", OptimizerConfig())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "NCCL error: Failed to CUDA calloc async 4 bytes",
+        "ncclUnhandledCudaError: Call to CUDA function failed. Cuda failure 'out of memory'",
+    ],
+)
+def test_every_librarys_words_for_too_little_memory_are_known(said):
+    assert OUT_OF_MEMORY.search(said) and not OUT_OF_MEMORY.search("shape mismatch in the memory of a layer")

@@ -32,7 +32,7 @@ class Health:
         """After the step at `images`: reduce (stop asked, not finite) over the ranks, start copying it to the host; a collective."""
         # a finite sum means finite terms; the spread of a batch of one is no number and says nothing
         total = torch.stack([m for name, m in measures.items() if name != "diversity"]).sum()
-        flags = torch.stack([torch.tensor(float(stop_asked), device=total.device), (~torch.isfinite(total)).float()])
+        flags = torch.stack([torch.full((), float(stop_asked), device=total.device), (~torch.isfinite(total)).float()])
         if self.world.size > 1:
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         event = None
