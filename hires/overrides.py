@@ -21,6 +21,8 @@ def split(overrides: list[str], schema: type) -> tuple[list[str], dict[str, str]
         key, equals, value = override.partition("=")
         quoted = re.fullmatch(r"(['\"]).*\1", value)  # as Hydra's own users write it
         found = _field(schema, key.split(".")) if equals and not quoted else None
+        if override.startswith("~"):  # what is taken out takes its texts with it
+            texts = {name: text for name, text in texts.items() if not f"{name}.".startswith(f"{key[1:]}.")}
         if found is None or found.type is not str:
             others.append(override)
             continue

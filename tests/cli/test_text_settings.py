@@ -27,6 +27,11 @@ def test_text_deeper_inside_and_lists_of_seeds():
     assert configuration.load("sample", ["sampler=b", "out=o", "seeds=007"]).seeds == "007"
 
 
+def test_a_level_that_is_taken_out_is_gone_with_its_texts():
+    levels = loaded("run=x", "schedule.levels.32.stable=9k", "~schedule.levels.32", "schedule.resolution=16").schedule.levels
+    assert "32" not in levels and "16" in levels
+
+
 def test_quotes_as_hydra_takes_them_still_hold():
     assert loaded("run='my run'").run == "my run"
 
