@@ -36,7 +36,7 @@ class ScheduleConfig:
     energy_lr: float = 2.0  # the energy's learning rate over the others' (docs/stability.md)
     decay: str = "0"  # learning rates fall linearly to zero over the last so many images of the run
     growth_moments: str = "reset"  # Adam's moments when a level is added: reset (ProGAN) | keep
-    ema_halflife: str = "20k"  # of the weights' moving average, at most a tenth of the level's length
+    ema_halflife: str = "20k"  # of the weights' moving average, at most a tenth of the images that the level has seen
     nodes_at: str = ""  # nodes of a Slurm cluster from a level on, such as 4:1,64:2,256:4: slurm/chain submits a job for each
 
 
@@ -95,7 +95,7 @@ class Schedule:
         # alpha at the middle of the step: never 0, so the new level learns from its first step on
         alpha = min(1.0, (seen + row.batch / 2) / level.fade) if fading else 1.0
         lr = row.lr * (min(1.0, (self.total - images) / self.decay) if self.decay else 1.0)
-        halflife = min(self._halflife, (level.end - level.start) / 10)
+        halflife = min(self._halflife, (seen + row.batch / 2) / 10)  # a new layer's average is to forget its random start
         return Phase(
             images, level.resolution, fading, alpha, row.batch, row.micro_batch, lr, lr * self.config.energy_lr, halflife, level.start
         )

@@ -76,6 +76,19 @@ def test_fade_alpha_is_linear_from_the_levels_own_start():
     assert alphas == pytest.approx([0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.0, 1.0])
 
 
+def test_averages_forget_a_new_levels_random_start_and_never_look_back_further_than_a_tenth():
+    levels = {"4": LevelConfig(stable="100k", batch=16), "8": LevelConfig(fade="50k", stable="900k", batch=16)}
+    schedule = Schedule(ScheduleConfig(levels=levels, ema_halflife="20k"))
+    start = schedule.levels[1].start
+    held = 1.0  # of the first weights, by the average
+    for step in range(10):
+        phase = schedule.at(start + 16 * step)
+        held *= 0.5 ** (phase.batch / phase.ema_halflife)
+    assert held < 1e-3
+    for seen in (1000, 100_000, 800_000):
+        assert schedule.at(start + seen).ema_halflife == pytest.approx(min(20_000, seen / 10), rel=0.02)
+
+
 def test_learning_rates_fall_to_zero_over_the_decay():
     config = table(r4={"stable": "100", "batch": 10, "lr": 0.5})
     config.decay, config.energy_lr = "50", 0.25
