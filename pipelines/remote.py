@@ -16,13 +16,13 @@ import time
 from .caching import Cache
 from .errors import DataError
 from .fetching import Missing, Origin
+from .manifest import SHA256
 
 log = logging.getLogger(__name__)
 WINDOW = 16  # shards that Order reads from at a time
 THREADS = 2  # that fetch ahead, in each process
 SHARD = re.compile(r"[1-9][0-9]*/[A-Za-z0-9][A-Za-z0-9_.-]*\.tar")
 INDEX = re.compile(r"index\.json|index/[A-Za-z0-9][A-Za-z0-9_.-]*")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class RemoteFiles:

@@ -74,8 +74,16 @@ class Shards:
         return [shard["images"] for shard in self.manifest["shards"][split]]
 
     def keys(self, split: str) -> list[str]:
-        """The keys of all pictures of `split`, in order."""
-        return self.files.path(f"index/{split}.keys").read_text(encoding="utf-8").split("\n")[:-1]
+        """The keys of all pictures of `split`, in order; raises DataError if they are not those that were written."""
+        name = f"index/{split}.keys"
+        file, found = self.files.path(name), self._index_files.get(name, {})
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+        if hashlib.sha256(data).hexdigest() != found.get("sha256"):
+            raise DataError(f"{file}: not the keys that were written (sha256); {self.files.mend}")
+        return data.decode().split("\n")[:-1]
 
     def codec(self, resolution: int) -> Codec:
         """How a level is stored."""
@@ -104,7 +112,10 @@ class Shards:
         out = []
         for i, number, (offset, size, crc) in zip(wanted.tolist(), self.shard_numbers(split, wanted), index[wanted].tolist(), strict=True):
             opened = self._open(self.shard_file(resolution, split, number))  # held by name: another thread may drop it from the cache
-            data = os.pread(opened.descriptor, size, offset)
+            try:
+                data = os.pread(opened.descriptor, size, offset)
+            except (OSError, MemoryError) as error:  # of the disk, or of an index whose numbers cannot be
+                raise DataError(f"{self.place(resolution, split, i)}: {size} bytes at {offset} cannot be read ({error})") from error
             if len(data) != size:
                 found = os.fstat(opened.descriptor).st_size
                 raise DataError(f"{self.place(resolution, split, i)}: the shard was cut short to {found} bytes; wanted {offset + size}")

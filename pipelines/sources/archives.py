@@ -20,7 +20,8 @@ def relative(member: str) -> str:
 def read_at(handle: int, offset: int, size: int, item: Item) -> bytes:
     """`size` bytes of a file at `offset`; raises DataError naming `item` if they cannot be had."""
     try:
-        data = os.pread(handle, size, offset)
+        left = os.fstat(handle).st_size - offset  # os.pread takes the memory for `size` bytes first
+        data = os.pread(handle, min(size, max(left, 0)), offset)
     except (OSError, OverflowError, ValueError) as error:
         raise DataError(f"{item.name}: cannot be read ({error})") from error
     if len(data) < size:

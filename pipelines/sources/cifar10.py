@@ -86,7 +86,8 @@ def _labels(file: Path, labels: object) -> list[int]:
         raise DataError(f"{file}: {len(labels) if isinstance(labels, list) else 'no list of'} labels; wanted {PER_BATCH}")
     wrong = [label for label in labels if type(label) is not int or not 0 <= label <= 9]
     if wrong:
-        raise DataError(f"{file}: a label is {str(wrong[0])[:40]}; wanted integers from 0 to 9")
+        found = "no number" if isinstance(wrong[0], tuple | list | dict) else wrong[0]  # these may take for ever to write out
+        raise DataError(f"{file}: a label is {str(found)[:40]}; wanted integers from 0 to 9")
     return labels
 
 

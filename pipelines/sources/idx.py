@@ -87,7 +87,9 @@ def _read(file: Path, dimensions: int) -> np.ndarray:
                 found = head[:4].hex(" ") or "nothing"
                 raise DataError(f"{file}: starts with {found}; wanted 00 00 08 0{dimensions}, an IDX file of {what}, bytes")
             shape = struct.unpack(f">{dimensions}I", head[4:])
-            data, wanted = stream.read(), math.prod(shape)
+            wanted, data = math.prod(shape), bytearray()
+            while len(data) <= wanted and (more := stream.read(1 << 20)):  # and not more, whatever was packed
+                data += more
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read ({error})") from error
     sizes = "x".join(map(str, shape))

@@ -44,7 +44,7 @@ def read_pickle(data: bytes, name: str) -> Any:
                 raise DataError(f"{name}: a pickle that asks for {argument.replace(' ', '.')}; wanted arrays and lists alone")
             _step(op.name, argument, stack, memo)
         (value,) = stack
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
         raise DataError(f"{name}: {len(data)} bytes that are no such pickle as is wanted ({error})") from error
     return value
 
@@ -76,6 +76,8 @@ def _step(op: str, argument: Any, stack: list, memo: dict) -> None:
             stack[-1].extend(values)
         case "SETITEM" | "SETITEMS":
             values = _pop(stack, 2) if op == "SETITEM" else _pop_to_mark(stack)
+            if any(isinstance(key, tuple) for key in values[::2]):  # of tuples of tuples of …: it may take for ever to hash
+                raise ValueError("a tuple as a key")
             stack[-1].update(zip(values[::2], values[1::2], strict=True))
         case "REDUCE":
             function, arguments = _pop(stack, 2)

@@ -29,6 +29,8 @@ def entries(path: str) -> Iterator[tuple[bytes, int, int]]:
             if root != NO_PAGE:
                 for entry in _below(file, root, size, depth, last):
                     found += 1
+                    if found > count:  # pages that are reached twice, which might go on for ever
+                        raise ValueError(f"more entries than {count}, as its first pages have")
                     yield entry
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error

@@ -128,7 +128,7 @@ def _members(file: str) -> Iterator[tarfile.TarInfo]:
                 raise DataError(f"{file}: cut short or damaged at byte {tar.offset}; wanted a member's header or a tar's end (zeros)")
     except tarfile.TarError as error:
         raise DataError(f"{file}: no tar, or cut short or damaged ({error})") from error
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as a tar ({error})") from error
 
 

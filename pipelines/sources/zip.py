@@ -80,7 +80,7 @@ class ZipSource(Source):
                 begun = file.read(4) == zipfile.stringFileHeader
             found = "cut short or damaged: its directory, which lies at the end, cannot be read" if begun else "no zip"
             raise DataError(f"{self.path}: {found} ({error})") from error
-        except (OSError, ValueError, NotImplementedError, struct.error) as error:
+        except (OSError, ValueError, IndexError, OverflowError, MemoryError, NotImplementedError, struct.error) as error:
             raise DataError(f"{self.path}: cannot be read as a zip ({error})") from error
 
 
