@@ -18,7 +18,7 @@ help:
 	@echo "make clean                             remove $(VENV), demo/ and caches; runs/ and data/ are kept"
 
 demo: $(DEMO)
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" launch/demo.sh "$(DATA)" "$(RESOLUTION)"
+	@$(VENV)/bin/python -m hires demo $(if $(DATA),"data=$(DATA)") $(if $(RESOLUTION),"resolution=$(RESOLUTION)")
 
 # one thread a process: tests start several processes, and OpenMP threads that wait for a busy core cost far more than they bring
 test: $(READY)

@@ -12,6 +12,7 @@ from hires.ground.terminal import speak_utf8
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a person can mend: full, over quota, read-only, not allowed
 LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe")  # what gloo says when a process at the other end is gone
 VERBS = {
+    "demo": "the built-in digits, or a folder of pictures -> networks and what they draw, in minutes",
     "prepare": "a folder of pictures (or the built-in digits) -> a pyramid of shards",
     "inspect": "is a prepared data set whole, what is in it, how fast does it decode?",
     "plan": "print a training schedule as a table, without training",

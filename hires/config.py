@@ -23,7 +23,7 @@ from hires.training.player import OptimizerConfig, ZeroConfig
 from hires.training.schedule import ScheduleConfig
 from pipelines.prepare import PrepareConfig
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parent / "configs"  # in a checkout a link to its top folder
 FROM = "from_"  # the field of a schema that users write as from=…: Python keeps the word for itself
 
 
@@ -38,6 +38,16 @@ class DataConfig:
     workers: int = 2  # decoding threads for the others
     remote_cache: str = ""  # where shards of an address are kept; empty: in the user's cache folder
     remote_gb: float = 50.0  # at most so many of them (10^9 bytes)
+
+
+@dataclass
+class DemoConfig:
+    """`hires demo`."""
+
+    data: str = ""  # a folder of pictures; empty = scikit-learn's 1,797 handwritten digits
+    resolution: int = 0  # that the networks grow to; 0 = 16 for the digits, 64 for pictures
+    out: str = "demo"  # a folder; a folder in it, named by data and resolution, holds all that is made
+    images: str = ""  # stop training after so many, such as 10k; empty = the whole schedule
 
 
 @dataclass
@@ -298,6 +308,7 @@ class CompareConfig:
 
 
 SCHEMAS: dict[str, type] = {
+    "demo": DemoConfig,
     "prepare": PrepareConfig,
     "inspect": InspectConfig,
     "train": TrainConfig,
@@ -321,6 +332,8 @@ SCHEMAS: dict[str, type] = {
 
 def load(verb: str, overrides: list[str]) -> Any:
     """The verb's configuration as its dataclass; raises HiresError in one line for a wrong key, value or missing one."""
+    if not (CONFIGS / f"{verb}.yaml").is_file():
+        raise HiresError(f"{CONFIGS / verb}.yaml is missing: this installation is not whole; install hires again")
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)

@@ -123,7 +123,7 @@ def note(config: configuration.TrainConfig) -> str:
 def code() -> str:
     """Version, commit where there is one, and a digest of all sources and configurations, which tells copies with changes apart."""
     digest = hashlib.sha256()
-    patterns = ("hires/**/*.py", "pipelines/**/*.py", "configs/**/*.yaml")
+    patterns = ("hires/**/*.py", "pipelines/**/*.py", "hires/configs/**/*.yaml")
     for file in sorted(file for pattern in patterns for file in ROOT.glob(pattern)):
         digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
     commit = ""
