@@ -73,17 +73,10 @@ def fork(out: Path, start: str, run: Path) -> None:
     shutil.copytree(out / other / "checkpoints" / f"images-{int(images):012d}", run / "checkpoints" / f"images-{int(images):012d}")
 
 
-def moments(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (d,) and lower factor (d, d) of the covariance of codes (N, d); raises ValueError unless N > d."""
-    if len(codes) <= codes.shape[1]:
-        raise ValueError(f"{len(codes)} codes of {codes.shape[1]} dimensions: wanted more codes than dimensions")
-    codes = codes.double()
-    return codes.mean(0).float(), torch.linalg.cholesky(torch.cov(codes.T)).float()
-
-
 def measure(name: str, given: dict[str, str]) -> dict:
     """The row of a run: what it is, what its log said last, and what its pictures are like."""
     from hires.bundle import from_run
+    from hires.bundle.aggregate import fit
     from hires.bundle.hires_bundle import latents
     from hires.evaluation import diversity, reconstruction, swd
     from hires.evaluation.fidelity import Config, opened
@@ -123,10 +116,10 @@ def measure(name: str, given: dict[str, str]) -> dict:
         z = latents(list(range(SAMPLES)), network.latent)
         samplers = {"prior": (torch.zeros(network.latent), torch.eye(network.latent))}
         if subject.posterior:
-            codes = material.of_pictures(posterior_draw(subject), "train", CODES)
-            mean, factor = samplers["aggregate"] = moments(codes)
-            eigenvalues = torch.linalg.svdvals(factor).square()
-            row["aggregate"] = {"eigenvalues": [eigenvalues[k].item() for k in (-1, len(eigenvalues) // 2, 0)], "mean": mean.norm().item()}
+            both = material.of_pictures(lambda x: torch.stack(subject.posterior(x), 1), "train", CODES)
+            aggregate = fit(lambda part: part.unbind(1), [both])
+            samplers["aggregate"] = aggregate.mean, aggregate.factor
+            row["aggregate"] = aggregate.told()
             each = reconstruction.errors(subject.generate, subject.encode, real)
             row |= {"mse_choose": each[:half].mean().item(), "mse_report": each[half:].mean().item()}
         truncations = [float(t) for t in given["truncations"].split(",")] if "truncations" in given else TRUNCATIONS
@@ -151,17 +144,6 @@ def measure(name: str, given: dict[str, str]) -> dict:
     told = json.loads((run / "environment.json").read_text()) if (run / "environment.json").exists() else {}
     where = {"commit": told.get("commit", "")[:9], "torch": told.get("torch", ""), "machine": platform.processor() or platform.machine()}
     return row | where | {"date": date.today().isoformat(), "verdict": given.get("verdict", "")}
-
-
-def posterior_draw(subject):
-    """Pictures (B, C, r, r) -> draws (B, d) of their posteriors, the noise from one stream."""
-    dice = torch.Generator().manual_seed(0)
-
-    def draw(x: Tensor) -> Tensor:
-        mu, logvar = subject.posterior(x)
-        return mu + (0.5 * logvar).exp() * torch.randn(mu.shape, generator=dice)
-
-    return draw
 
 
 def auroc(above: Tensor, below: Tensor) -> float:

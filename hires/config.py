@@ -153,6 +153,7 @@ class ExportConfig:
     at: str = ""  # the newest checkpoint that is not past so many images, such as 12M; best (train.keep_best); empty = the newest
     resolution: int = 0  # the newest that is stable at that level; 0 = whichever level it has
     formats: str = ""  # onnx, pt2 or onnx,pt2: the networks in these formats as well
+    moments: int = 0  # of the codes of so many training pictures, for prior=aggregate; they pass the inference model once; 0 = none
 
 
 @dataclass
@@ -162,6 +163,7 @@ class SampleConfig:
     sampler: str = MISSING  # a bundle
     out: str = MISSING  # a .png file: a grid; any other name: a new folder of numbered PNG files
     seeds: str = "0-63"  # such as 0-63 or 1,5,9
+    prior: str = "standard"  # standard: latents from N(0, I) | aggregate: from the Gaussian of training pictures' codes (export moments=…)
     truncation: float = 1.0  # latents are multiplied by it: draws from N(0, truncation^2 I), nearer to the mean picture below 1
     top_by: str = ""  # energy: pictures from the lowest energy to the highest
     keep: float = 1.0  # with top_by: the share of them that is kept

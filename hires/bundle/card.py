@@ -45,7 +45,7 @@ images = bundle.sample([0, 1, 2])                    # seed n is the same pictur
 {formats}
 | network | takes | gives |
 |---|---|---|
-{rows}{chains}
+{rows}{chains}{aggregate}
 `((images + 1) * 127.5 + 0.5).clamp(0, 255).byte()` makes bytes of pictures. The weights are moving averages, in fp32.
 
 ## Training
@@ -88,6 +88,11 @@ CHAINS = """
 `bundle.sample` draws by Langevin on the energy: {steps} steps x ← clamp(x − clamp({step_size:g} r² ∂U/∂x, ±{reach:g}) + {noise:g} e, ±1),
 e ~ N(0, I), from {start}; `steps=…` takes more or fewer. After many steps rounding is no longer small:
 another machine, or another list of seeds, may see other pictures.
+"""
+AGGREGATE = """
+`bundle.sample(seeds, prior="aggregate")` draws latents from the Gaussian of the codes of {pictures:,} training pictures instead of N(0, I).
+It is {kl_per_dimension:.3g} nats a dimension from N(0, I); its variances go from {low:.3g} to {high:.3g}, the middle one is
+{middle:.3g}{diagonal}.
 """
 PAIRS = """| `bundle.pair_energy(x, z)` | pictures and latents, as above | energies of pairs, (B,) float; `bundle.energy(x)` is at z = mu |
 """
@@ -181,6 +186,7 @@ def card(document: dict[str, Any], title: str, formats: list[str]) -> str:
         rows=rows,
         code=CODE * coded + ENERGY * judges,
         chains=CHAINS.format(**chains, start="the generator's pictures" if draws else "uniform noise") if chains else "",
+        aggregate=_aggregate(document["aggregate"]) if "aggregate" in document else "",
         training="\n".join(f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in info.items() if key not in hidden) or UNKNOWN,
         metrics=_table(metrics) if isinstance(metrics, dict) else f"{metrics.capitalize()}.",
         licence=_licence(licence),
@@ -199,6 +205,12 @@ def names(document: dict[str, Any]) -> list[str]:
 def listed(things: list[str]) -> str:
     """'a generator, an inference model and an energy'."""
     return " and ".join(filter(None, [", ".join(things[:-1]), things[-1]]))
+
+
+def _aggregate(told: dict[str, Any]) -> str:
+    low, middle, high = told["variances"]
+    diagonal = " (no correlations: there were no more pictures than dimensions)" * told["diagonal"]
+    return AGGREGATE.format(**told | {"low": low, "middle": middle, "high": high, "diagonal": diagonal})
 
 
 def _range(document: dict[str, Any]) -> str:

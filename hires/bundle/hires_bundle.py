@@ -7,7 +7,8 @@
     energy = bundle.energy(images.clamp(-1, 1))        # (3,), lower is more like the data
 
 Which networks there are, config.json and the model card say; those that a system does not have are None. A bundle with `chains` in its
-config.json draws by Langevin steps on the energy, `bundle.sample` takes them.
+config.json draws by Langevin steps on the energy, `bundle.sample` takes them. Where `bundle.aggregate` is there, `prior="aggregate"` draws
+latents from the Gaussian of the training pictures' codes instead of N(0, I): `bundle.sample([0, 1, 2], prior="aggregate")`.
 
 Every network is an `nn.Module` in eval mode whose parameters take no gradient; gradients with respect to inputs work.
 On a GPU torch computes convolutions in TF32 unless `torch.backends.cudnn.allow_tf32 = False`: pictures then differ by more than rounding.
@@ -310,25 +311,39 @@ class Bundle:
     latent: int  # d
     pair_energy: nn.Module | None = None  # images and latents (B, d) -> (B,), of a system with an energy of pairs
     variational: nn.Module | None = None  # images in [-1, 1] -> (B,), f-EBM's H
+    aggregate: dict[str, Tensor] | None = None  # mean (d,) and factor (d, d) of the codes of training pictures
 
-    def latents(self, seeds: list[int]) -> Tensor:
-        """Latents (len(seeds), d) on the bundle's device, z ~ N(0, I), drawn on the CPU from one stream a seed."""
-        return latents(seeds, self.latent).to(self.device)
+    def latents(self, seeds: list[int], prior: str = "standard") -> Tensor:
+        """Latents (len(seeds), d) on the bundle's device, of a `prior` as `place` has it, drawn on the CPU from one stream a seed."""
+        return self.place(latents(seeds, self.latent).to(self.device), prior)
+
+    def place(self, w: Tensor, prior: str) -> Tensor:
+        """What w (B, d) ~ N(0, I) is as a latent: itself (standard), or mean + factor w (aggregate).
+
+        Raises ValueError for another name, or a bundle that holds no such moments.
+        """
+        if prior == "standard":
+            return w
+        if prior != "aggregate":
+            raise ValueError(f"prior={prior}: wanted standard or aggregate")
+        if self.aggregate is None:
+            raise ValueError("prior=aggregate: the bundle holds no moments of codes; hires export moments=4000 writes them")
+        return self.aggregate["mean"] + w @ self.aggregate["factor"].T
 
     @torch.no_grad()
-    def sample(self, seeds: list[int], steps: int | None = None) -> Tensor:
+    def sample(self, seeds: list[int], steps: int | None = None, prior: str = "standard") -> Tensor:
         """Pictures (len(seeds), C, r, r), float, about [-1, 1] and not clamped; seed n is the same picture in any list, up to rounding.
 
         Of a bundle with `chains` they are where Langevin ends, in [-1, 1], after `steps` where given: from the generator's pictures, or
         from uniform noise where there is no generator. Rounding grows with the steps there.
         """
         at_once = pictures_at_once(self.resolution)
-        return torch.cat([self._draw(seeds[i : i + at_once], steps) for i in range(0, max(1, len(seeds)), at_once)])
+        return torch.cat([self._draw(seeds[i : i + at_once], steps, prior) for i in range(0, max(1, len(seeds)), at_once)])
 
-    def _draw(self, seeds: list[int], steps: int | None) -> Tensor:
+    def _draw(self, seeds: list[int], steps: int | None, prior: str) -> Tensor:
         chains = self.config.get("chains")
         if not chains:
-            return self.generator(self.latents(seeds))
+            return self.generator(self.latents(seeds, prior))
         dice = [die(seed) for seed in seeds]
         if self.generator:
             start = self.generator(torch.stack([torch.randn(self.latent, generator=die) for die in dice]).to(self.device))
@@ -358,7 +373,7 @@ def _read_config(path: Path) -> dict:
     if config["energy_form"] not in ("identity", "softplus", "experts"):
         raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity, softplus or experts")
     has = {f"has_{name}": bool for name in _HAS}
-    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, "chains": dict, **has}.items():
+    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, "chains": dict, "aggregate": dict, **has}.items():
         if key in config and not isinstance(config[key], kind):
             raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
     if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] != "growing"):
@@ -396,6 +411,19 @@ def _read_network(network: type[nn.Module], config: dict, path: Path, device: to
     return module.eval().requires_grad_(False)
 
 
+def _read_moments(path: Path, latent: int, device: torch.device) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; {path.parent} is not a whole bundle")
+    try:
+        found = load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+    shapes, wanted = {name: tuple(tensor.shape) for name, tensor in found.items()}, {"mean": (latent,), "factor": (latent, latent)}
+    if shapes != wanted:
+        raise ValueError(f"{path}: holds {shapes}, config.json says {wanted}")
+    return found
+
+
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
     """The bundle in `folder`, on `device`.
 
@@ -418,4 +446,6 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
         networks["pair_energy"] = networks["energy"]
         networks["energy"] = _EnergyOfImages(networks["pair_energy"], networks["inference"]).eval()
     networks = {"generator": None, "inference": None, "energy": None} | networks
+    if "aggregate" in config:
+        networks["aggregate"] = _read_moments(folder / "aggregate.safetensors", config["latent"], device)
     return Bundle(config, device, **networks, resolution=config["resolution"], latent=config["latent"])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hires.bundle import hires_bundle
+from hires.bundle.aggregate import Aggregate
 from hires.bundle.card import card
 from hires.bundle.formats import write_formats
 from hires.errors import HiresError
@@ -128,13 +129,15 @@ def write_bundle(
     info: dict,
     formats: Sequence[str] = (),
     chains: dict[str, float] | None = None,
+    aggregate: Aggregate | None = None,
 ) -> Path:
     """Write the bundle of `networks` (stable at `resolution` pixels) as the new folder `out`, and return it.
 
     There is a generator among them or an energy and `chains`, the Langevin steps that the bundle draws with: see chains.chains_of. `info`
-    goes into config.json and the model card: see card.facts. `formats` are other formats to add, from parse_formats. The networks may be on
-    any device and in any mode and are left as they are. The folder appears under its name when a process without this project has loaded it
-    and given the same pictures (of chains: after two steps), codes and energies to 1e-4, in each format. Raises HiresError if `out` exists,
+    goes into config.json and the model card: see card.facts. `formats` are other formats to add, from parse_formats; `aggregate` are the
+    moments of the codes, where fitted. The networks may be on any device and in any mode and are left as they are. The folder appears under
+    its name when a process without this project has loaded it and given the same pictures (of chains: after two steps), codes and energies
+    to 1e-4, in each format. Raises HiresError if `out` exists,
     a network is missing, in a fade or of another resolution, the check fails, or the system refuses to write.
     """
     out = Path(out)
@@ -150,7 +153,7 @@ def write_bundle(
             raise HiresError(f"{out}: the {name} is {state} at {network.resolution} pixels, a bundle wants it stable at {resolution}")
     networks = {name: copy.deepcopy(network).cpu().float().eval() for name, network in networks.items()}
     with whole_folder(out) as folder:
-        write_files(folder, config, resolution, networks, info, out.name, formats, chains)
+        write_files(folder, config, resolution, networks, info, out.name, formats, chains, aggregate)
         check(folder, networks)
     return out
 
@@ -170,6 +173,7 @@ def write_files(
     title: str,
     formats: Sequence[str] = (),
     chains: dict[str, float] | None = None,
+    aggregate: Aggregate | None = None,
 ) -> None:
     """The files of a bundle, unchecked, in a folder that is new or empty; networks on the CPU, in fp32 and eval mode."""
     folder.mkdir(exist_ok=True)
@@ -177,6 +181,9 @@ def write_files(
     for path in paths:
         # not save_file, whose files (safetensors 0.8) nobody but their owner may read
         path.write_bytes(save(fold(networks[path.stem])))
+    if aggregate:
+        paths.append(folder / "aggregate.safetensors")
+        paths[-1].write_bytes(save({"mean": aggregate.mean, "factor": aggregate.factor}))
     document = {
         "format": hires_bundle.FORMAT,
         "kind": config.kind,
@@ -187,6 +194,7 @@ def write_files(
         "widths": {str(r): config.channels(r) for r in resolutions_up_to(resolution)} if config.kind == "growing" else {},
         **forms(networks),
         **({"chains": chains} if chains else {}),
+        **({"aggregate": aggregate.told()} if aggregate else {}),
         "info": info,
     }
     _write_json(folder / "config.json", document)

@@ -24,10 +24,20 @@ class Drawn:
     before: Tensor | None  # (B,), without refinement: the same as `energies` where there is none
 
 
-def check(bundle: Bundle, truncation: float = 1.0, refine: LangevinConfig = NO_REFINEMENT, energies: bool = False) -> None:
+def check(
+    bundle: Bundle, truncation: float = 1.0, refine: LangevinConfig = NO_REFINEMENT, energies: bool = False, prior: str = "standard"
+) -> None:
     """Raise HiresError for what this bundle cannot do."""
+    try:
+        bundle.place(torch.empty(0, bundle.latent, device=bundle.device), prior)
+    except ValueError as error:
+        raise HiresError(str(error)) from error
     if bundle.config.get("chains"):  # its pictures are no function of a latent
-        for name, value, only in (("truncation", truncation, 1.0), ("langevin.space", refine.space, "pictures")):
+        for name, value, only in (
+            ("truncation", truncation, 1.0),
+            ("prior", prior, "standard"),
+            ("langevin.space", refine.space, "pictures"),
+        ):
             if value != only:
                 raise HiresError(f"{name}={value}: the sampler draws by Langevin steps on pictures; wanted {name}={only}")
     if bundle.energy is None and (refine.steps or energies):
@@ -36,23 +46,29 @@ def check(bundle: Bundle, truncation: float = 1.0, refine: LangevinConfig = NO_R
 
 @torch.no_grad()
 def draw(
-    bundle: Bundle, seeds: list[int], truncation: float = 1.0, refine: LangevinConfig = NO_REFINEMENT, energies: bool = True
+    bundle: Bundle,
+    seeds: list[int],
+    truncation: float = 1.0,
+    refine: LangevinConfig = NO_REFINEMENT,
+    energies: bool = True,
+    prior: str = "standard",
 ) -> Iterator[Drawn]:
     """The pictures of `seeds`, in order, as many at a time as memory likes; a seed is the same picture in any list, up to rounding.
 
-    `refine.space=pictures` moves pixels down U(x) from x = G(psi w); `latents` moves w, drawn from N(0, I), down U(G(psi w)) + |w|^2 / 2,
-    the prior tilted by the energy, so that every picture remains one of the generator's. A bundle with Langevin chains of its own draws by
-    these, x is where they end. Energies, which take as long as pictures, are left out where `energies` is false and nothing is refined, or
-    there is no energy. Raises HiresError as `check` and `langevin` do.
+        `refine.space=pictures` moves pixels down U(x) from x = G(psi w); `latents` moves w, drawn from N(0, I), down
+    U(G(psi w)) + |w|^2 / 2, the prior tilted by the energy, so that every picture remains one of the generator's. With prior=aggregate psi w is placed among
+    the codes first: see Bundle.place. A bundle with Langevin chains of its own draws by these, x is where they end. Energies, which take
+    as long as pictures, are left out where `energies` is false and nothing is refined, or there is no energy. Raises HiresError as `check`
+    and `langevin` do.
     """
 
     def generate(w: Tensor) -> Tensor:
-        return bundle.generator(truncate(w, truncation)).clamp(-1, 1)
+        return bundle.generator(bundle.place(truncate(w, truncation), prior)).clamp(-1, 1)
 
     def tilted(w: Tensor) -> Tensor:
         return bundle.energy(generate(w)) + w.square().sum(1) / 2
 
-    check(bundle, truncation, refine)
+    check(bundle, truncation, refine, prior=prior)
     energies = energies and bundle.energy is not None
     at_once, (s, noise) = pictures_at_once(bundle.resolution), settings(refine, bundle.resolution)
     for part in [seeds[i : i + at_once] for i in range(0, len(seeds), at_once)]:

@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import torch
+
 from hires.bundle import from_run
+from hires.bundle.aggregate import Aggregate, fit
 from hires.bundle.card import facts, listed, names
 from hires.bundle.chains import chains_of
 from hires.bundle.formats import parse_formats
+from hires.bundle.hires_bundle import pictures_at_once
 from hires.bundle.writing import KNOWN, require_new, write_bundle
 from hires.config import ExportConfig
 from hires.errors import HiresError
+from pipelines import Loader, Shards
 
 
 def run(config: ExportConfig) -> int:
@@ -25,8 +30,31 @@ def run(config: ExportConfig) -> int:
         )
     out = Path(config.out) if config.out else Path(config.run) / f"bundle-{loaded.images:012d}"
     chains = chains_of(loaded.config.objective)
-    path = write_bundle(out, loaded.config.network, loaded.resolution, loaded.networks, facts(loaded, config.run), formats, chains)
+    moments = (_moments(loaded, config.moments),) if config.moments else ()
+    path = write_bundle(
+        out, loaded.config.network, loaded.resolution, loaded.networks, facts(loaded, config.run), formats, chains, *moments
+    )
     also = f", also as {' and '.join(formats)}" if formats else ""
     held = listed(names({f"has_{name}": name in loaded.networks for name in KNOWN}))
     print(f"{path}: {held} at {size}, {loaded.images:,} images seen{also}")
+    if moments:
+        told = moments[0].told()
+        few = ", a diagonal: no more pictures than dimensions" * told["diagonal"]
+        print(f"moments of {told['pictures']:,} codes, {told['kl_per_dimension']:.3f} nats a dimension from N(0, I){few}: prior=aggregate")
     return 0
+
+
+def _moments(loaded: from_run.RunNetworks, count: int) -> Aggregate:
+    """Moments of the codes of `count` training pictures, or all there are, drawn by a fixed permutation; raises HiresError or DataError."""
+    if count < 0:
+        raise HiresError(f"moments={count}: wanted a number of training pictures, 0 for none")
+    inference, objective = loaded.networks.get("inference"), loaded.config.objective.name
+    if inference is None or objective == "vcd":  # whose codes are no draws from a posterior
+        raise HiresError(f"moments={count}: objective={objective} has no inference model whose codes stand for latents; leave it out")
+    shards = Shards.open(loaded.config.data.root)
+    if shards.identity != loaded.data:
+        raise HiresError(f"moments={count}: data.root={loaded.config.data.root} holds other pictures than the run was trained on")
+    loader = Loader(shards, loaded.resolution, "train", 0.0)
+    pick = torch.randperm(shards.count("train"), generator=torch.Generator().manual_seed(0))[:count]
+    parts = pick.split(pictures_at_once(loaded.resolution))
+    return fit(inference, (loader.read(part.numpy()).float() / 127.5 - 1 for part in parts))

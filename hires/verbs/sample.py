@@ -22,8 +22,8 @@ def run(config: SampleConfig) -> int:
     refining.check(config.langevin)
     seeds = list(dict.fromkeys(parse_seeds(config.seeds)))  # one picture a seed
     bundle = open_bundle(config.sampler, config.device, "")
-    check(bundle, config.truncation, config.langevin, bool(config.top_by))
-    drawn = draw(bundle, seeds, config.truncation, config.langevin, bool(config.top_by))
+    check(bundle, config.truncation, config.langevin, bool(config.top_by), config.prior)
+    drawn = draw(bundle, seeds, config.truncation, config.langevin, bool(config.top_by), config.prior)
     written = (write_grid if suffix else write_folder)(config.out, drawn, config.top_by, config.keep)
     _tell(config, written)
     return 0

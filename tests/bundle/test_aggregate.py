@@ -1,0 +1,99 @@
+"""The Gaussian of the codes: its moments, a bundle that holds it, and what cannot be, in one line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from hires import config as configuration
+from hires.bundle import hires_bundle
+from hires.bundle.aggregate import fit
+from hires.cli import main
+from hires.errors import HiresError
+from hires.training.trainer import Trainer
+
+D = 6
+
+
+def codes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    dice = torch.Generator().manual_seed(count)
+    mu = torch.randn(count, D, generator=dice) @ torch.randn(D, D, generator=dice) + 2
+    return mu, torch.randn(count, D, generator=dice)
+
+
+def of_rows(mu: torch.Tensor, logvar: torch.Tensor):
+    """A posterior of `pictures` that are the numbers of rows."""
+    return lambda rows: (mu[rows], logvar[rows])
+
+
+def test_the_moments_are_those_of_all_draws_however_they_come():
+    mu, logvar = codes(50)
+    at_once = fit(of_rows(mu, logvar), [torch.arange(50)])
+    streamed = fit(of_rows(mu, logvar), torch.arange(50).split(7))
+    covariance = np.cov(mu.numpy().T) + np.diag(logvar.exp().mean(0))  # the law of total variance
+    for one in (at_once, streamed):
+        assert np.allclose(one.mean, mu.mean(0), atol=1e-5)
+        assert np.allclose(one.factor @ one.factor.T, covariance, rtol=1e-4, atol=1e-4) and torch.equal(one.factor, one.factor.T)
+    mean, spread = torch.distributions, torch.from_numpy(covariance)
+    wanted = mean.kl_divergence(
+        mean.MultivariateNormal(mu.mean(0).double(), spread), mean.MultivariateNormal(torch.zeros(D).double(), torch.eye(D).double())
+    )
+    assert at_once.kl == pytest.approx(wanted.item() / D, rel=1e-5) and not at_once.diagonal
+
+
+def test_no_more_pictures_than_dimensions_give_a_diagonal_and_one_gives_a_line():
+    few = fit(of_rows(*codes(D)), [torch.arange(D)])
+    assert few.diagonal and few.told()["diagonal"] and few.factor.count_nonzero() == D
+    with pytest.raises(HiresError, match="moments of 1 pictures"):
+        fit(of_rows(*codes(1)), [torch.arange(1)])
+    with pytest.raises(HiresError, match="not all finite"):
+        fit(of_rows(torch.full((9, D), torch.inf), torch.zeros(9, D)), [torch.arange(9)])
+
+
+@pytest.fixture(scope="module")
+def bundles(world, tiny, tmp_path_factory):
+    """A run exported with moments and without."""
+    folder = tmp_path_factory.mktemp("aggregate")
+    assert Trainer(configuration.load("train", [*tiny, f"run={folder / 'run'}"]), world).train() == 0
+    for name, settings in (("with", ["moments=300"]), ("without", [])):
+        assert main(["export", f"run={folder / 'run'}", f"out={folder / name}", *settings]) == 0
+    return folder
+
+
+def test_a_bundle_draws_from_either_prior_and_says_how_far_they_are_apart(bundles, tmp_path):
+    bundle, old = hires_bundle.load(bundles / "with"), hires_bundle.load(bundles / "without")
+    seeds = list(range(5))
+    mean, factor = bundle.aggregate["mean"], bundle.aggregate["factor"]
+    wanted = bundle.generator(torch.stack([mean + factor @ w for w in old.latents(seeds)]))
+    assert torch.allclose(bundle.sample(seeds, prior="aggregate"), wanted, atol=1e-5)
+    assert torch.equal(bundle.sample(seeds), old.sample(seeds)) and not torch.allclose(bundle.sample(seeds), wanted, atol=1e-3)
+    config = json.loads((bundles / "with" / "config.json").read_text())
+    assert config["aggregate"]["pictures"] == 300 and "aggregate.safetensors" in config["sha256"]
+    card = (bundles / "with" / "README.md").read_text()
+    assert f"{config['aggregate']['kl_per_dimension']:.3g} nats a dimension" in card and "300 training pictures" in card
+    assert "aggregate" not in (bundles / "without" / "README.md").read_text()
+    for prior in ("standard", "aggregate"):
+        assert main(["sample", f"sampler={bundles / 'with'}", f"out={tmp_path / prior}/", "seeds=0-1", f"prior={prior}"]) == 0
+    first, second = ((tmp_path / prior / "seed000000.png").read_bytes() for prior in ("standard", "aggregate"))
+    assert first != second
+
+
+def test_what_cannot_be_is_told_in_a_line(bundles, tmp_path, capsys):
+    def told(*words: str) -> str:
+        assert main(list(words)) != 0
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    out = f"out={tmp_path / 'out'}"
+    assert "holds no moments" in told("sample", f"sampler={bundles / 'without'}", f"{out}/", "prior=aggregate")
+    assert "wanted standard or aggregate" in told("sample", f"sampler={bundles / 'with'}", f"{out}/", "prior=normal")
+    assert "moments=-1" in told("export", f"run={bundles / 'run'}", out, "moments=-1")
+    broken = shutil.copytree(bundles / "with", tmp_path / "broken")
+    shutil.copyfile(bundles / "with" / "energy.safetensors", broken / "aggregate.safetensors")
+    assert "aggregate.safetensors" in told("sample", f"sampler={broken}", f"{out}/")
+    (broken / "aggregate.safetensors").unlink()
+    assert "aggregate.safetensors: missing" in told("sample", f"sampler={broken}", f"{out}/")
+    assert not (tmp_path / "out").exists()
