@@ -55,10 +55,10 @@ def draw(
 ) -> Iterator[Drawn]:
     """The pictures of `seeds`, in order, as many at a time as memory likes; a seed is the same picture in any list, up to rounding.
 
-        `refine.space=pictures` moves pixels down U(x) from x = G(psi w); `latents` moves w, drawn from N(0, I), down
-    U(G(psi w)) + |w|^2 / 2, the prior tilted by the energy, so that every picture remains one of the generator's. With prior=aggregate psi w is placed among
-    the codes first: see Bundle.place. A bundle with Langevin chains of its own draws by these, x is where they end. Energies, which take
-    as long as pictures, are left out where `energies` is false and nothing is refined, or there is no energy. Raises HiresError as `check`
+    `refine.space=pictures` moves pixels down U(x) from x = G(psi w); `latents` moves w, drawn from N(0, I), down U(G(psi w)) + |w|^2 / 2,
+    the prior tilted by the energy, so that every picture remains one of the generator's. With prior=aggregate psi w is placed among the
+    codes first: see Bundle.place. A bundle with Langevin chains of its own draws by these, x is where they end. Energies, which take as
+    long as pictures, are left out where `energies` is false and nothing is refined, or there is no energy. Raises HiresError as `check`
     and `langevin` do.
     """
 
