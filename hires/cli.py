@@ -1,16 +1,11 @@
-"""`hires VERB key=value …`: each verb reads its configuration, checks it and calls the library."""
+"""`hires VERB key=value …`: the functions that `import hires` gives, their errors as one line, their results as an exit status."""
 
-import errno
-import importlib
 import os
-import re
 import sys
 
 from hires.errors import HiresError
 from hires.ground.terminal import speak_utf8
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a person can mend: full, over quota, read-only, not allowed
-LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe")  # what gloo says when a process at the other end is gone
 VERBS = {
     "demo": "the built-in digits, or a folder of pictures -> networks and what they draw, in minutes",
     "prepare": "a folder of pictures (or the built-in digits) -> a pyramid of shards",
@@ -46,30 +41,23 @@ def main(arguments: list[str] | None = None) -> int:
         return 2 if unknown else 0
     verb, overrides = spelled_out(arguments)
     name = verb.replace(" ", "_")  # of its configuration and its file
-    from hires import config as configuration
-    from pipelines import DataError
+    if "--help" in overrides or "-h" in overrides:
+        from hires import config as configuration
 
+        print(configuration.help_text(name))
+        return 0
+    from hires.verbs import call
+
+    # training alone ends a process that hangs, and counts its time from the process's start
+    own = {"owns_process": True} if verb == "train" else {}
     try:
-        if "--help" in overrides or "-h" in overrides:
-            print(configuration.help_text(name))
-            return 0
-        return importlib.import_module(f"hires.verbs.{name}").run(configuration.load(name, overrides)) or 0
-    except (HiresError, DataError) as error:
+        return call(name, overrides, **own).status
+    except HiresError as error:
         return _fail(verb, str(error))
     except KeyboardInterrupt:
         if verb == "train":
             raise  # asked twice: it has its own way to stop
         return _fail(verb, "interrupted") and 130
-    except OSError as error:
-        if error.errno not in DISK:
-            raise  # not the disk's fault: a traceback helps more
-        return _fail(verb, f"{error.filename or 'a file'}: {error.strerror}")
-    except RuntimeError as error:
-        lost = LOST.search(str(error))
-        if int(os.environ.get("WORLD_SIZE", 1)) < 2 or not lost:
-            raise
-        rank = os.environ.get("RANK", "?")
-        return _fail(verb, f"rank {rank} lost another rank ({lost[0]}); what the rank that ended first says is the reason")
 
 
 def spelled_out(arguments: list[str]) -> tuple[str, list[str]]:
@@ -84,7 +72,9 @@ def spelled_out(arguments: list[str]) -> tuple[str, list[str]]:
 
 def _fail(verb: str, text: str) -> int:
     print(f"hires {verb}: error: {text}".replace(f"error: hires {verb.replace(' ', '_')}:", "error:"), file=sys.stderr, flush=True)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    from hires.verbs import processes
+
+    if processes() > 1:
         os._exit(1)  # the other ranks may wait in a collective; torchrun and srun end them when this one fails
     return 1
 

@@ -96,6 +96,7 @@ class MonitorConfig:
     measures_every: str = "50k"  # images; with train.keep_best at each checkpoint as well
     measures_images: int = 256  # samples, and held-out pictures at most
     wandb: str = "off"  # off | offline | online
+    tensorboard: bool = False  # numbers and grids for TensorBoard as well, in the run's folder tensorboard/
 
 
 @dataclass

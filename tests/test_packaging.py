@@ -76,6 +76,7 @@ def test_every_extra_that_a_message_names_exists():
 
 ASKING = {  # package -> (its extra, what asks for it)
     "wandb": ("wandb", lambda folder: Monitor(folder, None, True, "offline", {}, {})),
+    "tensorboard": ("tensorboard", lambda folder: Monitor(folder, None, True, "off", {}, {}, tensorboard=True)),
     "pyarrow": ("sources", lambda folder: open_source("parquet", str(folder))),
     "google_crc32c": ("sources", lambda folder: tfexample.checksum(b"")),
     "google.protobuf.message": ("sources", lambda folder: tfexample.parse(b"", "x")),

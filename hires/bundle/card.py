@@ -40,13 +40,13 @@ import sys; sys.path.insert(0, "this/folder")
 import hires_bundle
 
 bundle = hires_bundle.load("this/folder", device="cpu")
-images = bundle.sample([0, 1, 2])                    # seed n is the same picture in any list, up to rounding
+x = bundle.sample([0, 1, 2])                         # in [-1, 1]; seed n is the same picture in any list, up to rounding
 {code}```
 {formats}
 | network | takes | gives |
 |---|---|---|
 {rows}{chains}{aggregate}
-`((images + 1) * 127.5 + 0.5).clamp(0, 255).byte()` makes bytes of pictures. The weights are moving averages, in fp32.
+`((x + 1) * 127.5 + 0.5).clamp(0, 255).byte()` makes bytes of pictures. The weights are moving averages, in fp32.
 
 ## Training
 
@@ -96,9 +96,9 @@ It is {kl_per_dimension:.3g} nats a dimension from N(0, I); its variances go fro
 """
 PAIRS = """| `bundle.pair_energy(x, z)` | pictures and latents, as above | energies of pairs, (B,) float; `bundle.energy(x)` is at z = mu |
 """
-ENERGY = "energy = bundle.energy(images.clamp(-1, 1))          # lower is more like the data\n"
+ENERGY = "energy = bundle.score(x)                             # (3,), lower is more like the data\n"
 ENERGY_ROW = "| `bundle.energy(x)` | pictures, (B, {shape}) float in [-1, 1] | energies, (B,) float, {energy} |\n"
-CODE = "mu, logvar = bundle.inference(images.clamp(-1, 1))   # q(z | x) = N(mu, diag exp(logvar))\n"
+CODE = "mu, logvar = bundle.infer(x)                         # q(z | x) = N(mu, diag exp(logvar))\n"
 CODES = "| `bundle.inference(x)` | pictures, (B, {shape}) float in [-1, 1] | mu and logvar, (B, {latent}) float each |\n"
 ENERGIES = {"identity": "of any sign", "softplus": "above 0", "experts": "from 0 to {bound:.3g}"}
 OTHER_FORMATS = {

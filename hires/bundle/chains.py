@@ -6,7 +6,7 @@ MOST_ROUNDS = 50  # of a chain that begins again rarely or never
 
 
 def chains_of(objective) -> dict[str, float] | None:
-    """How the Langevin chains of a system with these settings go: arguments of hires_bundle.walk; None for a system that has none.
+    """How the Langevin chains of a system with these settings go: arguments of hires_bundle.langevin; None for a system that has none.
 
     Where they begin at a generator's pictures they take as many steps as in training; where they go on with the pictures of a buffer as
     many as a chain has there on average, from the uniform noise that it began at.

@@ -2,19 +2,23 @@
 
     import hires_bundle                                # this file lies in the bundle's folder
     bundle = hires_bundle.load("the/bundle/folder")
-    images = bundle.sample([0, 1, 2])                  # (3, C, r, r) float, about [-1, 1], not clamped
-    mu, logvar = bundle.inference(images.clamp(-1, 1)) # q(z | x) = N(mu, diag exp(logvar))
-    energy = bundle.energy(images.clamp(-1, 1))        # (3,), lower is more like the data
+    x = bundle.sample(seeds=range(3))                  # pictures (3, C, r, r), float in [-1, 1]
+    mu, logvar = bundle.infer(x)                       # q(z | x) = N(mu, diag exp(logvar)), (3, d) each
+    x_hat = bundle.reconstruct(x)                      # pictures of mu, like x
+    energy = bundle.score(x)                           # (3,), lower is more like the data
+    way = bundle.walk([0, 1], steps=8)                 # 9 pictures from seed 0's to seed 1's
 
 Which networks there are, config.json and the model card say; those that a system does not have are None. A bundle with `chains` in its
 config.json draws by Langevin steps on the energy, `bundle.sample` takes them. Where `bundle.aggregate` is there, `prior="aggregate"` draws
 latents from the Gaussian of the training pictures' codes instead of N(0, I): `bundle.sample([0, 1, 2], prior="aggregate")`.
 
-Every network is an `nn.Module` in eval mode whose parameters take no gradient; gradients with respect to inputs work.
+The methods above take as many pictures as one likes, some at a time through the networks, and keep no graph. The networks themselves,
+`bundle.generator` and its like, are `nn.Module`s in eval mode whose parameters take no gradient; gradients with respect to inputs work.
 On a GPU torch computes convolutions in TF32 unless `torch.backends.cudnn.allow_tf32 = False`: pictures then differ by more than rounding.
 This file's licence: Apache-2.0.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 import json
 from pathlib import Path
@@ -27,6 +31,7 @@ import torch.nn.functional as F
 
 FORMAT = 1  # version of config.json and of the names in the safetensors files
 LEAK = 0.2  # slope of the leaky ReLU
+PARALLEL = 1e-4  # sine of the angle under which two latents count as parallel
 
 
 def _leaky(h: Tensor) -> Tensor:
@@ -45,6 +50,15 @@ def _convs(level: nn.Module) -> list[nn.Module]:
 def _require_latents(z: Tensor, latent: int) -> None:
     if z.ndim != 2 or z.shape[1] != latent:
         raise ValueError(f"latents of shape {tuple(z.shape)}: wanted (B, {latent})")
+
+
+def _pictures(x: Tensor) -> Tensor:
+    """Pictures as a person passes them: bytes, or floats of another range, would be taken in silence for something else."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise ValueError(f"pictures of type {x.dtype if isinstance(x, Tensor) else type(x).__name__}: wanted a float tensor in [-1, 1]")
+    if x.numel() and not x.abs().max() <= 1.001:
+        raise ValueError(f"pictures from {x.min():g} to {x.max():g}: wanted numbers in [-1, 1]; of bytes, x / 127.5 - 1")
+    return x
 
 
 def _require_images(x: Tensor, channels: int, resolution: int) -> None:
@@ -269,8 +283,8 @@ def die(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def latents(seeds: list[int], latent: int) -> Tensor:
-    """Latents z ~ N(0, I), (len(seeds), latent) float on the CPU: seed n gives the same row in any list and on any machine.
+def latents(seeds: Iterable[int], latent: int) -> Tensor:
+    """Latents z ~ N(0, I), (N, latent) float of N seeds, on the CPU: seed n gives the same row in any list and on any machine.
 
     Raises ValueError for a seed below 0 or above 2^32 - 1.
     """
@@ -278,7 +292,30 @@ def latents(seeds: list[int], latent: int) -> Tensor:
     return torch.stack(rows) if rows else torch.empty(0, latent)
 
 
-def walk(energy: nn.Module, start: Tensor, dice: list[torch.Generator], steps: int, step_size: float, noise: float, reach: float) -> Tensor:
+def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+    """Straight line from a (B, d) at t = 0 to b (B, d) at t = 1; t is a number or (B, 1)."""
+    return a + t * (b - a)
+
+
+def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+    """Great circle from a (B, d) at t = 0 to b (B, d) at t = 1, the norm going linearly from |a| to |b|; t is a number or (B, 1).
+
+    A straight line in latent space passes through norms that N(0, I_d) never has; this does not. Vectors nearly parallel (or opposite,
+    where no one circle is the shortest) take the straight line instead.
+    """
+    norm_a, norm_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
+    unit_a, unit_b = a / norm_a.clamp_min(1e-12), b / norm_b.clamp_min(1e-12)
+    # 2 atan2(|u - v|, |u + v|) and not acos(u . v), which loses half its digits at small angles
+    angle = 2 * torch.atan2((unit_a - unit_b).norm(dim=-1, keepdim=True), (unit_a + unit_b).norm(dim=-1, keepdim=True))
+    sine = angle.sin()
+    parallel = sine.abs() < PARALLEL
+    direction = (((1 - t) * angle).sin() * unit_a + (t * angle).sin() * unit_b) / torch.where(parallel, 1.0, sine)
+    return torch.where(parallel, lerp(a, b, t), lerp(norm_a, norm_b, t) * direction)
+
+
+def langevin(
+    energy: nn.Module, start: Tensor, dice: list[torch.Generator], steps: int, step_size: float, noise: float, reach: float
+) -> Tensor:
     """Where Langevin leads from pictures `start` (B, C, r, r): (B, C, r, r) in [-1, 1]; row i's noise e ~ N(0, I) comes from dice[i].
 
     `steps` times x <- clamp(x - clamp(step_size r^2 dU/dx, -reach, reach) + noise e, -1, 1), as the chains of the training.
@@ -313,8 +350,8 @@ class Bundle:
     variational: nn.Module | None = None  # images in [-1, 1] -> (B,), f-EBM's H
     aggregate: dict[str, Tensor] | None = None  # mean (d,) and factor (d, d) of the codes of training pictures
 
-    def latents(self, seeds: list[int], prior: str = "standard") -> Tensor:
-        """Latents (len(seeds), d) on the bundle's device, of a `prior` as `place` has it, drawn on the CPU from one stream a seed."""
+    def latents(self, seeds: Iterable[int], prior: str = "standard") -> Tensor:
+        """Latents (N, d) of N seeds on the bundle's device, of a `prior` as `place` has it, drawn on the CPU from one stream a seed."""
         return self.place(latents(seeds, self.latent).to(self.device), prior)
 
     def place(self, w: Tensor, prior: str) -> Tensor:
@@ -331,26 +368,82 @@ class Bundle:
         return self.aggregate["mean"] + w @ self.aggregate["factor"].T
 
     @torch.no_grad()
-    def sample(self, seeds: list[int], steps: int | None = None, prior: str = "standard") -> Tensor:
-        """Pictures (len(seeds), C, r, r), float, about [-1, 1] and not clamped; seed n is the same picture in any list, up to rounding.
+    def sample(self, seeds: Iterable[int], steps: int | None = None, prior: str = "standard") -> Tensor:
+        """Pictures (N, C, r, r) of N seeds, float in [-1, 1]; seed n is the same picture in any list, up to rounding.
 
-        Of a bundle with `chains` they are where Langevin ends, in [-1, 1], after `steps` where given: from the generator's pictures, or
-        from uniform noise where there is no generator. Rounding grows with the steps there.
+        Of a bundle with `chains` they are where Langevin ends, after `steps` where given: from the generator's pictures, or from uniform
+        noise where there is no generator. Rounding grows with the steps there.
         """
-        at_once = pictures_at_once(self.resolution)
+        seeds, at_once = list(seeds), pictures_at_once(self.resolution)
         return torch.cat([self._draw(seeds[i : i + at_once], steps, prior) for i in range(0, max(1, len(seeds)), at_once)])
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The generator's pictures (N, C, r, r), float in [-1, 1], of latents (N, d); raises ValueError where there is no generator."""
+        return self._by_parts("generator", lambda part: self.generator(part).clamp(-1, 1), z)
+
+    def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and logvar (N, d) each, q(z | x) = N(mu, diag exp(logvar)), of pictures (N, C, r, r) in [-1, 1].
+
+        Raises ValueError where there is no inference model, or for pictures of another shape, type or range.
+        """
+        both = self._by_parts("inference", lambda part: torch.stack(self.inference(part), 1), _pictures(x))
+        return both[:, 0], both[:, 1]
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """What the generator makes of the mean codes of pictures x (N, C, r, r) in [-1, 1]: pictures like them.
+
+        Raises ValueError where there is no inference model or no generator, or for pictures of another shape, type or range.
+        """
+        self._require("generator")
+        return self.decode(self.infer(x)[0])
+
+    def score(self, x: Tensor) -> Tensor:
+        """Energies (N,) of pictures (N, C, r, r) in [-1, 1]: lower is more like the data; they have no unit and no zero.
+
+        Raises ValueError where there is no energy, or for pictures of another shape, type or range.
+        """
+        return self._by_parts("energy", self.energy, _pictures(x))
+
+    def walk(self, keys: Iterable[int] | Tensor, steps: int = 8, loop: bool = False) -> Tensor:
+        """Pictures (F, C, r, r) in [-1, 1] on the way from key to key, `steps` from one to the next, along great circles (slerp).
+
+        `keys` are seeds, or K latents (K, d) such as mu of `infer`. F = (K - 1) steps + 1, the last picture that of the last key; with
+        `loop` F = K steps and the picture after the last would be the first again. Raises ValueError for fewer than two keys, no step, or
+        where there is no generator.
+        """
+        self._require("generator")
+        z = keys.float().cpu() if isinstance(keys, Tensor) else latents(keys, self.latent)  # on the CPU: the same path on any device
+        _require_latents(z, self.latent)
+        if len(z) < 2 or steps < 1:
+            raise ValueError(f"a walk over {len(z)} keys in {steps} steps from one to the next: wanted 2 keys and 1 step at least")
+        frame = torch.arange((len(z) if loop else len(z) - 1) * steps + (not loop))
+        left = (frame // steps).clamp_max(len(z) - 1 - (not loop))
+        t = ((frame - left * steps).double() / steps).to(z)
+        return self.decode(slerp(z[left], z[(left + 1) % len(z)], t[:, None]))
+
+    def _require(self, name: str) -> None:
+        if getattr(self, name) is None:
+            system = self.config.get("info", {}).get("system", "")
+            what = {"generator": "generator", "inference": "inference model", "energy": "energy"}[name]
+            raise ValueError(f"this bundle has no {what}" + (f" (objective={system} trains none)" if system else ""))
+
+    @torch.no_grad()
+    def _by_parts(self, name: str, network: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        self._require(name)
+        parts = batch.split(pictures_at_once(self.resolution))
+        return torch.cat([network(part.to(self.device, torch.float32)) for part in parts])
 
     def _draw(self, seeds: list[int], steps: int | None, prior: str) -> Tensor:
         chains = self.config.get("chains")
         if not chains:
-            return self.generator(self.latents(seeds, prior))
+            return self.generator(self.latents(seeds, prior)).clamp(-1, 1)
         dice = [die(seed) for seed in seeds]
         if self.generator:
             start = self.generator(torch.stack([torch.randn(self.latent, generator=die) for die in dice]).to(self.device))
         else:
             shape = (self.config["image_channels"], self.resolution, self.resolution)
             start = torch.stack([torch.rand(shape, generator=die) for die in dice]).to(self.device) * 2 - 1
-        return walk(self.energy, start, dice, **(chains if steps is None else chains | {"steps": steps}))
+        return langevin(self.energy, start, dice, **(chains if steps is None else chains | {"steps": steps}))
 
     def log_ratio(self, x: Tensor) -> Tensor:
         """f-EBM's estimate of log p(x)/q(x), data over model, (B,), of pictures in [-1, 1]: H + U."""

@@ -85,7 +85,8 @@ def of_bundle(bundle: Bundle, name: str) -> Subject:
     shape = bundle.resolution, config["image_channels"], bundle.latent, 1.0, bundle.device
     info = config.get("info", {})
     subject = Subject(name, info.get("system", ""), info.get("images_seen", 0), *shape, generate=bundle.generator)
-    subject.draw = bundle.sample
+    draws_by_chains = bool(config.get("chains"))
+    subject.draw = bundle.sample if draws_by_chains else lambda seeds: bundle.generator(bundle.latents(seeds))  # not clamped, as a run's
     if bundle.inference:
         subject.posterior = lambda x: bundle.inference(x.to(bundle.device))
         subject.encode = lambda x: subject.posterior(x)[0]

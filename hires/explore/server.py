@@ -8,6 +8,7 @@ import json
 import logging
 from pathlib import Path
 import signal
+import threading
 from typing import Any
 
 from aiohttp import web
@@ -83,11 +84,13 @@ async def _object(request: web.Request, *keys: str) -> dict:
 
 
 async def serve(app: web.Application, host: str, port: int, ready: Callable[[str, int], None]) -> None:
-    """Serves until SIGINT or SIGTERM; calls `ready` with the host and port when the page can be opened (port 0 is any free one).
+    """Serves until SIGINT or SIGTERM, or cancelled; calls `ready` with host and port when the page can be opened (port 0: any free one).
 
     Raises HiresError where the address cannot be had.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    main = threading.current_thread() is threading.main_thread()  # Python takes no signals in others
+    heard = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
     quiet = logging.getLogger("hires.explore.protocol")
     quiet.setLevel(logging.CRITICAL)  # a request that is no HTTP is answered with 400; the terminal need not know
     runner = web.AppRunner(app, access_log=None, logger=quiet, handler_cancellation=True, shutdown_timeout=1)
@@ -99,11 +102,12 @@ async def serve(app: web.Application, host: str, port: int, ready: Callable[[str
             taken = getattr(error, "errno", None) == errno.EADDRINUSE
             reason = "in use; choose another port, or port=0 for any free one" if taken else getattr(error, "strerror", "no such address")
             raise HiresError(f"host={host} port={port}: {reason}") from error
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heard:
             loop.add_signal_handler(number, stop.set)
         ready(*runner.addresses[0][:2])
         await stop.wait()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C does not wait for the model
+        for number, handler in heard.items():  # a second Ctrl-C does not wait for the model
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
         await runner.cleanup()

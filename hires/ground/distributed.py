@@ -1,12 +1,16 @@
 """One process among many: world size and rank from srun, torchrun or nothing, and the process group."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 import errno
 import json
+import logging
 import os
 import re
 import socket
+import sys
 import time
 
 import torch
@@ -125,6 +129,33 @@ def own_device(local_rank: int) -> torch.device:
     return device
 
 
+@contextmanager
+def joined(threads: int = 0) -> Iterator[World]:
+    """This process in the group, as `start` says; afterwards the process is as it was: group, environment, threads, GPU, DeepSpeed's log.
+
+    A group that is there already is used, and stays.
+    """
+    environment, before, own, hook = dict(os.environ), torch.get_num_threads(), not dist.is_initialized(), sys.excepthook
+    gpu = torch.cuda.current_device() if torch.cuda.is_available() else None
+    try:
+        world = start(threads)
+        log = logging.getLogger("DeepSpeed")
+        level = log.level
+        try:
+            yield world
+        finally:
+            log.setLevel(level)
+    finally:
+        if own:
+            stop()
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(before)
+        sys.excepthook = hook  # torch puts the rank before every line of a traceback
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
+
+
 def set_timeout(seconds: float = 0.0) -> None:
     """Collectives of every group there is wait for `seconds` from now on, or as long as was said last where that is longer.
 
@@ -137,11 +168,13 @@ def set_timeout(seconds: float = 0.0) -> None:
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group; DeepSpeed forgets it too, so that another can be made."""
     global _timeout
     _timeout = 0.0
     if dist.is_initialized():
-        dist.destroy_process_group()
+        import deepspeed
+
+        deepspeed.comm.destroy_process_group()
 
 
 def gather(value) -> list:

@@ -32,16 +32,26 @@ def enlarge(images: Tensor, at_least: int) -> Tensor:
 
 
 def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> None:
-    """Write images (N, C, H, W), float in [-1, 1], C 1 or 3, as one RGB PNG, row by row; as square as it gets unless `columns` says else.
+    """Write `grid` of images (N, C, H, W) as a PNG, which appears when it is whole; raises HiresError as `grid` does, naming the file, or
+    where it cannot be written.
+    """
+    try:
+        picture = grid(images, columns)
+    except HiresError as error:
+        raise HiresError(f"{path}: {error}") from None
+    with whole_file(Path(path)) as part:
+        picture.save(part, format="PNG")
 
-    Cells smaller than 64 pixels are enlarged by a whole factor. The file appears when it is whole. Raises HiresError for no images, another
-    number of channels, or a file that cannot be written.
+
+def grid(images: Tensor, columns: int | None = None) -> Image.Image:
+    """Images (N, C, H, W), float in [-1, 1], C 1 or 3, as one RGB picture, row by row; as square as it gets unless `columns` says else.
+
+    Cells smaller than 64 pixels are enlarged by a whole factor. Raises HiresError for no images or another number of channels.
     """
     if images.ndim != 4 or len(images) == 0 or images.shape[1] not in (1, 3):
-        raise HiresError(f"{path}: images of shape {tuple(images.shape)}, wanted (N, 1 or 3, H, W) and N at least 1")
+        raise HiresError(f"images of shape {tuple(images.shape)}, wanted (N, 1 or 3, H, W) and N at least 1")
     cells = enlarge(to_uint8(images.detach()).cpu(), READABLE).expand(-1, 3, -1, -1)
-    with whole_file(Path(path)) as part:
-        Image.fromarray(_sheet(cells, columns or math.ceil(math.sqrt(len(cells)))).numpy()).save(part, format="PNG")
+    return Image.fromarray(_sheet(cells, columns or math.ceil(math.sqrt(len(cells)))).numpy())
 
 
 def _sheet(cells: Tensor, columns: int) -> Tensor:

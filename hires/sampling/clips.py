@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hires.bundle.hires_bundle import Bundle, pictures_at_once
+from hires.bundle.hires_bundle import Bundle
 from hires.errors import HiresError
 from hires.ground.images import enlarge, save_grid, to_uint8
 from hires.media.captions import bar_height, caption
@@ -176,7 +176,7 @@ def interpolation_strip(
     rows = []
     for i in range(0, len(keys.latents), 2):
         path_latents = keyframe_path(keys.latents[i : i + 2], steps - 1, kind, loop=False)
-        images = torch.cat([generator_of(bundle)(z).cpu() for z in path_latents.split(pictures_at_once(bundle.resolution))])
+        images = bundle.decode(path_latents).cpu()
         rows.append(torch.cat([keys.pictures[i : i + 1], images, keys.pictures[i + 1 : i + 2]]) if beside else images)
     images = torch.cat(rows)
     save_grid(enlarge(images, size) if size else images, path, columns=steps + 2 * beside)

@@ -9,7 +9,7 @@ from safetensors.torch import save
 import torch
 from torch import Tensor
 
-from hires.bundle.hires_bundle import Bundle, pictures_at_once
+from hires.bundle.hires_bundle import Bundle
 from hires.errors import HiresError
 from hires.ground.files import whole_file
 
@@ -26,13 +26,11 @@ class Reconstructed:
     mse: Tensor
 
 
-@torch.no_grad()
 def reconstruct(bundle: Bundle, batches: Iterable[tuple[list[str], Tensor]]) -> Iterator[Reconstructed]:
     """For each batch of names and pictures x in [-1, 1]: q(z | x) = N(mu, exp(logvar)), x_hat = clamp(G(mu), -1, 1), mean (x - x_hat)^2."""
     for names, pictures in batches:
         mu, logvar = encode(bundle, pictures)
-        at_once = pictures_at_once(bundle.resolution)
-        given_back = torch.cat([bundle.generator(part.to(bundle.device)).clamp(-1, 1).cpu() for part in mu.split(at_once)])
+        given_back = bundle.decode(mu).cpu()
         mse = (pictures - given_back).square().flatten(1).mean(1)
         yield Reconstructed(names, pictures, given_back, mu, logvar, mse)
 
@@ -43,12 +41,11 @@ def require_inference(bundle: Bundle) -> None:
         raise HiresError("the sampler has no inference model (objective=vgan and gan train none): it makes no codes of pictures")
 
 
-@torch.no_grad()
 def encode(bundle: Bundle, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """mu and logvar (B, d), on the CPU, of pictures (B, C, r, r) in [-1, 1]; raises HiresError for a bundle without inference model."""
     require_inference(bundle)
-    parts = [bundle.inference(part.to(bundle.device)) for part in pictures.split(pictures_at_once(bundle.resolution))]
-    return torch.cat([mu.cpu() for mu, _ in parts]), torch.cat([logvar.cpu() for _, logvar in parts])
+    mu, logvar = bundle.infer(pictures)
+    return mu.cpu(), logvar.cpu()
 
 
 def mean_code(bundle: Bundle, batches: Iterable[tuple[list[str], Tensor]]) -> tuple[Tensor, int]:
@@ -70,10 +67,7 @@ def save_codes(path: str | Path, names: list[str], mu: Tensor, logvar: Tensor, m
         part.write_bytes(save(tensors, {"names": json.dumps(names)}))
 
 
-@torch.no_grad()
 def edited(bundle: Bundle, mu: Tensor, direction: Tensor, strengths: list[float]) -> Tensor:
     """clamp(G(mu + strength direction), -1, 1) of codes (N, d) and a direction (d,), both on the CPU: (N, len(strengths), C, r, r)."""
     moved = mu[:, None] + torch.tensor(strengths)[:, None] * direction  # (N, S, d)
-    parts = moved.flatten(0, 1).split(pictures_at_once(bundle.resolution))
-    pictures = torch.cat([bundle.generator(part.to(bundle.device)).clamp(-1, 1).cpu() for part in parts])
-    return pictures.unflatten(0, moved.shape[:2])
+    return bundle.decode(moved.flatten(0, 1)).cpu().unflatten(0, moved.shape[:2])

@@ -6,33 +6,12 @@ from scipy.interpolate import CubicSpline
 import torch
 from torch import Tensor
 
+from hires.bundle.hires_bundle import PARALLEL, lerp, slerp
 from hires.errors import HiresError
 
 PATHS = ("slerp", "linear", "spline", "walk", "circle")
 EASINGS = ("none", "smooth")
-PARALLEL = 1e-4  # sine of the angle under which two latents count as parallel
 REACH = 0.75  # standard deviation of a key's weight along a walk, in keys: much less stops at each, much more moves hardly at all
-
-
-def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Straight line from a (B, d) at t = 0 to b (B, d) at t = 1; t is a number or (B, 1)."""
-    return a + t * (b - a)
-
-
-def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Great circle from a (B, d) at t = 0 to b (B, d) at t = 1, the norm going linearly from |a| to |b|; t is a number or (B, 1).
-
-    A straight line in latent space passes through norms that N(0, I_d) never has; this does not. Vectors nearly parallel (or opposite,
-    where no one circle is the shortest) take the straight line instead.
-    """
-    norm_a, norm_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
-    unit_a, unit_b = a / norm_a.clamp_min(1e-12), b / norm_b.clamp_min(1e-12)
-    # 2 atan2(|u - v|, |u + v|) and not acos(u . v), which loses half its digits at small angles
-    angle = 2 * torch.atan2((unit_a - unit_b).norm(dim=-1, keepdim=True), (unit_a + unit_b).norm(dim=-1, keepdim=True))
-    sine = angle.sin()
-    parallel = sine.abs() < PARALLEL
-    direction = (((1 - t) * angle).sin() * unit_a + (t * angle).sin() * unit_b) / torch.where(parallel, 1.0, sine)
-    return torch.where(parallel, lerp(a, b, t), lerp(norm_a, norm_b, t) * direction)
 
 
 def smooth(t: Tensor) -> Tensor:

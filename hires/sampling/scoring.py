@@ -8,20 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hires.bundle.hires_bundle import Bundle, pictures_at_once
+from hires.bundle.hires_bundle import Bundle
 from hires.errors import HiresError
 from hires.ground.files import whole_file
 
 BINS = 40
 
 
-@torch.no_grad()
 def energies(bundle: Bundle, batches: Iterable[tuple[list[str], Tensor]]) -> tuple[list[str], np.ndarray]:
     """Names, and the energies U(x), float64 (N,), of all pictures in [-1, 1]; raises HiresError naming one whose energy is not finite."""
     names, found = [], []
     for part, pictures in batches:
-        at_once = pictures_at_once(bundle.resolution)
-        values = torch.cat([bundle.energy(some.to(bundle.device)).cpu() for some in pictures.split(at_once)])
+        values = bundle.score(pictures).cpu()
         bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
         if bad:
             raise HiresError(f"{part[bad[0]]}: its energy is {values[bad[0]]}; wanted a finite number")

@@ -5,6 +5,8 @@ import re
 
 import torch
 
+from hires.bundle import hires_bundle
+from hires.bundle.hires_bundle import Bundle
 from hires.errors import HiresError
 from hires.ground.machine import exact_fp32, use_threads
 
@@ -43,21 +45,26 @@ def parse_device(text: str) -> torch.device:
     return torch.device("cuda", number)
 
 
-def open_bundle(folder: str, device: str = "cpu", needs: str = "generator"):
-    """The bundle in a folder, on a device as `parse_device` reads it; raises HiresError in one line where it is missing, damaged, of
-    another version or without the network (generator or energy) that it `needs`; "" needs none.
+def load_bundle(folder: str, device: str = "cpu", key: str = "bundle") -> Bundle:
+    """The bundle in a folder, on a device as `parse_device` reads it; raises HiresError in one line where it is missing, damaged or of
+    another version, by the name that `key` gives it.
     """
-    from hires.bundle import hires_bundle
-
     on = parse_device(device)
     if not Path(folder).is_dir():
-        raise HiresError(f"sampler={folder}: no such folder; wanted a bundle that hires export wrote")
+        raise HiresError(f"{key}={folder}: no such folder; wanted a bundle that hires export wrote")
     if (Path(folder) / "checkpoints").is_dir():
-        raise HiresError(f"sampler={folder}: a run, not a bundle; hires export run={folder} out=bundle makes one of it")
+        raise HiresError(f"{key}={folder}: a run, not a bundle; hires export run={folder} out=bundle makes one of it")
     try:
-        bundle = hires_bundle.load(folder, on)
+        return hires_bundle.load(folder, on)
     except (FileNotFoundError, ValueError) as error:
-        raise HiresError(f"sampler={folder}: {error}") from error
+        raise HiresError(f"{key}={folder}: {error}") from error
+
+
+def open_bundle(folder: str, device: str = "cpu", needs: str = "generator") -> Bundle:
+    """The bundle of a command, with as many threads as its size wants; raises HiresError as `load_bundle` does, or for one without the
+    network (generator or energy) that it `needs`; "" needs none.
+    """
+    bundle = load_bundle(folder, device, "sampler")
     if needs and getattr(bundle, needs) is None:
         of = bundle.config.get("info", {}).get("system", "")
         raise HiresError(f"sampler={folder}: it has no {needs}{f' (objective={of} trains none)' if of else ''}, which is needed here")

@@ -1,7 +1,8 @@
-"""What a person sees of a run: tables, progress lines, metrics.jsonl, grids, wandb."""
+"""What a person sees of a run: tables, progress lines, metrics.jsonl, grids, wandb, TensorBoard."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 import json
 import math
 from pathlib import Path
@@ -9,15 +10,19 @@ import resource
 import sys
 import time
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 import torch
 
 from hires.errors import HiresError
+from hires.ground.showing import Line, in_notebook
 from hires.training.guards.alarm import Alarm
 from hires.training.schedule import Phase, Schedule
 
 WANDB_MODES = ("off", "offline", "online")
+SHOWN = 1024  # longest side in pixels of a grid that is sent to wandb and TensorBoard; the file in samples/ is whole
 
 
 def due(before: int, now: int, every: int) -> bool:
@@ -54,11 +59,19 @@ def duration(seconds: float) -> str:
 class Monitor:
     """Rank 0's voice; on other ranks every method does nothing."""
 
-    def __init__(self, run: Path, schedule: Schedule, first: bool, wandb: str, config: dict, line: Mapping[str, str]):
-        """`line`: the measures of a progress line by the names that it gives them. Raises HiresError for an unknown wandb mode."""
+    def __init__(
+        self, run: Path, schedule: Schedule, first: bool, wandb: str, config: dict, line: Mapping[str, str], tensorboard: bool = False
+    ):
+        """`line`: the measures of a progress line by the names that it gives them.
+
+        Raises HiresError for an unknown wandb mode, or where a package is not installed, on all ranks alike.
+        """
         if wandb not in WANDB_MODES:
             raise HiresError(f"monitor.wandb={wandb}: wanted {', '.join(WANDB_MODES)}")
-        self.run, self.schedule, self.first, self.line = run, schedule, first, line
+        if tensorboard and not find_spec("tensorboard"):
+            raise HiresError("monitor.tensorboard=true needs tensorboard, not installed: pip install 'hires[tensorboard]'")
+        self.run, self.schedule, self.first, self.line, self.tensorboard = run, schedule, first, line, tensorboard
+        self._line, self._level, self._board, self._resumed = Line() if in_notebook() else None, 0, None, 0
         self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.step_seconds: dict[int, float] = {}  # resolution -> seconds a thousand images, from the preflight
         self.alarm = Alarm()
@@ -72,7 +85,9 @@ class Monitor:
 
     def say(self, text: str) -> None:
         """One line."""
-        if self.first:
+        if self.first and self._line:
+            print(text, flush=True)  # a cell shows what is printed as text, and each of rich's as a block of its own
+        elif self.first:
             self.console.print(text, markup=False)
 
     def table(self, table: Table) -> None:
@@ -85,6 +100,8 @@ class Monitor:
         self._clock, self._clock_images = time.perf_counter(), images
         if not self.first:
             return
+        if self.tensorboard:
+            self._open_board(images)
         path = self.run / "metrics.jsonl"
         kept, self.alarm = [], Alarm()
         if path.exists():
@@ -108,8 +125,7 @@ class Monitor:
         if not self.first or not found:
             return
         self.mark({"images": images, "level": resolution, "measures": found})
-        if self._wandb:
-            self._wandb.log({f"measures/{name}": value for name, value in lower.items()}, step=images)
+        self._log({f"measures/{name}": value for name, value in lower.items()}, images)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in lower.items()) or "none could be taken"
         self.say(f"{resolution:>4}px measures (lower is better): {shown}")
 
@@ -137,13 +153,18 @@ class Monitor:
         away, warning = self.alarm.see(record)
         left = {"eta_seconds": round(eta)} if math.isfinite(eta) else {}  # for `hires slurm status`
         self.mark(record | left | ({"alarm": away} if away else {}))
-        if self._wandb:
-            self._wandb.log(record, step=images)
+        self._log(record, images)
         shown = "  ".join(f"{name} {measures[key]:+.3f}" for name, key in self.line.items() if key in measures)
-        self.say(
+        text = (
             f"{phase.resolution:>4}px α {phase.alpha:.2f} kimg {images / 1000:8.1f}/{end / 1000:.1f}  {speed:6.1f} s/kimg  "
             f"ETA {duration(eta):>8}  {memory:5.2f} GB  {shown}"
         )
+        if self._line:  # a line a level, so that a long run does not fill the notebook
+            self._line = self._line if phase.resolution == self._level else Line()
+            self._level = phase.resolution
+            self._line.write(text)
+        else:
+            self.say(text)
         if warning:
             self.say(warning)
         self.restart_clock(images)
@@ -169,3 +190,39 @@ class Monitor:
             self._metrics.close()
         if self._wandb:
             self._wandb.finish()
+        if self._board:
+            self._board.close()
+            self._board = None
+
+    def grid(self, name: str, path: Path, images: int) -> None:
+        """Send a grid that was written to wandb and TensorBoard, at most SHOWN pixels wide or high; on rank 0."""
+        if not self._wandb and not self._board:
+            return
+        with Image.open(path) as picture:
+            picture.thumbnail((SHOWN, SHOWN), Image.Resampling.BOX)
+            pixels = np.asarray(picture)
+        if self._wandb:
+            import wandb
+
+            self._wandb.log({f"grids/{name}": wandb.Image(pixels)}, step=images)
+        if self._board and images > self._resumed:
+            self._board.add_image(f"grids/{name}", pixels, images, dataformats="HWC")
+            self._board.flush()
+
+    def _log(self, values: Mapping[str, float], images: int) -> None:
+        """Numbers for wandb and TensorBoard, by images seen."""
+        if self._wandb:
+            self._wandb.log(values, step=images)
+        if self._board and images > self._resumed:
+            for name in values.keys() - {"images"}:
+                self._board.add_scalar(name, values[name], images)
+            self._board.flush()  # a killed run has them as it has metrics.jsonl
+
+    def _open_board(self, images: int) -> None:
+        """A new file of events that ends the older ones at `images`: what they hold beyond is about to happen again."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._board:
+            self._board.close()
+        self._resumed = images  # a point there is in the older files
+        self._board = SummaryWriter(str(self.run / "tensorboard"), purge_step=images + 1)

@@ -32,7 +32,7 @@ from hires.training.continuing import changes, check_same_network
 from hires.training.game import Game, Shape, rank_rows
 from hires.training.guards.agreement import Health, noise_seed
 from hires.training.guards.lock import owned
-from hires.training.guards.stopping import StopRequest
+from hires.training.guards.stopping import StopRequest, process_seconds
 from hires.training.guards.watchdog import Watchdog, parse_limit
 from hires.training.measuring import Measuring
 from hires.training.monitor import Monitor, due, memory_gb
@@ -46,8 +46,12 @@ DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, r
 class Trainer:
     """One run, from nothing or from its newest checkpoint to the end of its schedule or to a stop."""
 
-    def __init__(self, config: TrainConfig, world: World):
-        """Checks the whole configuration and the data; raises HiresError or DataError before anything is written."""
+    def __init__(self, config: TrainConfig, world: World, owns_process: bool = True):
+        """Checks the whole configuration and the data; raises HiresError or DataError before anything is written.
+
+        A process of its own is ended where it hangs (train.hang_timeout), and its time counts from its start (train.stop_after); a guest
+        in another's, such as a notebook, leaves it alone, and counts from here.
+        """
         self.config, self.world = config, world
         self.schedule = Schedule(config.schedule)
         game.check(config, self.schedule, world.size)
@@ -76,7 +80,8 @@ class Trainer:
         if (self.run / MANIFEST).is_file():
             raise HiresError(f"run={config.run}: holds prepared data; wanted a folder of the run's own")
         self.checkpoints = self.run / "checkpoints"
-        self.monitor = Monitor(self.run, self.schedule, world.first, config.monitor.wandb, to_dict(config), system(config.objective).LINE)
+        shown = config.monitor.wandb, to_dict(config), system(config.objective).LINE, config.monitor.tensorboard
+        self.monitor = Monitor(self.run, self.schedule, world.first, *shown)
         self.images = 0
         self.game: Game | None = None
         self._loader: Loader | None = None
@@ -87,8 +92,10 @@ class Trainer:
             raise HiresError(f"train.on_nonfinite={config.train.on_nonfinite}: wanted stop or rollback")
         if config.train.rollbacks < 1:
             raise HiresError(f"train.rollbacks={config.train.rollbacks}: wanted at least 1; train.on_nonfinite=stop for none")
-        self.stop = StopRequest(config.train.stop_signal, config.train.stop_after, world.first)
-        self.watchdog = Watchdog(world, parse_limit(config.train.hang_timeout))
+        begins = 0.0 if owns_process else process_seconds()
+        self.stop = StopRequest(config.train.stop_signal, config.train.stop_after, world.first, begins)
+        limit = parse_limit(config.train.hang_timeout)
+        self.watchdog = Watchdog(world, limit if owns_process else 0)
         self.phase: Phase = self.schedule.at(0)  # of the last step
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -342,7 +349,9 @@ class Trainer:
             folder = self.run / "samples"
             folder.mkdir(exist_ok=True)
             for name, (images, columns) in self.game.objective.pictures(networks, x, z, alpha).items():
-                save_grid(images, folder / f"{name}-{self.images:012d}-{size}x{size}.png", columns)
+                path = folder / f"{name}-{self.images:012d}-{size}x{size}.png"
+                save_grid(images, path, columns)
+                self.monitor.grid(name, path, self.images)
             save_grid(x, folder / f"reals-{size}x{size}.png")
         self.monitor.restart_clock(self.images)
 

@@ -5,17 +5,32 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 import time
 
-from rich.console import Console
 from rich.table import Table
 
 from hires.checkpoints import reading
 from hires.checkpoints.retention import Policy
 from hires.config import CheckpointsConfig, RunConfig
 from hires.errors import HiresError
+from hires.ground.showing import show_table
 from hires.training.monitor import duration
 from hires.training.schedule import parse_images
+from hires.verbs import Result
 
 HIDDEN = {".writing": "being written, or cut short", ".replaced": "moved away for a new one", ".deleting": "being deleted, or cut short"}
+
+
+@dataclass(frozen=True)
+class Checkpoints(Result):
+    """A run's checkpoints in the order of images, the one that a restart takes, and those that action=verify found damaged."""
+
+    found: list["Found"]
+    newest: Path | None
+    damaged: list[Path]
+
+    @property
+    def status(self) -> int:
+        """1 where one is damaged."""
+        return 1 if self.damaged else 0
 
 
 @dataclass
@@ -32,8 +47,8 @@ class Found:
         return self.problem is None and self.path.name.startswith("images-")
 
 
-def run(config: CheckpointsConfig) -> int:
-    """Print the table; returns 1 where `verify` found a damaged checkpoint."""
+def run(config: CheckpointsConfig) -> Checkpoints:
+    """Print the table."""
     if config.action not in ("list", "verify"):
         raise HiresError(f"action={config.action}: wanted list or verify")
     folder = Path(config.run) / "checkpoints"
@@ -49,12 +64,10 @@ def run(config: CheckpointsConfig) -> int:
     for one in found:
         why = ", ".join(reasons.get(one.manifest["images"], ["nothing: the next save deletes it"])) if one.usable else ""
         table.add_row("→" if one is taken else "", *_described(one), one.problem or "whole", why)
-    console = Console()
-    # a table cut at 80 columns tells nothing: where the output is no terminal, give it the width it needs
-    Console(width=max(console.width, 220) if not console.is_terminal else None, highlight=False).print(table)
+    show_table(table)
     print(f"→ a restart takes {taken.path}" if taken else "no whole checkpoint: a restart refuses")
-    damaged = [one for one in found if one.problem and not one.path.name.startswith(".")]
-    return 1 if damaged and config.action == "verify" else 0
+    damaged = [one.path for one in found if one.problem and not one.path.name.startswith(".") and config.action == "verify"]
+    return Checkpoints(found, taken.path if taken else None, damaged)
 
 
 def look(folder: Path, hashes: bool) -> list[Found]:

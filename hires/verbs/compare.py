@@ -6,10 +6,10 @@ from hires.config import CompareConfig
 from hires.errors import HiresError
 from hires.ground.files import whole_file
 from hires.report import comparison
-from hires.verbs.report import out_file, read, told
+from hires.verbs.report import Page, out_file, read, told
 
 
-def run(config: CompareConfig) -> int:
+def run(config: CompareConfig) -> Page:
     """Write one page that lays runs beside each other; raises HiresError, before any work, for a folder that is no run."""
     folders = [name.strip() for name in config.runs.split(",") if name.strip()]
     places = [Path(name).resolve() for name in folders]
@@ -23,4 +23,4 @@ def run(config: CompareConfig) -> int:
     with whole_file(path) as part:
         part.write_text(html, encoding="utf-8")
     print(told(path, album))
-    return 0
+    return Page(path)

@@ -1,7 +1,7 @@
 """`hires demo`: what `make demo` does once the environment is there."""
 
 from collections.abc import Iterator
-import importlib
+from dataclasses import dataclass
 import os
 from pathlib import Path
 import platform
@@ -10,13 +10,21 @@ import shlex
 import shutil
 import time
 
-from hires import config as configuration
 from hires.config import DemoConfig
 from hires.errors import HiresError
+from hires.verbs import Result, call
 
 
-def run(config: DemoConfig) -> int:
-    """Prepare, train, export, sample and film in this one process, into a folder of `config.out`; returns 85 where training was stopped."""
+@dataclass(frozen=True)
+class Demo(Result):
+    """The folder of all that was made; `status` is 85 where training was stopped and saved, and the same call goes on."""
+
+    out: Path
+    status: int = 0
+
+
+def run(config: DemoConfig) -> Demo:
+    """Prepare, train, export, sample and film in this one process, into a folder of `config.out`."""
     folder, commands = _plan(config)
     took = {}
     for verb, settings in commands:
@@ -24,17 +32,16 @@ def run(config: DemoConfig) -> int:
         if verb == "export":
             shutil.rmtree(folder / "bundle", ignore_errors=True)  # made anew from the run's end
         began = time.monotonic()
-        loaded = configuration.load(verb, settings)
-        status = importlib.import_module(f"hires.verbs.{verb}").run(loaded)
+        status = call(verb, settings).status
         if status:
-            return status
+            return Demo(folder, status)
         took[verb] = time.monotonic() - began
     newest = max((folder / "run/samples").glob("reconstructions-*.png"), key=lambda path: path.name)
     shutil.copyfile(newest, folder / "reconstructions.png")
     print("\n".join(_told(folder)))
     parts = ", ".join(f"{verb} {_clock(seconds)}" for verb, seconds in took.items())
     print(f"\n{_clock(sum(took.values()))} on {_machine()}: {parts}")
-    return 0
+    return Demo(folder)
 
 
 def _plan(config: DemoConfig) -> tuple[Path, list[tuple[str, list[str]]]]:

@@ -1,8 +1,11 @@
 """`hires edit`."""
 
+from dataclasses import dataclass, field
 import math
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from hires.config import EditConfig
 from hires.errors import HiresError
@@ -11,9 +14,18 @@ from hires.media.pictures import picture_batches, read_pictures
 from hires.media.sheets import save_sheet
 from hires.sampling.codes import edited, encode, mean_code
 from hires.sampling.seeds import open_bundle
+from hires.verbs import Result
 
 
-def run(config: EditConfig) -> int:
+@dataclass(frozen=True)
+class Edited(Result):
+    """A sheet, and the direction (d,) that was added: the mean code of one folder minus that of another."""
+
+    out: Path
+    direction: Tensor = field(repr=False)
+
+
+def run(config: EditConfig) -> Edited:
     """Write a sheet of pictures moved along the mean code of one folder minus that of another."""
     check_png("out", config.out)
     strengths = _strengths(config.strength)
@@ -31,7 +43,7 @@ def run(config: EditConfig) -> int:
     save_sheet(config.out, strips, names, heads, title, columns=1)
     print(f"{config.plus}: mean code of {count_plus} pictures; {config.minus}: of {count_minus}; their distance is {direction.norm():.3f}")
     print(f"{config.out}: {len(names)} pictures at {len(strengths)} strengths")
-    return 0
+    return Edited(Path(config.out), direction)
 
 
 def _strengths(text: str) -> list[float]:

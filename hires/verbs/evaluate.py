@@ -1,10 +1,12 @@
 """`hires evaluate`."""
 
+from contextlib import nullcontext
+from dataclasses import dataclass
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 import torch
 
@@ -17,14 +19,24 @@ from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject
 from hires.ground import distributed
 from hires.ground.files import in_words, whole_file
+from hires.ground.showing import show_table
 from hires.sampling.seeds import open_bundle, parse_device
+from hires.verbs import Result
 from pipelines import Shards
 
 USUAL = ["swd", "reconstruction", "diversity"]  # where none are named: those that fit the system
 PLACE = ("of", "data", "resolution", "images")  # what a record's measures hold for
 
 
-def run(config: EvaluateConfig) -> int:
+@dataclass(frozen=True)
+class Evaluated(Result):
+    """What was measured: of, data, resolution, images and each measure's findings by name; and the JSON files that hold it."""
+
+    record: dict[str, Any]
+    files: list[Path]
+
+
+def run(config: EvaluateConfig) -> Evaluated:
     """Measure a run or a bundle; prints a table and writes JSON, to `out` and, under what was measured before, into a run's folder.
 
     Under torchrun or srun the work is shared among the ranks.
@@ -37,20 +49,17 @@ def run(config: EvaluateConfig) -> int:
     if config.out and Path(config.out).suffix != ".json":
         raise HiresError(f"out={config.out}: wanted the name of a .json file")
     several = int(distributed.environment(dict(os.environ))["WORLD_SIZE"]) > 1
-    world = distributed.start() if several else None
-    try:
-        if several and config.device != "auto":
-            raise HiresError(f"device={config.device}: of several processes each takes its own GPU, or the processor; leave it out")
-        device = parse_device(str(world.device) if world else config.device)
-        record, folder, problem = measured(config, names, device)
+    if several and config.device != "auto":
+        raise HiresError(f"device={config.device}: of several processes each takes its own GPU, or the processor; leave it out")
+    with distributed.joined() if several else nullcontext() as world:
+        record, folder, problem = measured(config, names, parse_device(str(world.device) if world else config.device))
+        files = []
         if len(record) > len(PLACE) + 1 and (not world or world.first):
-            problem = _report(config, record, folder) or problem
+            files, unwritten = _report(config, record, folder)
+            problem = unwritten or problem
         if problem:
             raise problem
-    finally:
-        if several:
-            distributed.stop()
-    return 0
+    return Evaluated(record, files)
 
 
 def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> tuple[dict, Path | None, HiresError | None]:
@@ -87,28 +96,27 @@ def _folder(config: EvaluateConfig, of: Subject) -> Path | None:
     return Path(config.out).with_suffix("") if config.out else None
 
 
-def _report(config: EvaluateConfig, record: dict, folder: Path | None) -> HiresError | None:
-    """Show the record, then write it wherever that is possible; returns what could not be written."""
+def _report(config: EvaluateConfig, record: dict, folder: Path | None) -> tuple[list[Path], HiresError | None]:
+    """Show the record, then write it wherever that is possible; returns the files that hold it, and why another could not be written."""
     title = "{of} at {resolution}x{resolution}, {images} held-out pictures of {data}".format(**record)
     table = Table("measure", "value", title=title)
     for key in list(record)[len(PLACE) + 1 :]:
         table.add_row(key, _rates(record[key]) if key.startswith("detection_") else _shown(record[key]))
-    Console().print(table)
+    show_table(table)
     written, problem = [], None
     try:
         if config.out:
             _write(Path(config.out), record)
-            written.append(config.out)
+            written.append(Path(config.out))
         if config.run:  # where `hires export` finds it for the model card, and `hires report`
             path = Path(config.run) / f"evaluation-{record['seen']:012d}.json"
-            written.append(str(_keep(path, folder, record)))
+            written.append(_keep(path, folder, record))
     except (HiresError, OSError) as error:
         problem = HiresError(in_words(error))
-    if folder and folder.is_dir():
-        written.append(f"pictures in {folder}")
-    if written:
-        print(", ".join(written))
-    return problem
+    told = [str(path) for path in written] + ([f"pictures in {folder}"] if folder and folder.is_dir() else [])
+    if told:
+        print(", ".join(told))
+    return written, problem
 
 
 def _keep(path: Path, folder: Path, record: dict) -> Path:

@@ -1,6 +1,9 @@
 """`hires explore`."""
 
 import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import closing, suppress
 import os
 from pathlib import Path
 import socket
@@ -12,9 +15,10 @@ from hires.errors import HiresError
 from hires.explore.model import Explorer
 from hires.explore.server import application, serve
 from hires.sampling.seeds import open_bundle
+from hires.verbs import Result
 
 
-def run(config: ExploreConfig) -> int:
+def run(config: ExploreConfig) -> Result:
     """Serve a page on this machine to draw from a bundle, move between its pictures and reconstruct others, until Ctrl-C."""
     if not 0 <= config.port <= 65535:
         raise HiresError(f"port={config.port}: wanted 0 (any free one) to 65535")
@@ -40,6 +44,24 @@ def run(config: ExploreConfig) -> int:
         elif config.open and (sys.platform != "linux" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ):
             webbrowser.open(address)  # not without a screen: a text browser would take the terminal
 
-    asyncio.run(serve(application(explorer, names), config.host, config.port, ready))
+    _until_stopped(serve(application(explorer, names), config.host, config.port, ready))
     print("ended")
-    return 0
+    return Result()
+
+
+def _until_stopped(serving: Coroutine) -> None:
+    """Until Ctrl-C; where an event loop runs already, as in a notebook, in a thread of its own until the cell is interrupted."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(serving)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(serving)
+    with closing(loop), ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(loop.run_until_complete, task)
+        try:
+            ended.result()
+        except KeyboardInterrupt:
+            loop.call_soon_threadsafe(task.cancel)
+            with suppress(asyncio.CancelledError, CancelledError):
+                ended.result()

@@ -1,5 +1,6 @@
 """`hires export`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,10 +14,20 @@ from hires.bundle.hires_bundle import pictures_at_once
 from hires.bundle.writing import KNOWN, require_new, write_bundle
 from hires.config import ExportConfig
 from hires.errors import HiresError
+from hires.verbs import Result
 from pipelines import Loader, Shards
 
 
-def run(config: ExportConfig) -> int:
+@dataclass(frozen=True)
+class Exported(Result):
+    """A bundle: its folder, its side in pixels, the images that its run had seen."""
+
+    out: Path
+    resolution: int
+    images: int
+
+
+def run(config: ExportConfig) -> Exported:
     """Write a bundle of a run's moving averages that loads without this project; refuses a checkpoint in the middle of a fade-in."""
     formats = parse_formats(config.formats)
     if config.out:
@@ -41,7 +52,7 @@ def run(config: ExportConfig) -> int:
         told = moments[0].told()
         few = ", a diagonal: no more pictures than dimensions" * told["diagonal"]
         print(f"moments of {told['pictures']:,} codes, {told['kl_per_dimension']:.3f} nats a dimension from N(0, I){few}: prior=aggregate")
-    return 0
+    return Exported(path, loaded.resolution, loaded.images)
 
 
 def _moments(loaded: from_run.RunNetworks, count: int) -> Aggregate:

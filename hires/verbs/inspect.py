@@ -1,17 +1,19 @@
 """`hires inspect`."""
 
+from dataclasses import dataclass
 import json
 import os
 from pathlib import Path
+import threading
 
 from rich import filesize
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hires.config import DataConfig, InspectConfig
 from hires.errors import HiresError
 from hires.ground.files import whole_file
+from hires.ground.showing import progress, show_table
+from hires.verbs import Result
 from pipelines import DataError, Shards
 from pipelines.contact_sheet import contact_sheet
 from pipelines.decode_rate import decode_rate
@@ -21,8 +23,22 @@ from pipelines.opening import open_to_inspect
 SKIPPED = 3  # skipped pictures that are shown
 
 
-def run(config: InspectConfig) -> int:
-    """Verify a data set and show what is in it, with a contact sheet where `out` says; 1 if anything is wrong, each told in a line."""
+@dataclass(frozen=True)
+class Inspected(Result):
+    """What was found of a data set: a line for each thing that is wrong, pictures decoded a second on one thread by level."""
+
+    data: str
+    problems: list[str]
+    rates: dict[int, float]
+
+    @property
+    def status(self) -> int:
+        """1 where something is wrong."""
+        return 1 if self.problems else 0
+
+
+def run(config: InspectConfig) -> Inspected:
+    """Verify a data set and show what is in it, with a contact sheet where `out` says; each thing that is wrong is told in a line."""
     if config.out and Path(config.out).suffix.lower() != ".png":
         raise HiresError(f"out={config.out}: wanted the name of a .png file")
     if config.decode < 1 or config.workers < 0:
@@ -37,15 +53,12 @@ def run(config: InspectConfig) -> int:
             continue  # with a wrong index every picture would seem damaged
         rates[level], wrong = decode_rate(shards, level, config.decode)
         problems += [line for line in wrong if not _told(line, problems)]
-    console = Console()
-    width = None if console.is_terminal else max(console.width, 160)  # a table cut at 80 columns tells nothing
-    console = Console(width=width, markup=False, highlight=False)  # paths may have brackets
-    console.print(_what(shards, _report(shards, remote)), _levels(shards, rates, problems if verified else None))
-    console.print(_meaning(rates), soft_wrap=True)
+    show_table(_what(shards, _report(shards, remote)), _levels(shards, rates, problems if verified else None))
+    print(_meaning(rates))
     if config.out:
         with whole_file(Path(config.out)) as part:
             contact_sheet(shards).save(part, format="PNG")
-    console.print(f"contact sheet: {config.out}" if config.out else "out=sheet.png draws a contact sheet", soft_wrap=True)
+    print(f"contact sheet: {config.out}" if config.out else "out=sheet.png draws a contact sheet")
     for name in [] if remote else strangers(shards):
         print(f"remark: {shards.root}/{name} does not belong to the data set")
     for line in problems:
@@ -54,17 +67,23 @@ def run(config: InspectConfig) -> int:
         print(f"{shards.root}: {len(problems)} {'thing is' if len(problems) == 1 else 'things are'} wrong, listed above")
     else:
         print(f"{shards.root}: {'all is well' if verified else 'not verified (verify=true reads every file), nothing wrong was met'}")
-    return 1 if problems else 0
+    return Inspected(config.data, problems, rates)
 
 
 def _verified(shards: Shards, workers: int, remote: bool) -> list[str]:
     files = [(name, size) for name, size, _ in shards.contents()] if remote else []
     total = sum(size for _, size in files) or sum(found["bytes"] for *_, found in shard_files(shards))
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"{'fetch' if remote else 'read'} {shards.root}", total=total)
+    done, lock = 0, threading.Lock()
+    with progress(f"{'fetch' if remote else 'read'} {shards.root}", "MB") as show:
+
+        def seen(count: int) -> None:  # by several threads
+            nonlocal done
+            with lock:
+                done += count
+                show(done // 10**6, total // 10**6)
+
         if not remote:
-            return verify(shards, workers, lambda count: bar.advance(task, count))
+            return verify(shards, workers, seen)
         problems = []
         for name, size in files:  # what is fetched is compared with the manifest's sha256
             try:
@@ -74,7 +93,7 @@ def _verified(shards: Shards, workers: int, remote: bool) -> list[str]:
                     shards.files.path(name)
             except DataError as error:
                 problems.append(str(error))
-            bar.advance(task, size)
+            seen(size)
         return problems
 
 

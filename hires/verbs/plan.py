@@ -1,27 +1,36 @@
 """`hires plan`."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 import math
 
-from rich.console import Console
 from rich.table import Table
 import torch
 
 from hires.config import PlanConfig
 from hires.errors import HiresError
 from hires.ground import machine
+from hires.ground.showing import show_table
 from hires.objectives import system
 from hires.planning import steptime
-from hires.planning.memory import level_plans
+from hires.planning.memory import LevelPlan, level_plans
 from hires.planning.scaling import Cluster, Forecast, forecast, hours, most_useful
 from hires.training import game
 from hires.training.schedule import Schedule
+from hires.verbs import Result
 from pipelines import Shards
 
 WORLDS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def run(config: PlanConfig) -> int:
+@dataclass(frozen=True)
+class Planned(Result):
+    """A schedule: its length in images, and each level with its steps, parameters and bytes a rank."""
+
+    images: int
+    levels: list[LevelPlan] = field(repr=False)
+
+
+def run(config: PlanConfig) -> Planned:
     """Print a training schedule as a table; refuses what `hires train` would refuse, a level that the data lacks among it.
 
     With nodes or gpus_per_node it prints how the schedule scales too; there a batch that does not divide over them is told, not refused.
@@ -37,7 +46,8 @@ def run(config: PlanConfig) -> int:
         for level in schedule.levels:
             shards.require_level(level.resolution)
     config, whose = _settled(config)
-    _print(_levels(config, schedule, world_size, whose))
+    plans = level_plans(config, schedule, world_size)
+    show_table(_levels(config, schedule, plans, world_size, whose))
     print("bytes are a rank's: gradients of the players that hold theirs at one time, buffers on top while they are reduced, ", end="")
     print("moments and EMA of all players, activations of the fullest moment of a step", end="")
     print("; carried: a replay buffer" if hasattr(config.objective, "carries") else "")
@@ -46,7 +56,7 @@ def run(config: PlanConfig) -> int:
         print(f"  {player:10} {loss}")
     if scales:
         _scaling(config, schedule)
-    return 0
+    return Planned(schedule.total, plans)
 
 
 def _settled(config: PlanConfig) -> tuple[PlanConfig, str]:
@@ -87,13 +97,12 @@ def _world_size(config: PlanConfig) -> int:
     return product
 
 
-def _levels(config: PlanConfig, schedule: Schedule, world_size: int, whose: str) -> Table:
+def _levels(config: PlanConfig, schedule: Schedule, plans: list[LevelPlan], world_size: int, whose: str) -> Table:
     ranks = f"{world_size} rank{'s' * (world_size > 1)}"
     table = Table(title=f"{schedule.total:,} images on {ranks}, ZeRO {config.zero.stage}, {config.train.precision}{whose}")
     players = "+".join(config.objective.players())
     for column in ("level", "images", "fade", "steps", "batch", "a rank", "lr", *config.objective.weights_at(4), f"{players} (M)"):
         table.add_column(column, justify="right")
-    plans = level_plans(config, schedule, world_size)
     carries = any(plan.carried for plan in plans)
     for column in ("weights", "gradients", "buffers", "moments", "EMA", "activations", *["carried"] * carries):
         table.add_column(f"{column} (MB)", justify="right")
@@ -131,9 +140,9 @@ def _scaling(config: PlanConfig, schedule: Schedule) -> None:
         level.resolution: {size: forecast(config, level, _cluster(config, size), times.get(level.resolution)) for size in sizes}
         for level in schedule.levels
     }
-    _print(_per_level(schedule, grid, asked))
+    show_table(_per_level(schedule, grid, asked))
     if all(level.resolution in times for level in schedule.levels):
-        _print(_per_size(schedule, grid))
+        show_table(_per_size(schedule, grid))
         _say_most_useful(schedule, grid)
     elif times:
         print(f"no times of {', '.join(str(level.resolution) for level in schedule.levels if level.resolution not in times)}: no total")
@@ -185,9 +194,3 @@ def _say_most_useful(schedule: Schedule, grid: dict[int, dict[int, Forecast | No
     names = ", ".join(f"{f.level.resolution}: {f.size}" for f in best)
     print(f"GPUs that still help (efficiency of half or more, a whole image each), level by level: {names};")
     print(f"growing and shrinking with them (a run resumes on any number) the schedule takes {clock:,.1f} hours, {gpus:,.1f} GPU hours")
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    # a table cut at 80 columns tells nothing: where the output is no terminal, give it the width it needs
-    Console(width=max(console.width, 205) if not console.is_terminal else None).print(table)

@@ -1,8 +1,10 @@
 """`hires reconstruct`."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from hires.config import ReconstructConfig
 from hires.errors import HiresError
@@ -11,9 +13,21 @@ from hires.media.pictures import picture_batches
 from hires.media.sheets import save_sheet
 from hires.sampling.codes import reconstruct, save_codes
 from hires.sampling.seeds import open_bundle
+from hires.verbs import Result
 
 
-def run(config: ReconstructConfig) -> int:
+@dataclass(frozen=True)
+class Sheet(Result):
+    """Originals beside reconstructions: of all N pictures their names, codes mu and logvar (N, d), errors mse (N,) on [-1, 1]."""
+
+    out: Path
+    names: list[str] = field(repr=False)
+    mu: Tensor = field(repr=False)
+    logvar: Tensor = field(repr=False)
+    mse: Tensor = field(repr=False)
+
+
+def run(config: ReconstructConfig) -> Sheet:
     """Write a sheet of pictures beside what the inference model and the generator together make of them, and the codes where asked."""
     check_png("out", config.out)
     if config.codes and Path(config.codes).suffix != ".safetensors":
@@ -40,4 +54,4 @@ def run(config: ReconstructConfig) -> int:
         save_codes(config.codes, names, mu, logvar, mse)
         print(f"{config.codes}: mu and logvar {tuple(mu.shape)}")
     print(f"{config.out}: {len(strips)} of {len(names)} pictures; over all {len(names)}: {total}")
-    return 0
+    return Sheet(Path(config.out), names, mu, logvar, mse)

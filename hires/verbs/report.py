@@ -1,5 +1,6 @@
 """`hires report`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from hires.config import ReportConfig
@@ -7,10 +8,18 @@ from hires.errors import HiresError
 from hires.ground.files import whole_file
 from hires.report import page, reading
 from hires.report.gallery import Album
+from hires.verbs import Result
 from hires.verbs.checkpoints import look
 
 
-def run(config: ReportConfig) -> int:
+@dataclass(frozen=True)
+class Page(Result):
+    """An HTML page."""
+
+    out: Path
+
+
+def run(config: ReportConfig) -> Page:
     """Write one page that shows a run, whatever state it is in; prints its name and its size."""
     found = read(config.run)
     path = out_file(config.out or str(Path(config.run) / "report.html"))
@@ -18,7 +27,7 @@ def run(config: ReportConfig) -> int:
     with whole_file(path) as part:
         part.write_text(html, encoding="utf-8")
     print(told(path, album))
-    return 0
+    return Page(path)
 
 
 def read(folder: str, key: str = "run") -> reading.Run:

@@ -1,6 +1,7 @@
 """`hires restore`."""
 
 import csv
+from dataclasses import dataclass, field
 import math
 from pathlib import Path
 
@@ -16,11 +17,23 @@ from hires.media.sheets import save_sheet
 from hires.sampling import refining
 from hires.sampling.restoring import corrupt, errors, guess, psnr, restore, steps_of, unknown_pixels
 from hires.sampling.seeds import open_bundle
+from hires.verbs import Result
 
 STEPS = {"denoise": 20, "inpaint": 400}
 
 
-def run(config: RestoreConfig) -> int:
+@dataclass(frozen=True)
+class Restored(Result):
+    """A sheet and a table: names, and each picture's mean squared error on [-1, 1] before and after, (N,)."""
+
+    out: Path
+    table: Path
+    names: list[str] = field(repr=False)
+    before: Tensor = field(repr=False)
+    after: Tensor = field(repr=False)
+
+
+def run(config: RestoreConfig) -> Restored:
     """Corrupt pictures, restore them by Langevin steps on the energy, and write a sheet and a table of their errors before and after."""
     _check(config)
     bundle = open_bundle(config.sampler, config.device, "energy")
@@ -49,7 +62,7 @@ def run(config: RestoreConfig) -> int:
         plain = errors(pictures, guess(corrupted, unknown), unknown)
         print(f"to compare, the mean colour of the known pixels in place of the unknown ones: {_told(plain)}")
     print(f"{config.out}, {table}: {len(strips)} and {len(names)} pictures")
-    return 0
+    return Restored(Path(config.out), table, names, before, after)
 
 
 def _check(config: RestoreConfig) -> None:

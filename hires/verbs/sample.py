@@ -1,6 +1,9 @@
 """`hires sample`."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from torch import Tensor
 
 from hires.config import SampleConfig
 from hires.errors import HiresError
@@ -8,11 +11,21 @@ from hires.sampling import choosing, refining
 from hires.sampling.drawing import check, draw
 from hires.sampling.seeds import open_bundle, parse_seeds
 from hires.sampling.writing import Written, write_folder, write_grid
+from hires.verbs import Result
 
 TOLD = 64  # seeds that are told with their energies
 
 
-def run(config: SampleConfig) -> int:
+@dataclass(frozen=True)
+class Sampled(Result):
+    """A grid, or a folder of PNG files: the seeds of its pictures in their order, and their energies (N,) where some were computed."""
+
+    out: Path
+    seeds: list[int] = field(repr=False)
+    energies: Tensor | None = field(repr=False)
+
+
+def run(config: SampleConfig) -> Sampled:
     """Write a grid of a bundle's pictures, or a folder of numbered PNG files; seed n is the same picture in any of them."""
     suffix = "" if config.out.endswith("/") else Path(config.out).suffix
     if suffix.lower() not in ("", ".png"):
@@ -26,7 +39,8 @@ def run(config: SampleConfig) -> int:
     drawn = draw(bundle, seeds, config.truncation, config.langevin, bool(config.top_by), config.prior)
     written = (write_grid if suffix else write_folder)(config.out, drawn, config.top_by, config.keep)
     _tell(config, written)
-    return 0
+    seeds, energies = [written.seeds[i] for i in written.kept], written.energies
+    return Sampled(Path(config.out), seeds, None if energies is None else energies[written.kept])
 
 
 def _tell(config: SampleConfig, written: Written) -> None:

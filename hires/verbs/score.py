@@ -1,21 +1,35 @@
 """`hires score`."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
+import numpy as np
 from rich.table import Table
 
 from hires.config import ScoreConfig
 from hires.errors import HiresError
 from hires.ground.images import check_png
+from hires.ground.showing import show_table
 from hires.media.pictures import is_prepared, picture_batches
 from hires.sampling.scoring import draw_histogram, energies, share_above, write_table
 from hires.sampling.seeds import open_bundle
+from hires.verbs import Result
 
 ODD = 0.05  # a picture whose energy is above that of all but this share of the held-out ones
 
 
-def run(config: ScoreConfig) -> int:
+@dataclass(frozen=True)
+class Scored(Result):
+    """A histogram and a table: names, energies (N,), and for each the share of held-out pictures with more energy, (N,) in [0, 1]."""
+
+    out: Path
+    table: Path
+    names: list[str] = field(repr=False)
+    energies: np.ndarray = field(repr=False)
+    heldout_above: np.ndarray | None = field(repr=False)  # None where there are no held-out pictures
+
+
+def run(config: ScoreConfig) -> Scored:
     """Write the energy of each picture as CSV, and a histogram beside the energies of training and held-out pictures."""
     check_png("out", config.out)
     if config.images < 2:
@@ -41,18 +55,15 @@ def run(config: ScoreConfig) -> int:
             f"({ODD * len(above):.0f} would be expected of pictures like these)"
         )
     print(f"{config.out}, {table}: {len(names)} pictures")
-    return 0
+    return Scored(Path(config.out), table, names, values, above)
 
 
 def _show(sets: dict) -> None:
     table = Table("pictures", "N", "mean energy", "deviation", "5%", "median", "95%")
     for name, values in sets.items():
         table.add_row(name, f"{len(values):,}", f"{values.mean():.4f}", f"{values.std():.4f}", *_quantiles(values))
-    console = Console()
-    Console(width=console.width if console.is_terminal else max(console.width, 160), markup=False).print(table)
+    show_table(table)
 
 
 def _quantiles(values) -> list[str]:
-    import numpy as np
-
     return [f"{quantile:.4f}" for quantile in np.quantile(values, [0.05, 0.5, 0.95])]

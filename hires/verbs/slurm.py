@@ -1,5 +1,6 @@
 """`hires slurm status`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 import re
 import shutil
@@ -14,9 +15,17 @@ from hires.errors import HiresError
 from hires.slurm import jobs
 from hires.training.monitor import duration, read_records
 from hires.training.schedule import Schedule, ScheduleConfig, parse_images
+from hires.verbs import Result
 
 
-def run(config: SlurmConfig) -> None:
+@dataclass(frozen=True)
+class Status(Result):
+    """How a run and its Slurm job stand: what is printed, by name."""
+
+    lines: dict[str, str]
+
+
+def run(config: SlurmConfig) -> Status:
     """Print how a run stands, in a few lines; works without Slurm too."""
     if config.action != "status":
         raise HiresError(f"action={config.action}: wanted status")
@@ -26,6 +35,7 @@ def run(config: SlurmConfig) -> None:
     lines = {"run": str(folder), **job(folder), **progress(folder), "checkpoint": checkpoint(folder)}
     for name, text in lines.items():
         print(f"{name:<11}{text}")
+    return Status(lines)
 
 
 def job(folder: Path) -> dict[str, str]:

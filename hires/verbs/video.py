@@ -1,21 +1,29 @@
 """`hires video`: clips and strips that travel between keyframes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 
 from hires.config import VideoConfig
 from hires.errors import HiresError
+from hires.ground.showing import progress
 from hires.media.containers import check_rate, suffix_of, write_video
 from hires.sampling.clips import Look, Travel, check_size, clip_frames, generator_of, interpolation_strip
 from hires.sampling.keyframes import Keyframes, cell_keys, keyframes, one_source, parse_grid
 from hires.sampling.paths import check_path
 from hires.sampling.seeds import open_bundle, parse_seeds
+from hires.verbs import Result
 
 
-def run(config: VideoConfig) -> int:
+@dataclass(frozen=True)
+class Clip(Result):
+    """A clip, a folder of frames or a strip, and the number of its frames, or of the strip's pictures."""
+
+    out: Path
+    frames: int
+
+
+def run(config: VideoConfig) -> Clip:
     """Write a clip, a folder of frames or a strip that travels between latents of seeds, saved codes, or pictures of one's own."""
     suffix = suffix_of(config.out)
     columns, rows = parse_grid(config.grid)
@@ -42,10 +50,10 @@ def run(config: VideoConfig) -> int:
     look = Look(columns, rows, size, config.captions, config.beside)
     look.check()
     count, frames = clip_frames(generator_of(bundle), keys, travel, look)
-    with closing(frames), progress(config.out, count) as show:
-        write_video(config.out, frames, config.fps, config.loop, show)
+    with closing(frames), progress(config.out, "frames") as show:
+        write_video(config.out, frames, config.fps, config.loop, lambda done: show(done, count))
     print(f"{config.out}: {count} frames, {count / config.fps:.1f} s")
-    return 0
+    return Clip(Path(config.out), count)
 
 
 def _check_strip(config: VideoConfig) -> None:
@@ -57,17 +65,7 @@ def _check_strip(config: VideoConfig) -> None:
         raise HiresError(f"steps={config.steps}: wanted 2 to 1000 pictures in a row, ends included")
 
 
-def _strip(config: VideoConfig, bundle, keys: Keyframes) -> int:
+def _strip(config: VideoConfig, bundle, keys: Keyframes) -> Clip:
     rows = interpolation_strip(bundle, keys, config.out, config.steps, config.path, config.size, config.beside)
     print(f"{config.out}: {rows} rows of {config.steps} pictures")
-    return 0
-
-
-@contextmanager
-def progress(out: str, count: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal, with the time that is left, moved by what is yielded; a file, which is no terminal, gets the errors alone."""
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(out, total=count)
-        yield lambda done: bar.update(task, completed=done)
+    return Clip(Path(config.out), rows * config.steps)

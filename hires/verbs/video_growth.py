@@ -5,15 +5,16 @@ from pathlib import Path
 
 from hires.config import VideoGrowthConfig
 from hires.errors import HiresError
+from hires.ground.showing import progress
 from hires.media.containers import check_rate, suffix_of, write_video
 from hires.sampling.clips import Look, check_size
 from hires.sampling.growth_clip import Growth, growth_frames, lost_levels, stages
 from hires.sampling.keyframes import parse_grid
 from hires.sampling.seeds import parse_device, parse_seeds
-from hires.verbs.video import progress
+from hires.verbs.video import Clip
 
 
-def run(config: VideoGrowthConfig) -> int:
+def run(config: VideoGrowthConfig) -> Clip:
     """Write a clip of the same latents through a run's checkpoints, from 4x4 up; tells levels of which none is left."""
     if suffix_of(config.out) == ".png":
         raise HiresError(f"out={config.out}: wanted a clip (.mp4, .webm, .gif, .mov) or a folder for frames such as frames/")
@@ -36,7 +37,7 @@ def run(config: VideoGrowthConfig) -> int:
     if lost := lost_levels(found):
         levels = ", ".join(f"{r}x{r}" for r in lost)
         print(f"no checkpoint left of {levels}: the clip goes on from the level below (train.keep_levels keeps each level's last)")
-    with closing(frames), progress(config.out, count) as show:
-        write_video(config.out, frames, config.fps, loop=True, show=show)
+    with closing(frames), progress(config.out, "frames") as show:
+        write_video(config.out, frames, config.fps, loop=True, show=lambda done: show(done, count))
     print(f"{config.out}: {len(found)} checkpoints, {count} frames, {count / config.fps:.1f} s")
-    return 0
+    return Clip(Path(config.out), count)

@@ -19,7 +19,7 @@ def test_the_bar_takes_any_path_and_has_no_thread_that_workers_would_be_forked_b
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes what it writes to for a terminal
     threads = threading.active_count()
     monkeypatch.setattr(verb, "prepare", prepared)
-    assert verb.run(PrepareConfig(path="in [x]", out="out [/x]")) == 0
+    assert verb.run(PrepareConfig(path="in [x]", out="out [/x]")).report["train"] == 2
     out, err = capsys.readouterr()
     assert out == "out [/x]: prepared, train 2\n" and "list in [x]" in err and "prepare out [/x]" in err
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 import re
 import signal
+import threading
 import time
 
 from hires.errors import HiresError
@@ -36,8 +37,11 @@ class StopRequest:
     The loop reads it, saves and leaves. Under nohup, which ignores SIGHUP, a lost terminal changes nothing.
     """
 
-    def __init__(self, stop_signal: str = "USR1", stop_after: str = "", decides: bool = True):
-        """`decides`: whether this rank's clock ends the budget (rank 0's alone). Raises HiresError for a setting that means nothing."""
+    def __init__(self, stop_signal: str = "USR1", stop_after: str = "", decides: bool = True, begins: float = 0.0):
+        """`decides`: whether this rank's clock ends the budget (rank 0's alone); `begins`: at which of `process_seconds`.
+
+        Raises HiresError for a setting that means nothing.
+        """
         name = stop_signal.upper().removeprefix("SIG")
         if name not in SIGNALS:
             raise HiresError(f"train.stop_signal={stop_signal}: wanted one of {', '.join(SIGNALS)}")
@@ -53,15 +57,17 @@ class StopRequest:
         self._save_seconds, self._guessed = min(UNMEASURED, self._budget / 10), True
         self._turn_seconds = self._build_seconds = 0.0
         self._turned = time.monotonic()
+        self._begins = begins
 
     def __enter__(self) -> "StopRequest":
-        for number in self._signals:
-            self._before[number] = signal.signal(number, self._receive)
+        if threading.current_thread() is threading.main_thread():  # in others Python takes no signals
+            for number in self._signals:
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 
     def saved(self, seconds: float) -> None:
         """How long a save took, from its beginning until it was whole on the disk; may be told from another thread."""
@@ -91,7 +97,7 @@ class StopRequest:
             self._turn_seconds = max(self._turn_seconds, now - self._turned)
         self._turned = now
         needed = 3 * self._turn_seconds + 2 * self._save_seconds + (2 * self._build_seconds if building else 0)
-        if self._budget and self._decides and not self.received and self._budget - process_seconds() < needed:
+        if self._budget and self._decides and not self.received and self._budget - (process_seconds() - self._begins) < needed:
             self.received = self._reason
         return self.received is not None
 

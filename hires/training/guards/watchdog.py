@@ -121,7 +121,7 @@ class Watchdog:
         self._hub: _Hub | None = None
         self._reached = False
         self._thread: threading.Thread | None = None
-        self._main = threading.main_thread().ident
+        self._main = threading.get_ident()
 
     def __enter__(self) -> "Watchdog":
         """A collective."""
