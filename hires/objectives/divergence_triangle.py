@@ -40,6 +40,7 @@ TERMS = {
 }
 LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "ρ": "rho", "R": "R", "K": "K", "N": "N", "div": "diversity"}
 UPDATES = ("published", "energy_first", "simultaneous")
+SEES = ("samples", "samples_and_reconstructions", "samples_and_refined")
 
 
 @dataclass
@@ -63,7 +64,9 @@ class Config:
     r1_on: str = "both"  # real | both: penalise the field at the samples too, which keeps G's steps on it steady
     reconstruct_box: int = 4  # R compares means of boxes of so many pixels a side (never below 8x8): finer detail is the energy's alone
     range: float = 768.0  # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
-    energy_sees: str = "samples"  # the energy's fakes: samples | samples_and_reconstructions (a variant, see docs/stability.md)
+    energy_sees: str = "samples"  # the energy's fakes: samples | samples_and_reconstructions | samples_and_refined (docs/stability.md)
+    refine_steps: int = 3  # of samples_and_refined: x <- clamp(x - refine_size r^2 dU/dx, -1, 1) from the samples, without noise
+    refine_size: float = 0.005
 
     def players(self) -> tuple[str, ...]:
         """The networks of the game."""
@@ -112,17 +115,18 @@ def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
         raise HiresError(f"objective.energy={config.energy}: wanted identity, softplus or experts")
     if config.energy == "experts" and shape.kind != "growing":
         raise HiresError(f"objective.energy=experts with network.kind={shape.kind}: it is built for growing networks, network=base or slim")
-    if config.energy_sees not in ("samples", "samples_and_reconstructions"):
-        raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted samples or samples_and_reconstructions")
+    if config.energy_sees not in SEES:
+        raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted {', '.join(SEES)}")
     if config.r1_on not in ("real", "both"):
         raise HiresError(f"objective.r1_on={config.r1_on}: wanted real or both")
     if config.reconstruct_box < 1 or config.reconstruct_box & (config.reconstruct_box - 1):
         raise HiresError(f"objective.reconstruct_box={config.reconstruct_box}: wanted a power of two, 1 for every pixel")
     if config.energy_sees != "samples" and config.updates == "published":
-        raise HiresError("objective.energy_sees=samples_and_reconstructions: the published order has no reconstructions among the fakes")
-    if config.generator_steps < 1 or config.r1_every < 1:
-        raise HiresError(f"objective: generator_steps={config.generator_steps} r1_every={config.r1_every}: wanted at least 1")
-    for name in ("kappa_pixel", "kappa_max", "beta", "lambda_z", "lambda_u", "energy_weight", "r1", "range"):
+        raise HiresError(f"objective.energy_sees={config.energy_sees}: the published order has samples alone among the fakes")
+    for name in ("generator_steps", "r1_every", "refine_steps"):
+        if getattr(config, name) < 1:
+            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted at least 1")
+    for name in ("kappa_pixel", "kappa_max", "beta", "lambda_z", "lambda_u", "energy_weight", "r1", "range", "refine_size"):
         if not 0 <= getattr(config, name) < math.inf:
             raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
     if zero_stage == 3 and config.r1:
@@ -259,13 +263,24 @@ class Objective(CarriesNothing):
             return self.G(part.z, part.alpha)
 
     def _fakes(self, part: Batch, x_tilde: Tensor) -> Tensor:
-        """What the energy is to raise: samples, and reconstructions of the batch where so configured."""
+        """What the energy is to raise: samples, and reconstructions of the batch or refined samples where so configured."""
         if self.config.energy_sees == "samples":
             return x_tilde.detach()
+        if self.config.energy_sees == "samples_and_refined":
+            return torch.cat([x_tilde.detach(), self._refined(x_tilde, part.alpha)])
         with torch.no_grad():
             mu, logvar = self._clamped(self.I(part.x, part.alpha))
             x_hat = self.G(mu + (0.5 * logvar).exp() * part.eps, part.alpha)
         return torch.cat([x_tilde.detach(), x_hat])
+
+    def _refined(self, x_tilde: Tensor, alpha: float) -> Tensor:
+        """Where a few steps down the energy lead from the samples: what it holds for likelier than they are, if not real, is to rise."""
+        x, size = x_tilde.detach(), self.config.refine_size * x_tilde.shape[-1] ** 2
+        for _ in range(self.config.refine_steps):
+            leaf = x.requires_grad_()
+            (slope,) = torch.autograd.grad(self.U(leaf, alpha).sum(), leaf)
+            x = (x.detach() - size * slope).clamp(-1, 1)
+        return x
 
     def _energy_backward(
         self, part: Batch, fakes: Tensor, penalise: bool, share: float, record: Record, want_gradient: bool
@@ -314,7 +329,9 @@ class Objective(CarriesNothing):
         z_leaf = z_tilde.detach().requires_grad_()
         x_hat = self.G(z_leaf, part.alpha)
         R = residual(x_hat, part.x, self.config.reconstruct_box).square().mean()
-        with_reconstructions = self.config.energy_sees != "samples"
+        with_reconstructions = self.config.energy_sees == "samples_and_reconstructions"
+        if g_u is not None and not with_reconstructions:
+            g_u = g_u[:B]  # what refined samples say is not for G
         if g_u is None:
             seen = x_tilde.detach() if not with_reconstructions else torch.cat([x_tilde.detach(), x_hat.detach()])
             seen = seen.requires_grad_()

@@ -32,6 +32,7 @@ class Settings:
     clamp: tuple[float, float] | None = None
     generator_steps: int = 1
     reconstructions: bool = False  # the energy sees reconstructions as well
+    refined: tuple[int, float] | None = None  # the energy sees where so many steps of such a size lead from the samples as well
     adam: dict = field(default_factory=lambda: {"betas": (0.5, 0.999), "eps": 1e-8})
     clip: float = 100.0
 
@@ -145,7 +146,15 @@ class Reference:
         fakes = x_tilde
         if self.s.reconstructions:
             fakes = torch.cat([x_tilde, self.G(self.reconstruct(x, eps, alpha)[2], alpha)])
+        if self.s.refined:
+            moved = x_tilde.detach()
+            for _ in range(self.s.refined[0]):
+                moved = moved.requires_grad_()
+                (down,) = torch.autograd.grad(self.U(moved, alpha).sum(), moved)
+                moved = torch.clamp(moved.detach() - self.s.refined[1] * down, -1, 1)
+            fakes = torch.cat([x_tilde, moved])
         loss, u_f = self.energy_loss(x, fakes, alpha, penalise, seen)
+        u_f = u_f[: len(x)] if self.s.refined else u_f
         energy = self.gradients("energy", loss)
         if self.s.updates == "energy_first":
             self.step("energy", energy, energy_lr)

@@ -62,7 +62,8 @@ def settings_of(plain, config: Config):
         penalty_weight=config.r1_every,
         clamp=clamp,
         generator_steps=config.generator_steps,
-        reconstructions=getattr(config, "energy_sees", "samples") != "samples",
+        reconstructions=config.energy_sees == "samples_and_reconstructions",
+        refined=(config.refine_steps, config.refine_size * RESOLUTION**2) if config.energy_sees == "samples_and_refined" else None,
         adam={"betas": (ADAM.beta1, ADAM.beta2), "eps": EPS},
         clip=ADAM.clip,
     )
@@ -82,8 +83,9 @@ OPTIONS = {
     "two generator steps": {"generator_steps": 2},
     "all": {"lambda_u": 0.1, "logvar_min": -8.0, "logvar_max": 4.0, "r1": 10.0, "r1_on": "both", "range": 9.0, "generator_steps": 2},
     "reconstructions": {"energy_sees": "samples_and_reconstructions", "lambda_u": 0.1, "energy_weight": 3.0},
+    "refined": {"energy_sees": "samples_and_refined", "refine_steps": 2, "refine_size": 0.05, "lambda_u": 0.1, "r1": 10.0, "r1_on": "both"},
 }
-CASES = [(updates, name) for updates in UPDATES for name in OPTIONS if not (updates == "published" and name == "reconstructions")]
+CASES = [(updates, name) for updates in UPDATES for name in OPTIONS if not (updates == "published" and "energy_sees" in OPTIONS[name])]
 
 
 @pytest.mark.parametrize("updates,option", CASES)
@@ -122,11 +124,11 @@ def test_every_zero_stage_agrees_with_plain_autograd(updates, stage, world, plai
     assert plain.worst(weights, parameters) < 1e-5
 
 
-@pytest.mark.parametrize("option", ["all", "reconstructions"])
+@pytest.mark.parametrize("option", ["all", "reconstructions", "refined"])
 @pytest.mark.parametrize("updates", UPDATES)
 def test_micro_batches_give_the_whole_batchs_step(updates, option, world, plain):
     """Not for softplus: there each pass turns the singular vectors, and two micro-batches are two passes."""
-    if updates == "published" and option == "reconstructions":
+    if updates == "published" and "energy_sees" in OPTIONS[option]:
         pytest.skip("no such combination")
     config = dataclasses.replace(PLAIN, updates=updates, **OPTIONS[option])
     nets, rounds = start(plain), plain.draw(3, BATCH, D, 1, RESOLUTION, config.generator_steps)
