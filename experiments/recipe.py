@@ -3,6 +3,7 @@
     python experiments/recipe.py train NAME data=data/faces out=recipe objective.energy_weight=4 objective.beta=0.05
     python experiments/recipe.py measure NAME data=data/faces out=recipe rows=docs/records/recipe.jsonl verdict='…'
     python experiments/recipe.py table rows=docs/records/recipe.jsonl
+    python experiments/recipe.py probe NAME data=data/faces out=recipe        # what the energy holds for likely; seconds
 
 `train` is `hires train experiment=compare_32` with the screen's schedule, 96,000 images up to 16x16 (or size=32: 184,000) without decay;
 the same command again goes on. start=OTHER:IMAGES begins at a checkpoint of another run in `out`: two settings from one point are
@@ -10,6 +11,7 @@ compared at a fraction of the cost. `measure` draws 1,000 samples from N(0, I) a
 with the mean and covariance of the codes of 4,000 training pictures (the aggregate posterior), each at the truncations given (latents
 times t about the mean), and appends a row to `rows`. Held-out pictures are judged in two halves: choose by the first, report the second.
 Truncation lowers a Fréchet distance for every system, so read it beside the diversity: two systems are compared by the whole curve.
+`probe` asks the energy that the generator follows, the weights themselves and not their average, about pictures that are no faces.
 """
 
 from datetime import date
@@ -30,7 +32,7 @@ OURS = ("data", "out", "size", "start", "rows", "truncations", "features", "verd
 
 
 def main(action: str, *words: str) -> None:
-    """`train NAME …`, `measure NAME …` or `table …`, with key=value behind."""
+    """`train NAME …`, `measure NAME …`, `probe NAME …` or `table …`, with key=value behind."""
     name = words[0] if words and "=" not in words[0] else ""
     given, settings = {}, []
     for word in words[1:] if name else words:
@@ -46,10 +48,12 @@ def main(action: str, *words: str) -> None:
         print(json.dumps(row))
         with Path(given["rows"]).open("a") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    elif action == "probe":
+        print(probe(name, given))
     elif action == "table":
         print(table([json.loads(line) for line in Path(given["rows"]).read_text().splitlines()]))
     else:
-        sys.exit(f"{action}: wanted train, measure or table")
+        sys.exit(f"{action}: wanted train, measure, probe or table")
 
 
 def train(name: str, given: dict[str, str], settings: list[str]) -> None:
@@ -144,6 +148,67 @@ def measure(name: str, given: dict[str, str]) -> dict:
     told = json.loads((run / "environment.json").read_text()) if (run / "environment.json").exists() else {}
     where = {"commit": told.get("commit", "")[:9], "torch": told.get("torch", ""), "machine": platform.processor() or platform.machine()}
     return row | where | {"date": date.today().isoformat(), "verdict": given.get("verdict", "")}
+
+
+PROBED = 400  # pictures of a kind
+CONTRASTS = (0.0, 0.5, 0.8, 1.0, 1.25, 1.5, 2.0)
+STEPS = (0.5, 1.0, 2.0, 4.0)
+
+
+def probe(name: str, given: dict[str, str]) -> str:
+    """Mean energies of pictures that are no faces, of faces at other contrasts, and after one step down it, as Markdown."""
+    from hires.bundle.hires_bundle import latents
+    from hires.checkpoints import reading
+    from hires.config import train_config
+    from hires.training.game import empty_network
+    from pipelines import Loader, Shards
+
+    path = sorted((Path(given["out"]) / name / "checkpoints").glob("images-*"))[-1]
+    checkpoint = reading.Checkpoint(path)
+    config, size, fading = train_config(checkpoint.manifest["config"]), checkpoint.manifest["resolution"], checkpoint.manifest["fading"]
+    nets = {player: empty_network(config, player, size, fading) for player in config.objective.players()}
+    for player, network in nets.items():
+        checkpoint.load_network(network, player, "weight")
+        network.eval().requires_grad_(False)
+    alpha = checkpoint.manifest["alpha"]
+    held = Loader(Shards.open(given["data"]), size, "holdout", 0.0).read(torch.arange(PROBED).numpy()).float() / 127.5 - 1
+
+    def energy(x: Tensor) -> Tensor:
+        return nets["energy"](x, alpha)
+
+    x_tilde = nets["generator"](latents(list(range(PROBED)), config.network.latent), alpha).clamp(-1, 1)
+    faces = energy(held)
+    kinds = {"held-out faces": held, "samples": x_tilde, **strangers(held)}
+    lines = [
+        f"{path.name}, {PROBED} pictures of a kind, weights",
+        "",
+        "| pictures | mean U | AUROC against held-out faces |",
+        "| --- " * 3 + "|",
+    ]
+    lines += [f"| {kind} | {energy(x).mean():+.2f} | {auroc(energy(x), faces):.2f} |" for kind, x in kinds.items()]
+    lines += ["", f"| contrast | {' | '.join(f'×{c:g}' for c in CONTRASTS)} |", "| --- " * (len(CONTRASTS) + 1) + "|"]
+    for kind, x in (("held-out faces", held), ("samples", x_tilde)):
+        grey = x.mean((2, 3), keepdim=True)
+        lines.append(f"| {kind} | {' | '.join(f'{energy(grey + c * (x - grey)).mean():+.2f}' for c in CONTRASTS)} |")
+    leaf = x_tilde.requires_grad_()
+    (slope,) = torch.autograd.grad(energy(leaf).sum(), leaf)
+    after = [energy((x_tilde.detach() - s * slope).clamp(-1, 1)).mean().item() for s in STEPS]
+    told = "; ".join(f"s = {s:g}: {u:+.2f}" for s, u in zip(STEPS, after, strict=True))
+    return "\n".join([*lines, "", f"Samples after one step x − s ∂U/∂x, clamped: {told}."])
+
+
+def strangers(x: Tensor) -> dict[str, Tensor]:
+    """Pictures (N, C, r, r) that are no faces, by kind, made of faces x or of nothing."""
+    dice = torch.Generator().manual_seed(0)
+    side = x.shape[-1] // 4
+    blocks = x.unfold(2, side, side).unfold(3, side, side).flatten(2, 3)[:, :, torch.randperm(16, generator=dice)]
+    return {
+        "uniform noise": torch.rand(x.shape, generator=dice) * 2 - 1,
+        "grey": torch.zeros_like(x),
+        "shuffled blocks, 4×4 of them": blocks.unflatten(2, (4, 4)).permute(0, 1, 2, 4, 3, 5).reshape(x.shape),
+        "blurred 2×2": torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(x, 2), scale_factor=2.0),
+        "upside down": x.flip(2),
+    }
 
 
 def auroc(above: Tensor, below: Tensor) -> float:

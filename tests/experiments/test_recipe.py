@@ -25,6 +25,14 @@ def test_the_area_is_scikit_learns(recipe):
     assert recipe.auroc(above, below) == pytest.approx(wanted)
 
 
+def test_shuffled_blocks_are_the_pictures_own(recipe):
+    x = torch.rand(2, 3, 16, 16)
+    made = recipe.strangers(x)["shuffled blocks, 4×4 of them"]
+    assert torch.equal(made.flatten(1).sort().values, x.flatten(1).sort().values) and not torch.equal(made, x)
+    corners = {tuple(block[:, 0, 0].tolist()) for block in made[0].unfold(1, 4, 4).unfold(2, 4, 4).permute(1, 2, 0, 3, 4).flatten(0, 1)}
+    assert corners == {tuple(x[0, :, i, j].tolist()) for i in range(0, 16, 4) for j in range(0, 16, 4)}
+
+
 def test_a_fork_holds_the_checkpoint_alone(recipe, tmp_path):
     checkpoint = tmp_path / "one" / "checkpoints" / "images-000000000048"
     checkpoint.mkdir(parents=True)
