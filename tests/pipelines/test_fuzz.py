@@ -61,7 +61,7 @@ def test_the_watch_sees_each_kind_of_fault(monkeypatch, tmp_path):
         yield "x", np.ones(1)
 
     reads = iter([0])  # the valid input
-    monkeypatch.setattr(fuzz, "HANG", 2.0)
+    monkeypatch.setattr(fuzz, "HANG", 1.0)
     monkeypatch.setattr(fuzz, "MEMORY", 1e8)
     monkeypatch.setitem(fuzz.KINDS, "mine", fuzz.Kind(lambda folder: (folder / "a").write_text("abc"), read, True))
     found = {}
