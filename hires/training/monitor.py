@@ -1,10 +1,10 @@
 """What a person sees of a run: tables, progress lines, metrics.jsonl, grids, wandb, TensorBoard."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 import json
 import math
+import os
 from pathlib import Path
 import resource
 import sys
@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 import torch
 
-from hires.errors import HiresError
 from hires.ground.showing import Line, in_notebook
+from hires.training import boards
+from hires.training.boards import TensorBoard, Wandb
 from hires.training.guards.alarm import Alarm
 from hires.training.schedule import Phase, Schedule
 
-WANDB_MODES = ("off", "offline", "online")
+Board = Wandb | TensorBoard
 SHOWN = 1024  # longest side in pixels of a grid that is sent to wandb and TensorBoard; the file in samples/ is whole
 
 
@@ -56,6 +57,25 @@ def duration(seconds: float) -> str:
     return f"{hours}h {m:02d}m" if hours else f"{m}m {s:02d}s" if m else f"{s}s"
 
 
+class _Voice(Console):
+    """A console whose reader may go away: what is printed then is lost, and nothing else."""
+
+    def on_broken_pipe(self) -> None:
+        """Instead of ending the process, as rich does."""
+        self.lose()
+
+    def print(self, *what, **how) -> None:
+        try:
+            super().print(*what, **how)
+        except OSError:  # a terminal that was closed
+            self.lose()
+
+    def lose(self) -> None:
+        """From here on nothing is shown, whoever else prints."""
+        with suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 class Monitor:
     """Rank 0's voice; on other ranks every method does nothing."""
 
@@ -66,22 +86,16 @@ class Monitor:
 
         Raises HiresError for an unknown wandb mode, or where a package is not installed, on all ranks alike.
         """
-        if wandb not in WANDB_MODES:
-            raise HiresError(f"monitor.wandb={wandb}: wanted {', '.join(WANDB_MODES)}")
-        if tensorboard and not find_spec("tensorboard"):
-            raise HiresError("monitor.tensorboard=true needs tensorboard, not installed: pip install 'hires[tensorboard]'")
-        self.run, self.schedule, self.first, self.line, self.tensorboard = run, schedule, first, line, tensorboard
-        self._line, self._level, self._board, self._resumed = Line() if in_notebook() else None, 0, None, 0
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        boards.check(wandb, tensorboard)
+        self.run, self.schedule, self.first, self.line = run, schedule, first, line
+        self._line, self._level = Line() if in_notebook() else None, 0
+        self.console = _Voice(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.step_seconds: dict[int, float] = {}  # resolution -> seconds a thousand images, from the preflight
         self.alarm = Alarm()
-        self._clock, self._clock_images, self._metrics, self._wandb = time.perf_counter(), 0, None, None
-        if first and wandb != "off":
-            try:
-                import wandb as client
-            except ImportError as error:
-                raise HiresError(f"monitor.wandb={wandb} needs wandb, not installed: pip install 'hires[wandb]'") from error
-            self._wandb = client.init(project="hires", name=run.name, dir=str(run), mode=wandb, config=config, resume="allow", id=run.name)
+        self._clock, self._clock_images, self._metrics = time.perf_counter(), 0, None
+        self._boards: list[Board] | None = None  # opened when the run begins
+        self._wanted = {Wandb.NAME: lambda: Wandb(run, wandb, config)} if wandb != "off" else {}
+        self._wanted |= {TensorBoard.NAME: lambda: TensorBoard(run)} if tensorboard else {}
 
     def say(self, text: str) -> None:
         """One line."""
@@ -100,8 +114,12 @@ class Monitor:
         self._clock, self._clock_images = time.perf_counter(), images
         if not self.first:
             return
-        if self.tensorboard:
-            self._open_board(images)
+        if self._boards is None:
+            self._boards = []
+            for name, make in self._wanted.items():
+                with self._left_out_where_it_fails(name):
+                    self._boards.append(make())
+        self._tell(lambda board: board.resume(images))
         path = self.run / "metrics.jsonl"
         kept, self.alarm = [], Alarm()
         if path.exists():
@@ -125,7 +143,7 @@ class Monitor:
         if not self.first or not found:
             return
         self.mark({"images": images, "level": resolution, "measures": found})
-        self._log({f"measures/{name}": value for name, value in lower.items()}, images)
+        self._tell(lambda board: board.log({f"measures/{name}": value for name, value in lower.items()}, images))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in lower.items()) or "none could be taken"
         self.say(f"{resolution:>4}px measures (lower is better): {shown}")
 
@@ -153,7 +171,7 @@ class Monitor:
         away, warning = self.alarm.see(record)
         left = {"eta_seconds": round(eta)} if math.isfinite(eta) else {}  # for `hires slurm status`
         self.mark(record | left | ({"alarm": away} if away else {}))
-        self._log(record, images)
+        self._tell(lambda board: board.log(record, images))
         shown = "  ".join(f"{name} {measures[key]:+.3f}" for name, key in self.line.items() if key in measures)
         text = (
             f"{phase.resolution:>4}px α {phase.alpha:.2f} kimg {images / 1000:8.1f}/{end / 1000:.1f}  {speed:6.1f} s/kimg  "
@@ -188,41 +206,31 @@ class Monitor:
         """Flush and end."""
         if self._metrics:
             self._metrics.close()
-        if self._wandb:
-            self._wandb.finish()
-        if self._board:
-            self._board.close()
-            self._board = None
+        self._tell(lambda board: board.close())
+        self._boards = None
 
     def grid(self, name: str, path: Path, images: int) -> None:
         """Send a grid that was written to wandb and TensorBoard, at most SHOWN pixels wide or high; on rank 0."""
-        if not self._wandb and not self._board:
+        if not self._boards:
             return
         with Image.open(path) as picture:
             picture.thumbnail((SHOWN, SHOWN), Image.Resampling.BOX)
             pixels = np.asarray(picture)
-        if self._wandb:
-            import wandb
+        self._tell(lambda board: board.grid(name, pixels, images))
 
-            self._wandb.log({f"grids/{name}": wandb.Image(pixels)}, step=images)
-        if self._board and images > self._resumed:
-            self._board.add_image(f"grids/{name}", pixels, images, dataformats="HWC")
-            self._board.flush()
+    def _tell(self, action: Callable[[Board], None]) -> None:
+        """Each board does it; one that fails is told no more."""
+        told, self._boards = self._boards or [], []
+        for board in told:
+            with self._left_out_where_it_fails(board.NAME):
+                action(board)
+                self._boards.append(board)
 
-    def _log(self, values: Mapping[str, float], images: int) -> None:
-        """Numbers for wandb and TensorBoard, by images seen."""
-        if self._wandb:
-            self._wandb.log(values, step=images)
-        if self._board and images > self._resumed:
-            for name in values.keys() - {"images"}:
-                self._board.add_scalar(name, values[name], images)
-            self._board.flush()  # a killed run has them as it has metrics.jsonl
-
-    def _open_board(self, images: int) -> None:
-        """A new file of events that ends the older ones at `images`: what they hold beyond is about to happen again."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        if self._board:
-            self._board.close()
-        self._resumed = images  # a point there is in the older files
-        self._board = SummaryWriter(str(self.run / "tensorboard"), purge_step=images + 1)
+    @contextmanager
+    def _left_out_where_it_fails(self, name: str) -> Iterator[None]:
+        """Whatever goes wrong with a board (no key, no network, a full disk) is told in a line; it never ends the run."""
+        try:
+            yield
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.say(f"{name}: {reason}; training goes on without it")
