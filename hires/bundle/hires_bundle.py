@@ -20,8 +20,10 @@ This file's licence: Apache-2.0.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+import hashlib
 import json
 from pathlib import Path
+import re
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -466,7 +468,8 @@ def _read_config(path: Path) -> dict:
     if config["energy_form"] not in ("identity", "softplus", "experts"):
         raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity, softplus or experts")
     has = {f"has_{name}": bool for name in _HAS}
-    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, "chains": dict, "aggregate": dict, **has}.items():
+    groups = {"chains": dict, "aggregate": dict, "sha256": dict}
+    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, **groups, **has}.items():
         if key in config and not isinstance(config[key], kind):
             raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
     if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] != "growing"):
@@ -517,20 +520,31 @@ def _read_moments(path: Path, latent: int, device: torch.device) -> dict[str, Te
     return found
 
 
+def _require_hash(path: Path, sha256: str | None) -> None:
+    """Raise ValueError where a file is not the one that was exported; bundles of old may have no hash of it."""
+    with path.open("rb") as file:
+        if sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise ValueError(f"{path}: not the file that was exported, its sha256 is another; copy the bundle again, or export it anew")
+
+
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
     """The bundle in `folder`, on `device`.
 
-    Raises FileNotFoundError naming a file that is missing, ValueError (one line) for another format version or a file that is not whole.
+    Raises FileNotFoundError naming a file that is missing, ValueError (one line) for another format version or a file that was changed.
     No pickle is ever read.
     """
     folder, device = Path(folder), torch.device(device)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder / 'config.json'}: missing; {folder} is not a whole bundle")
     config = _read_config(folder / "config.json")
+    card = folder / "README.md"
+    said = re.search(r"^([0-9a-f]{64})  config\.json$", card.read_text(encoding="utf-8", errors="replace"), re.M) if card.is_file() else None
+    _require_hash(folder / "config.json", said and said[1])
     paths = {name: folder / f"{name}.safetensors" for name, has in _HAS.items() if config.get(f"has_{name}", has)}
     for path in paths.values():
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing; {folder} is not a whole bundle")
+        _require_hash(path, config.get("sha256", {}).get(path.name))
     kinds, pairs = _NETWORKS[config["kind"]], config.get("energy_takes") == "xz"
     if pairs:
         kinds = kinds | {"energy": _GrowingPairEnergy}
@@ -540,5 +554,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
         networks["energy"] = _EnergyOfImages(networks["pair_energy"], networks["inference"]).eval()
     networks = {"generator": None, "inference": None, "energy": None} | networks
     if "aggregate" in config:
-        networks["aggregate"] = _read_moments(folder / "aggregate.safetensors", config["latent"], device)
+        path = folder / "aggregate.safetensors"
+        networks["aggregate"] = _read_moments(path, config["latent"], device)
+        _require_hash(path, config.get("sha256", {}).get(path.name))
     return Bundle(config, device, **networks, resolution=config["resolution"], latent=config["latent"])

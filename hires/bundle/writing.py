@@ -204,6 +204,7 @@ def write_files(
     document["sha256"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     document["seed_pictures_sha256"] = picture_hashes(bundle, CHECKED_SEEDS)
     _write_json(folder / "config.json", document)
+    document["sha256"]["config.json"] = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
     (folder / "README.md").write_text(card(document, title, list(formats)), encoding="utf-8")
     save_grid(bundle.sample(PREVIEW_SEEDS), folder / "preview.png", columns=4)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import save
 import torch
 
 from hires import networks as nets
@@ -123,7 +124,7 @@ def test_loader_imports_torch_and_safetensors_alone():
     tree = ast.parse(Path(hires_bundle.__file__).read_text())
     roots = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     roots |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert roots <= {"collections", "dataclasses", "json", "pathlib", "safetensors", "torch"}
+    assert roots <= {"collections", "dataclasses", "hashlib", "json", "pathlib", "re", "safetensors", "torch"}
 
 
 def test_a_seed_is_the_same_picture_in_any_batch(whole):
@@ -204,6 +205,7 @@ def own(tmp_path):
 def edit(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    (folder / "README.md").unlink(missing_ok=True)  # which has its hash
 
 
 @pytest.mark.parametrize(
@@ -234,6 +236,31 @@ def test_a_missing_or_cut_file_is_named(own, name):
     (own / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"{name}: missing"):
         hires_bundle.load(own)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generator.safetensors", "inference.safetensors", "energy.safetensors"])
+def test_a_flipped_bit_is_noticed(own, name):
+    """In what a network computes with, where nothing else would: the last byte of a file is a weight's; of the configuration a space."""
+    content = bytearray((own / name).read_bytes())
+    content[-1] ^= 1
+    if name == "config.json":
+        content[-1] = ord(" ")  # JSON still
+    (own / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: not the file that was exported") as caught:
+        hires_bundle.load(own)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_runs_generator_is_noticed_and_bundles_without_hashes_open(own, tmp_path):
+    other = make(small(), 4)["generator"]
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1)
+    (own / "generator.safetensors").write_bytes(save(writer.fold(other)))
+    with pytest.raises(ValueError, match=r"generator\.safetensors: not the file that was exported"):
+        hires_bundle.load(own)
+    edit(own, sha256={})
+    assert hires_bundle.load(own).generator
 
 
 def test_a_wrong_shape_is_one_line(own):
