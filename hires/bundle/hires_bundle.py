@@ -538,7 +538,8 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
         raise FileNotFoundError(f"{folder / 'config.json'}: missing; {folder} is not a whole bundle")
     config = _read_config(folder / "config.json")
     card = folder / "README.md"
-    said = re.search(r"^([0-9a-f]{64})  config\.json$", card.read_text(encoding="utf-8", errors="replace"), re.M) if card.is_file() else None
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    said = re.search(r"^([0-9a-f]{64})  config\.json$", text, re.M)
     _require_hash(folder / "config.json", said and said[1])
     paths = {name: folder / f"{name}.safetensors" for name, has in _HAS.items() if config.get(f"has_{name}", has)}
     for path in paths.values():
