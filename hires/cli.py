@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 
 from hires.errors import HiresError
 from hires.ground.terminal import speak_utf8
@@ -58,6 +59,14 @@ def main(arguments: list[str] | None = None) -> int:
         if verb == "train":
             raise  # asked twice: it has its own way to stop
         return _fail(verb, "interrupted") and 130
+    except Exception:
+        from hires.verbs import processes
+
+        if processes() == 1:
+            raise
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # as in _fail
 
 
 def spelled_out(arguments: list[str]) -> tuple[str, list[str]]:

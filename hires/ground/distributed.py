@@ -133,7 +133,8 @@ def own_device(local_rank: int) -> torch.device:
 def joined(threads: int = 0) -> Iterator[World]:
     """This process in the group, as `start` says; afterwards the process is as it was: group, environment, threads, GPU, DeepSpeed's log.
 
-    A group that is there already is used, and stays.
+    A group that is there already is used, and stays. So does one of several processes where the block raises: tell the error, then end
+    the process.
     """
     environment, before, own, hook = dict(os.environ), torch.get_num_threads(), not dist.is_initialized(), sys.excepthook
     gpu = torch.cuda.current_device() if torch.cuda.is_available() else None
@@ -143,6 +144,10 @@ def joined(threads: int = 0) -> Iterator[World]:
         level = log.level
         try:
             yield world
+        except BaseException:
+            # leaving the group can wait, on nccl for minutes, for peers that wait in a collective: the error must be told first
+            own = own and world.size == 1
+            raise
         finally:
             log.setLevel(level)
     finally:

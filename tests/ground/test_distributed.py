@@ -102,3 +102,18 @@ def test_groups_that_deepspeed_makes_wait_as_long_as_ours(world, make_player):
     make_player("energy", stage=2)
     later = {group._get_backend(torch.device("cpu")).options._timeout for group in torch.distributed.distributed_c10d._world.pg_map}
     assert later == {timedelta(minutes=77)}
+
+
+@pytest.mark.parametrize(("size", "left"), [(1, True), (2, False)])
+def test_an_error_is_told_before_a_group_of_several_is_left(monkeypatch, size, left):
+    """Leaving can wait for peers in a collective; a single process leaves, and so does every one whose work is done."""
+    calls = []
+    monkeypatch.setattr(distributed, "start", lambda threads: distributed.World(0, size, 0, torch.device("cpu")))
+    monkeypatch.setattr(distributed, "stop", lambda: calls.append("left"))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    with pytest.raises(HiresError), distributed.joined():
+        raise HiresError("no such picture")
+    assert bool(calls) == left
+    with distributed.joined():
+        pass
+    assert calls[-1] == "left"
