@@ -16,9 +16,10 @@ def check(wandb: str, tensorboard: bool) -> None:
     """Raise HiresError for an unknown mode, or for a package that is not installed."""
     if wandb not in WANDB_MODES:
         raise HiresError(f"monitor.wandb={wandb}: wanted {', '.join(WANDB_MODES)}")
-    for setting, package, asked in (("wandb=" + wandb, "wandb", wandb != "off"), ("tensorboard=true", "tensorboard", tensorboard)):
-        if asked and not find_spec(package):
-            raise HiresError(f"monitor.{setting} needs {package}, not installed: pip install 'hires[{package}]'")
+    if wandb != "off" and not find_spec("wandb"):
+        raise HiresError(f"monitor.wandb={wandb} needs wandb, not installed: pip install 'hires[wandb]'")
+    if tensorboard and not find_spec("tensorboard"):
+        raise HiresError("monitor.tensorboard=true needs tensorboard, not installed: pip install 'hires[tensorboard]'")
 
 
 class Wandb:

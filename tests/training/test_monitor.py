@@ -21,7 +21,7 @@ def test_a_damaged_line_is_left_out_and_the_run_goes_on(tmp_path, damage):
     whole = [json.dumps(STATUS), json.dumps({"images": 16, "rollback": 1}), json.dumps(STATUS | {"images": 32})]
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b"\n".join([whole[0].encode(), damage, *(line.encode() for line in whole[1:]), damage]))
-    monitor = Monitor(tmp_path, None, True, "off", False, {}, {})
+    monitor = Monitor(tmp_path, None, True, "off", {}, {})
     monitor.resume(16)
     monitor.mark({"images": 17})
     monitor.close()
@@ -53,7 +53,7 @@ def test_a_board_that_fails_is_left_out_and_the_run_goes_on(tmp_path, capsys, mo
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("WANDB_API_KEY", "NETRC"):
         monkeypatch.delenv(name, raising=False)
-    monitor = Monitor(tmp_path / "run", None, True, "online", False, {}, {})
+    monitor = Monitor(tmp_path / "run", None, True, "online", {}, {})
     (tmp_path / "run").mkdir()
     monitor.resume(0)
     monitor.measures(16, 4, {"swd": 1.0}, {"swd": 1.0})
