@@ -34,6 +34,7 @@ from hires.checkpoints.retention import Policy
 from hires.ground import distributed
 from hires.training.game import Game, Shape
 from hires.training.schedule import Schedule
+from hires.training.settings import to_dict
 
 ROUNDS = 5
 
@@ -76,7 +77,7 @@ def measure(world, folder: Path, name: str, level: int, args) -> str:
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     noise = torch.randint(0, 256, (size,), dtype=torch.uint8).numpy()
     info = {"resolution": level, "fading": game.shape.fading, "alpha": phase.alpha, "zero_stage": config.zero.stage, "time": time.time()}
-    info["config"] = configuration.to_dict(config)
+    info["config"] = to_dict(config)
     blocked, commit, plain, disk = [], [], [], []
     durable: list[float] = []
     with writing.Saver(folder / name, Policy(1), say=lambda _: durable.append(time.perf_counter())) as saver:

@@ -8,11 +8,11 @@ from torch import nn
 
 from hires.checkpoints import reading
 from hires.checkpoints.retention import lowest
-from hires.config import TrainConfig, train_config
 from hires.errors import HiresError
 from hires.ground.machine import use_threads
 from hires.training.game import empty_network
 from hires.training.schedule import parse_images
+from hires.training.settings import TrainConfig, train_config
 
 BEST = "best"  # as `at`
 

@@ -23,6 +23,7 @@ from hires.evaluation.landscape import Config as LandscapeConfig
 from hires.evaluation.probe import Config as ProbeConfig
 from hires.evaluation.reconstruction import Config as ReconstructionConfig
 from hires.evaluation.subject import LACKS, Subject
+from hires.ground.ranges import check_ranges
 
 MEASURES: dict[str, ModuleType] = {
     "swd": swd,
@@ -70,6 +71,7 @@ def check(names: list[str], subject: Subject, settings: Settings, key: str = "me
     """Raises HiresError for the first measure that the subject has no network for, naming what is missing and what remains, and for
     settings that cannot work.
     """
+    check_ranges(settings)
     for name in names:
         lacking = [LACKS[need] for need in MEASURES[name].NEEDS if getattr(subject, need) is None]
         if lacking:

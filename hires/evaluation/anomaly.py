@@ -19,6 +19,7 @@ from hires.errors import HiresError
 from hires.evaluation.labels import labels_of
 from hires.evaluation.material import Material, in_ranks
 from hires.evaluation.outliers import Score, all_scores, draw_histograms, named, scores_of
+from hires.ground.ranges import setting
 from hires.networks.growing import fade_images
 from pipelines import Loader
 
@@ -30,13 +31,7 @@ COLUMNS = "[AUPRC] by trapezia, as published, [average precision], [AUROC]"
 class Config:
     """`measure=anomaly`: settings anomaly.…"""
 
-    pictures: int = 0  # held-out pictures at most, usual and strange ones in their proportion; 0 = all
-
-
-def check(settings) -> None:
-    """Raises HiresError for a number of pictures below 0."""
-    if settings.anomaly.pictures < 0:
-        raise HiresError(f"anomaly.pictures={settings.anomaly.pictures}: wanted a number from 0 up")
+    pictures: int = setting(0, at_least=0)  # held-out pictures at most, usual and strange ones in their proportion; 0 = all
 
 
 def measure(material: Material, settings) -> dict:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from hires.errors import HiresError
 from hires.evaluation.material import Material
+from hires.ground.ranges import setting
 
 NEEDS = ("transition",)
 NOISE = 0.2  # on [-1, 1]
@@ -28,16 +29,9 @@ Transition = Callable[[Tensor, torch.Generator], Tensor]
 class Config:
     """`measure=augmentation`: settings augmentation.…"""
 
-    labels: int = 1000  # labelled training pictures, the first ones; the next as many are the validation set
-    epochs: int = 200  # of the classifiers
-    width: int = 64  # channels of their layers; the paper's 64 is for a GPU
-
-
-def check(settings) -> None:
-    """Raises HiresError for a number below 1."""
-    for name, value in vars(settings.augmentation).items():
-        if value < 1:
-            raise HiresError(f"augmentation.{name}={value}: wanted at least 1")
+    labels: int = setting(1000, at_least=1)  # labelled training pictures, the first ones; the next as many are the validation set
+    epochs: int = setting(200, at_least=1)  # of the classifiers
+    width: int = setting(64, at_least=1)  # channels of their layers; the paper's 64 is for a GPU
 
 
 def measure(material: Material, settings) -> dict:

@@ -25,6 +25,7 @@ from hires.evaluation.inception import NO_WEIGHTS, fetched_weights, given_weight
 from hires.evaluation.material import Material
 from hires.evaluation.reference import reference, require_finite, user_cache
 from hires.ground.distributed import from_first
+from hires.ground.ranges import setting
 
 NEEDS = ("draw",)
 FEWEST = 10  # pictures of a set
@@ -39,9 +40,9 @@ class Config:
     weights: str = ""  # of Inception, as torch-fidelity has them: .pth or .safetensors; empty: the file that HIRES_INCEPTION names
     download: bool = False  # where neither is given, fetch them (95 MB)
     real: int = 50000  # real pictures at most
-    split: str = "train"  # where they are from: train | holdout; the floor is from the other
-    labels: int = 0  # of classifier:DATA: labelled training pictures, the first ones; 0 = all of them
-    epochs: int = 10  # of classifier:DATA
+    split: str = setting("train", among=("train", "holdout"))  # where they are from: train | holdout; the floor is from the other
+    labels: int = setting(0, at_least=0)  # of classifier:DATA: labelled training pictures, the first ones; 0 = all of them
+    epochs: int = setting(10, at_least=1)  # of classifier:DATA
     cache: str = ""  # folder for features of real pictures, classifiers and fetched weights; empty: in the user's cache folder
 
 
@@ -51,13 +52,9 @@ def check(settings) -> None:
     kind, _, rest = config.features.partition(":")
     if not find_spec("torch_fidelity"):
         raise HiresError("measure=fidelity needs torch-fidelity, not installed: pip install 'hires[fidelity]'")
-    if config.split not in ("train", "holdout"):
-        raise HiresError(f"metrics.split={config.split}: wanted train or holdout")
     for name, number in (("images", settings.images), ("metrics.real", config.real)):
         if number < FEWEST:
             raise HiresError(f"{name}={number}: measure=fidelity wants at least {FEWEST}")
-    if config.epochs < 1 or config.labels < 0:
-        raise HiresError(f"metrics.epochs={config.epochs} metrics.labels={config.labels}: wanted at least 1, and 0 (all) or more")
     if config.features == "inception":
         given_weights(config.weights)
     elif config.features == "efficientnet":

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hires.errors import HiresError
 from hires.evaluation.material import Material, in_ranks
+from hires.ground.ranges import setting
 
 NEEDS = ("features",)
 STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # of the weights' L2 penalty; the validation set chooses, the stronger of equals
@@ -19,13 +20,7 @@ ITERATIONS = 300
 class Config:
     """`measure=probe`: settings probe.…"""
 
-    labels: int = 0  # labelled training pictures, the first ones; 0 = all of them
-
-
-def check(settings) -> None:
-    """Raises HiresError for a number of labels below 0."""
-    if settings.probe.labels < 0:
-        raise HiresError(f"probe.labels={settings.probe.labels}: wanted 0 (all) or more")
+    labels: int = setting(0, at_least=0)  # labelled training pictures, the first ones; 0 = all of them
 
 
 def measure(material: Material, settings) -> dict:

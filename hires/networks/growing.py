@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
+from hires.ground.ranges import setting
+
 LEAK = 0.2  # slope of the leaky ReLU (ProGAN)
 
 
@@ -19,12 +21,12 @@ LEAK = 0.2  # slope of the leaky ReLU (ProGAN)
 class NetworkConfig:
     """Size of the three networks: ProGAN's by default (23.08 M parameters in the generator at 1024x1024)."""
 
-    kind: str = "growing"  # growing | dcgan32
-    latent: int = 512  # d, the number of latent dimensions
-    channels_base: int = 16384  # channels(r) = min(channels_base / r, channels_max)
-    channels_max: int = 512
-    convs: int = 2  # 3x3 convolutions a level
-    image_channels: int = 3
+    kind: str = setting("growing", among=("growing", "dcgan32"))
+    latent: int = setting(512, at_least=1)  # d, the number of latent dimensions
+    channels_base: int = setting(16384, at_least=1)  # channels(r) = min(channels_base / r, channels_max)
+    channels_max: int = setting(512, at_least=1)
+    convs: int = setting(2, at_least=1)  # 3x3 convolutions a level
+    image_channels: int = setting(3, among=(1, 3))
 
     def channels(self, resolution: int) -> int:
         """Feature maps at `resolution`."""

@@ -17,6 +17,8 @@
 
 from types import ModuleType
 
+from hires.ground.ranges import check_ranges
+from hires.networks import NetworkConfig
 from hires.objectives import contrastive_divergence, divergence_triangle, f_ebm, gan, latent_ebm, vae, vcd, vgan
 
 SYSTEMS: dict[str, ModuleType] = {
@@ -29,6 +31,12 @@ SYSTEMS: dict[str, ModuleType] = {
     "f_ebm": f_ebm,
     "contrastive_divergence": contrastive_divergence,
 }
+
+
+def check(config, shape: NetworkConfig, zero_stage: int) -> None:
+    """Raise HiresError for a setting outside its range, or a combination that does not train."""
+    check_ranges(config, "objective.")
+    system(config).check(config, shape, zero_stage)
 
 
 def system(config) -> ModuleType:

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from hires import networks
 from hires.errors import HiresError, NotFinite
+from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record, in_parts
-from hires.objectives.terms import kl, nll, overshoot, residual, soft_clamp
+from hires.objectives.terms import BOXES, kl, nll, overshoot, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
 LOSSES = {
@@ -48,25 +49,34 @@ class Config:
     """Weights of the terms and the order of the updates; docs/stability.md says what to turn when."""
 
     name: str = "divergence_triangle"
-    updates: str = "energy_first"  # published | energy_first | simultaneous
-    generator_steps: int = 1  # theta steps a round
-    kappa_pixel: float = 3.0  # kappa(r) = min(kappa_pixel r^2, kappa_max)
-    kappa_max: float = 256.0  # the published code's sum of squares is 3072 at 32x32, which starves G of the energy
-    beta: float = 0.125  # weight of K per latent dimension: beta d K, so d=64 gives 8
-    lambda_z: float = 1.0  # weight of the sleep term N
-    lambda_u: float = 0.1  # L2 on the energy
-    energy_weight: float = 1.0  # w, of E U(x_tilde) in the generator's loss: rho, the pull's share, goes with it (docs/stability.md)
+    updates: str = setting("energy_first", among=UPDATES)  # published | energy_first | simultaneous
+    generator_steps: int = setting(1, at_least=1)  # theta steps a round
+    kappa_pixel: float = setting(3.0, at_least=0, below=math.inf)  # kappa(r) = min(kappa_pixel r^2, kappa_max)
+    # the published code's sum of squares is 3072 at 32x32, which starves G of the energy
+    kappa_max: float = setting(256.0, at_least=0, below=math.inf)
+    beta: float = setting(0.125, at_least=0, below=math.inf)  # weight of K per latent dimension: beta d K, so d=64 gives 8
+    lambda_z: float = setting(1.0, at_least=0, below=math.inf)  # weight of the sleep term N
+    lambda_u: float = setting(0.1, at_least=0, below=math.inf)  # L2 on the energy
+    # w, of E U(x_tilde) in the generator's loss: rho, the pull's share, goes with it (docs/stability.md)
+    energy_weight: float = setting(1.0, at_least=0, below=math.inf)
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
-    energy: str = "identity"  # identity (bounded by lambda_u) | softplus (spectral normalisation) | experts (bounded: docs/vgan.md)
-    r1: float = 1.0  # gamma at 32x32; scales with (r / 32)^2 from 16x16 up, which keeps the energy's numbers equal; 0 = off
-    r1_every: int = 8  # the penalty is computed every so many steps and weighs as many times more
-    r1_on: str = "both"  # real | both: penalise the field at the samples too, which keeps G's steps on it steady
-    reconstruct_box: int = 4  # R compares means of boxes of so many pixels a side (never below 8x8): finer detail is the energy's alone
-    range: float = 768.0  # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
-    energy_sees: str = "samples"  # the energy's fakes: samples | samples_and_reconstructions | samples_and_refined (docs/stability.md)
-    refine_steps: int = 3  # of samples_and_refined: x <- clamp(x - refine_size r^2 dU/dx, -1, 1) from the samples, without noise
-    refine_size: float = 0.005
+    # identity (bounded by lambda_u) | softplus (spectral normalisation) | experts (bounded: docs/vgan.md)
+    energy: str = setting("identity", among=("identity", "softplus", "experts"))
+    # gamma at 32x32; scales with (r / 32)^2 from 16x16 up, which keeps the energy's numbers equal; 0 = off
+    r1: float = setting(1.0, at_least=0, below=math.inf)
+    r1_every: int = setting(8, at_least=1)  # the penalty is computed every so many steps and weighs as many times more
+    # real | both: penalise the field at the samples too, which keeps G's steps on it steady
+    r1_on: str = setting("both", among=("real", "both"))
+    # R compares means of boxes of so many pixels a side (never below 8x8): finer detail is the energy's alone
+    reconstruct_box: int = setting(4, among=BOXES, wanted="a power of two, 1 for every pixel")
+    # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
+    range: float = setting(768.0, at_least=0, below=math.inf)
+    # the energy's fakes: samples | samples_and_reconstructions | samples_and_refined (docs/stability.md)
+    energy_sees: str = setting("samples", among=SEES)
+    # of samples_and_refined: x <- clamp(x - refine_size r^2 dU/dx, -1, 1) from the samples, without noise
+    refine_steps: int = setting(3, at_least=1)
+    refine_size: float = setting(0.005, at_least=0, below=math.inf)
 
     def players(self) -> tuple[str, ...]:
         """The networks of the game."""
@@ -108,27 +118,11 @@ def network(config: Config, shape: NetworkConfig, player: str, resolution: int, 
 
 
 def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Raise HiresError for a value that means nothing or a combination that does not train."""
-    if config.updates not in UPDATES:
-        raise HiresError(f"objective.updates={config.updates}: wanted {', '.join(UPDATES)}")
-    if config.energy not in ("identity", "softplus", "experts"):
-        raise HiresError(f"objective.energy={config.energy}: wanted identity, softplus or experts")
+    """Raise HiresError for a combination that does not train."""
     if config.energy == "experts" and shape.kind != "growing":
         raise HiresError(f"objective.energy=experts with network.kind={shape.kind}: it is built for growing networks, network=base or slim")
-    if config.energy_sees not in SEES:
-        raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted {', '.join(SEES)}")
-    if config.r1_on not in ("real", "both"):
-        raise HiresError(f"objective.r1_on={config.r1_on}: wanted real or both")
-    if config.reconstruct_box < 1 or config.reconstruct_box & (config.reconstruct_box - 1):
-        raise HiresError(f"objective.reconstruct_box={config.reconstruct_box}: wanted a power of two, 1 for every pixel")
     if config.energy_sees != "samples" and config.updates == "published":
         raise HiresError(f"objective.energy_sees={config.energy_sees}: the published order has samples alone among the fakes")
-    for name in ("generator_steps", "r1_every", "refine_steps"):
-        if getattr(config, name) < 1:
-            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted at least 1")
-    for name in ("kappa_pixel", "kappa_max", "beta", "lambda_z", "lambda_u", "energy_weight", "r1", "range", "refine_size"):
-        if not 0 <= getattr(config, name) < math.inf:
-            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
     if zero_stage == 3 and config.r1:
         raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
     if zero_stage == 3 and config.energy == "softplus":

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 import torch.distributed as dist
 
 from hires import networks
-from hires.errors import HiresError, NotFinite
+from hires.errors import NotFinite
+from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
-from hires.objectives import divergences, replay
+from hires.objectives import divergences
 from hires.objectives.contrastive_divergence import Batch, energies, paired, spread, squares
 from hires.objectives.divergences import bound, divergence, energy_loss
 from hires.objectives.proposals import Proposals
@@ -53,11 +54,12 @@ class Config:
     name: str = "f_ebm"
     divergence: str = "jensen_shannon"  # kl | reverse_kl | jensen_shannon | squared_hellinger | pearson | neyman | alpha
     order: float = 0.5  # of divergence=alpha
-    limit: float = divergences.LIMIT  # of an exponent's argument: beyond it the exponential goes on as its tangent
-    lambda_u: float = 1.0  # L2 on the energy, as published: at 0.1 its temperature runs away
-    lambda_h: float = 1.0  # L2 on H
-    data_noise: float = 0.02  # standard deviation of N(0, 1) noise on real images, at least that of a chain's step
-    sampler: str = "replay"  # where the chains begin: replay (a buffer) | generator (its pictures; it learns where they end)
+    limit: float = setting(divergences.LIMIT, above=0)  # of an exponent's argument: beyond it the exponential goes on as its tangent
+    lambda_u: float = setting(1.0, at_least=0)  # L2 on the energy, as published: at 0.1 its temperature runs away
+    lambda_h: float = setting(1.0, at_least=0)  # L2 on H
+    data_noise: float = setting(0.02, at_least=0)  # standard deviation of N(0, 1) noise on real images, at least that of a chain's step
+    # where the chains begin: replay (a buffer) | generator (its pictures; it learns where they end)
+    sampler: str = setting("replay", among=("replay", "generator"))
     chains: ChainsConfig = field(default_factory=ChainsConfig)
 
     def players(self) -> tuple[str, ...]:
@@ -89,14 +91,6 @@ def network(config: Config, shape: NetworkConfig, player: str, resolution: int, 
 def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
     """Raise HiresError for a value that means nothing."""
     divergence(config.divergence, config.order, config.limit)
-    for name in ("lambda_u", "lambda_h", "data_noise"):
-        if not getattr(config, name) >= 0:
-            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
-    if not config.limit > 0:
-        raise HiresError(f"objective.limit={config.limit}: wanted a number above 0")
-    if config.sampler not in ("replay", "generator"):
-        raise HiresError(f"objective.sampler={config.sampler}: wanted replay or generator")
-    replay.check(config.chains)
 
 
 class Objective(CarriesNothing):

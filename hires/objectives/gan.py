@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 import torch.nn.functional as F
 
+from hires.ground.ranges import setting
 from hires.networks import Generator, NetworkConfig
 from hires.networks.expert_energy import GanEnergy
 from hires.objectives import vgan
@@ -31,9 +32,9 @@ class Config:
     """The order of the updates."""
 
     name: str = "gan"
-    generator_steps: int = 1
-    lambda_s: float = 0.01  # L2 on the scores, as in vgan
-    range: float = 10.0  # weight of the mean of max(|x| - 1, 0)^2 over samples
+    generator_steps: int = setting(1, at_least=1)
+    lambda_s: float = setting(0.01, at_least=0)  # L2 on the scores, as in vgan
+    range: float = setting(10.0, at_least=0)  # weight of the mean of max(|x| - 1, 0)^2 over samples
     players, together, fullest, weights_at = vgan.Config.players, vgan.Config.together, vgan.Config.fullest, vgan.Config.weights_at
 
 

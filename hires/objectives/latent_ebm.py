@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from hires import networks
 from hires.errors import HiresError, NotFinite
+from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.networks.pair_energy import PairEnergy
 from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record, in_parts
-from hires.objectives.terms import overshoot, residual, soft_clamp
+from hires.objectives.terms import BOXES, overshoot, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
 LOSSES = {
@@ -49,20 +50,27 @@ class Config:
     """Weights of the terms and the order of the updates; docs/latent_ebm.md says where they come from."""
 
     name: str = "latent_ebm"
-    updates: str = "energy_first"  # published: alpha, phi, theta, each at the others' new weights | energy_first: alpha, then the others
-    inference_loss: str = "eq15"  # eq15 | eq17
-    kappa_pixel: float = 3.0  # kappa(r) = min(kappa_pixel r^2, kappa_max)
-    kappa_max: float = 16.0  # the published code's sum of squares is 3072 at 32x32; at 256 R parts the posterior from the prior
-    beta: float = 0.02  # weight of |z_tilde|^2 / 2 and of log q, summed over the d dimensions: Pi's temperature; 1 as published
-    lambda_u: float = 0.1  # L2 on the energy
+    # published: alpha, phi, theta, each at the others' new weights | energy_first: alpha, then the others
+    updates: str = setting("energy_first", among=UPDATES)
+    inference_loss: str = setting("eq15", among=EQUATIONS)  # eq15 | eq17
+    kappa_pixel: float = setting(3.0, at_least=0)  # kappa(r) = min(kappa_pixel r^2, kappa_max)
+    # the published code's sum of squares is 3072 at 32x32; at 256 R parts the posterior from the prior
+    kappa_max: float = setting(16.0, at_least=0)
+    # weight of |z_tilde|^2 / 2 and of log q, summed over the d dimensions: Pi's temperature; 1 as published
+    beta: float = setting(0.02, at_least=0)
+    lambda_u: float = setting(0.1, at_least=0)  # L2 on the energy
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
-    energy: str = "identity"  # identity (bounded by lambda_u) | softplus (spectral normalisation, as published)
-    r1: float = 1.0  # gamma at 32x32, on the image's gradient at both kinds of pairs; scales with (r / 32)^2 from 16x16 up; 0 = off
-    r1_z: float = 0.25  # gamma_z, on the latent's gradient, the same at every resolution; 0 = off
-    r1_every: int = 8  # the penalty is computed every so many steps and weighs as many times more
-    reconstruct_box: int = 4  # R compares means of boxes of so many pixels a side (never below 8x8)
-    range: float = 768.0  # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
+    # identity (bounded by lambda_u) | softplus (spectral normalisation, as published)
+    energy: str = setting("identity", among=("identity", "softplus"))
+    # gamma at 32x32, on the image's gradient at both kinds of pairs; scales with (r / 32)^2 from 16x16 up; 0 = off
+    r1: float = setting(1.0, at_least=0)
+    r1_z: float = setting(0.25, at_least=0)  # gamma_z, on the latent's gradient, the same at every resolution; 0 = off
+    r1_every: int = setting(8, at_least=1)  # the penalty is computed every so many steps and weighs as many times more
+    # R compares means of boxes of so many pixels a side (never below 8x8)
+    reconstruct_box: int = setting(4, among=BOXES, wanted="a power of two, 1 for every pixel")
+    # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
+    range: float = setting(768.0, at_least=0)
 
     def players(self) -> tuple[str, ...]:
         """The networks of the game."""
@@ -103,17 +111,7 @@ def network(config: Config, shape: NetworkConfig, player: str, resolution: int, 
 
 
 def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Raise HiresError for a value that means nothing or a combination that does not train."""
-    for name, wanted in (("updates", UPDATES), ("inference_loss", EQUATIONS), ("energy", ("identity", "softplus"))):
-        if getattr(config, name) not in wanted:
-            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted {' or '.join(wanted)}")
-    if config.reconstruct_box < 1 or config.reconstruct_box & (config.reconstruct_box - 1):
-        raise HiresError(f"objective.reconstruct_box={config.reconstruct_box}: wanted a power of two, 1 for every pixel")
-    if config.r1_every < 1:
-        raise HiresError(f"objective.r1_every={config.r1_every}: wanted at least 1")
-    for name in ("kappa_pixel", "kappa_max", "beta", "lambda_u", "r1", "r1_z", "range"):
-        if not getattr(config, name) >= 0:
-            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
+    """Raise HiresError for a combination that does not train."""
     if shape.kind != "growing":
         raise HiresError(f"network.kind={shape.kind} with objective=latent_ebm: its energy of pairs is built for growing networks alone")
     if zero_stage == 3 and (config.r1 or config.r1_z):

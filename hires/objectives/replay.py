@@ -14,6 +14,7 @@ from torch import Tensor
 import torch.distributed as dist
 
 from hires.errors import HiresError
+from hires.ground.ranges import setting
 from hires.networks.growing import upsample
 from hires.objectives import langevin
 from hires.objectives.rounds import Draw
@@ -28,30 +29,16 @@ class ChainsConfig:
     r^2, the number of pixels: what an energy falls by is shared among them, so with this a step is as far at every resolution.
     """
 
-    steps: int = 20  # a round
-    step_size: float = 0.15
-    noise: float = 0.01
-    reach: float = 0.1  # no value moves further in a step, its noise apart
-    replay: int = 10_000  # pictures in the buffer, of all ranks together
-    restart: float = 0.05  # chance that a chain begins again, from uniform noise
+    steps: int = setting(20, at_least=1)  # a round
+    step_size: float = setting(0.15, above=0)
+    noise: float = setting(0.01, at_least=0, below=math.inf)
+    reach: float = setting(0.1, above=0)  # no value moves further in a step, its noise apart
+    replay: int = setting(10_000, at_least=1)  # pictures in the buffer, of all ranks together
+    restart: float = setting(0.05, at_least=0, at_most=1)  # chance that a chain begins again, from uniform noise
 
     def bytes(self, resolution: int, channels: int) -> int:
         """Bytes of the buffer, of all ranks together."""
         return self.replay * channels * resolution**2
-
-
-def check(config: ChainsConfig) -> None:
-    """Raise HiresError for a value that means nothing."""
-    for name in ("steps", "replay"):
-        if getattr(config, name) < 1:
-            raise HiresError(f"objective.chains.{name}={getattr(config, name)}: wanted at least 1")
-    for name in ("step_size", "reach"):
-        if not getattr(config, name) > 0:
-            raise HiresError(f"objective.chains.{name}={getattr(config, name)}: wanted a number above 0")
-    if not 0 <= config.noise < math.inf:
-        raise HiresError(f"objective.chains.noise={config.noise}: wanted a number from 0 up")
-    if not 0 <= config.restart <= 1:
-        raise HiresError(f"objective.chains.restart={config.restart}: wanted a chance from 0 to 1")
 
 
 def first_slot(place: int, slots: int, places: int) -> int:

@@ -3,6 +3,8 @@
 from torch import Tensor
 import torch.nn.functional as F
 
+BOXES = tuple(2**k for k in range(11))  # sides of the boxes that a reconstruction may be compared in, in pixels
+
 
 def soft_clamp(logvar: Tensor, low: float, high: float) -> Tensor:
     """log-variance bent into (low, high) with gradients kept everywhere; unchanged when low >= high."""

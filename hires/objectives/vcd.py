@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hires.errors import HiresError, NotFinite
+from hires.errors import NotFinite
+from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.networks.transition import Decoder, Encoder, markov_chain, mix
 from hires.objectives import vgan
@@ -33,6 +34,7 @@ LOSSES = {
 ROWS = 2
 TAKES = {"generator": "z", "energy": "x", "inference": "x"}
 SHAPED_BY = vgan.SHAPED_BY
+check = vgan.check
 TERMS = {**vgan.TERMS, "generator": (*vgan.TERMS["generator"], "R"), "inference": ("code",)}
 LINE = {**vgan.LINE, "R": "R"}
 CHAINS, STEPS, EVERY = 8, 40, 4  # of the grid of chains: rows, transitions, and one picture every so many
@@ -43,7 +45,7 @@ class Config(vgan.Config):
     """VGAN's settings and the weight of the energy against the reconstruction."""
 
     name: str = "vcd"
-    rho: float = 0.2  # 1: no reconstruction, 0: an autoencoder
+    rho: float = setting(0.2, at_least=0, at_most=1)  # 1: no reconstruction, 0: an autoencoder
 
     def players(self) -> tuple[str, ...]:
         """The networks of the game: the generator decodes, the inference model encodes."""
@@ -64,13 +66,6 @@ def network(config: Config, shape: NetworkConfig, player: str, resolution: int, 
     if player == "energy":
         return vgan.network(config, shape, player, resolution, fading)
     return (Decoder if player == "generator" else Encoder)(shape, resolution, fading)
-
-
-def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Raise HiresError for a value that means nothing or a combination that does not train."""
-    vgan.check(config, shape, zero_stage)
-    if not 0 <= config.rho <= 1:
-        raise HiresError(f"objective.rho={config.rho}: wanted a number from 0 to 1")
 
 
 @dataclass

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import torch.distributed as dist
 
 from hires.errors import HiresError, NotFinite
+from hires.ground.ranges import setting
 from hires.networks import Generator, NetworkConfig
 from hires.networks.expert_energy import ExpertEnergy, binary_entropy, probabilities
 from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record, in_parts
@@ -45,10 +46,10 @@ class Config:
     """The experts and the order of the updates."""
 
     name: str = "vgan"
-    experts: int = 128  # K; the paper's text has 100, its code 128
-    generator_steps: int = 1  # theta steps a round; the paper: 3 beats 1 by a linear probe
-    lambda_s: float = 0.003  # L2 on the experts' scores, means over batch and experts
-    range: float = 10.0  # weight of the mean of max(|x| - 1, 0)^2 over samples: a linear output has no other bound
+    experts: int = setting(128, at_least=1)  # K; the paper's text has 100, its code 128
+    generator_steps: int = setting(1, at_least=1)  # theta steps a round; the paper: 3 beats 1 by a linear probe
+    lambda_s: float = setting(0.003, at_least=0)  # L2 on the experts' scores, means over batch and experts
+    range: float = setting(10.0, at_least=0)  # weight of the mean of max(|x| - 1, 0)^2 over samples: a linear output has no other bound
 
     def players(self) -> tuple[str, ...]:
         """The networks of the game."""
@@ -76,15 +77,9 @@ def network(config: Config, shape: NetworkConfig, player: str, resolution: int, 
 
 
 def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Raise HiresError for a value that means nothing or a combination that does not train."""
+    """Raise HiresError for a combination that does not train."""
     if shape.kind != "growing":
         raise HiresError(f"network.kind={shape.kind} with objective={config.name}: it is built for growing networks, network=base or slim")
-    for name in ("experts", "generator_steps"):
-        if getattr(config, name, 1) < 1:
-            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted at least 1")
-    for name in ("lambda_s", "range"):
-        if not getattr(config, name) >= 0:
-            raise HiresError(f"objective.{name}={getattr(config, name)}: wanted a number >= 0")
 
 
 def mean_of_all(values: list[Tensor]) -> Tensor:

@@ -6,12 +6,12 @@ import math
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from hires.config import TrainConfig
 from hires.ground.machine import DTYPES
 from hires.objectives import system
 from hires.training.game import empty_network
 from hires.training.player import bucket, group_of
 from hires.training.schedule import Level, Schedule
+from hires.training.settings import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import math
 
 from torch import nn
 
-from hires.config import TrainConfig
 from hires.ground.machine import DTYPES
 from hires.planning.memory import level_networks, share_of
 from hires.planning.steptime import StepTime
 from hires.training.player import bucket, group_of
 from hires.training.schedule import Level, Schedule
+from hires.training.settings import TrainConfig
 
 SMALL = {0: 1, 1: 3, 2: 3, 3: 2}  # stage -> collectives of a few numbers in a player's step: the gradient's norm, whether it is finite
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 import yaml
 
-from hires.config import TrainConfig
 from hires.errors import HiresError
 from hires.ground.machine import DTYPES
 from hires.objectives.divergence_triangle import Batch, Objective
 from hires.objectives.rounds import Rates
 from hires.planning.memory import level_networks
 from hires.training.schedule import Level
+from hires.training.settings import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 import yaml
 
-from hires.config import TrainConfig, train_config
 from hires.errors import HiresError
 from hires.slurm import jobs
 from hires.slurm.jobs import Record
 from hires.training.monitor import read_records
 from hires.training.schedule import Schedule, ScheduleConfig, parse_images
+from hires.training.settings import TrainConfig, train_config
 
 PARTS = ("config.yaml", "metrics.jsonl", "checkpoints", "samples")  # a folder with none of them is no run
 ALIVE = 30.0  # seconds since the last sign of life of a run that goes on; it gives one every 5

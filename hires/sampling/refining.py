@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hires.errors import HiresError
 from hires.ground.noise import generator
+from hires.ground.ranges import check_ranges, setting
 from hires.objectives.langevin import step
 
 SPACES = ("pictures", "latents")
@@ -18,20 +19,16 @@ SPACES = ("pictures", "latents")
 class LangevinConfig:
     """Steps of Langevin dynamics on the energy; docs/sampling.md shows what they do."""
 
-    steps: int = 0  # 0 = none
-    step_size: float | None = None  # s; null: 0.02 r on pictures of r x r pixels, 0.3 on latents
-    noise: float | None = None  # times s: 1 samples at temperature 1, 0 goes straight downhill; null: 0 on pictures, 1 on latents
-    space: str = "pictures"  # pictures | latents
+    steps: int = setting(0, at_least=0)  # 0 = none
+    step_size: float | None = setting(None, above=0, below=math.inf)  # s; null: 0.02 r on pictures of r x r pixels, 0.3 on latents
+    # times s: 1 samples at temperature 1, 0 goes straight downhill; null: 0 on pictures, 1 on latents
+    noise: float | None = setting(None, at_least=0, below=math.inf)
+    space: str = setting("pictures", among=SPACES)  # pictures | latents
 
 
 def check(config: LangevinConfig) -> None:
     """Raise HiresError for a value that means nothing."""
-    if config.space not in SPACES:
-        raise HiresError(f"langevin.space={config.space}: wanted {' or '.join(SPACES)}")
-    s, noise = config.step_size, config.noise
-    if config.steps < 0 or not (s is None or 0 < s < math.inf) or not (noise is None or 0 <= noise < math.inf):
-        found = f"langevin.steps={config.steps} langevin.step_size={s} langevin.noise={noise}"
-        raise HiresError(f"{found}: wanted steps and noise from 0 up, step_size above 0")
+    check_ranges(config, "langevin.")
 
 
 def settings(config: LangevinConfig, resolution: int) -> tuple[float, float]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import time
 
 from hires.checkpoints import reading
-from hires.config import TrainConfig
 from hires.errors import HiresError
 from hires.training.schedule import Schedule, parse_images
+from hires.training.settings import TrainConfig
 
 FAILURES = 10  # a job that fails is requeued at most so often (HIRES_REQUEUES)
 IDLE_STARTS = 5  # starts in a row from the same checkpoint, whatever ended them, after which a job is not started again

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from hires.checkpoints import reading
-from hires.config import TrainConfig, to_dict, train_config
 from hires.errors import HiresError
 from hires.objectives import system
 from hires.training.schedule import Schedule
+from hires.training.settings import TrainConfig, to_dict, train_config
 
 # settings that decide a run beside the schedule and the data; the others decide where and how fast it is computed, and what is shown
 DECISIVE = ("objective.", "optimizer.", "data.mirror", "train.seed", "train.precision")

@@ -8,37 +8,31 @@ import re
 import torch
 from torch import Tensor, nn
 
-from hires import networks
+from hires import networks, objectives
 from hires.checkpoints import reading
-from hires.config import TrainConfig
 from hires.errors import HiresError, NotFinite
 from hires.ground import distributed, machine, noise
 from hires.ground.distributed import World
+from hires.ground.ranges import check_ranges
 from hires.objectives import system
 from hires.objectives.rounds import Rates
-from hires.training import player
 from hires.training.guards.agreement import not_finite
 from hires.training.player import Player
 from hires.training.schedule import Phase, Schedule
+from hires.training.settings import TrainConfig
 
 
 def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
     """Raise HiresError for the first thing in a configuration that cannot train in a world of `world_size`."""
+    check_ranges(config)
     schedule.check_world(world_size)
-    player.check(config.zero, config.train.precision, config.optimizer)
-    kind = config.network.kind
-    if kind not in ("growing", "dcgan32"):
-        raise HiresError(f"network.kind={kind}: wanted growing or dcgan32")
-    for name in ("latent", "channels_base", "channels_max", "convs"):
-        if getattr(config.network, name) < 1:
-            raise HiresError(f"network.{name}={getattr(config.network, name)}: wanted at least 1")
-    if config.network.image_channels not in (1, 3):
-        raise HiresError(f"network.image_channels={config.network.image_channels}: wanted 1 or 3")
-    system(config.objective).check(config.objective, config.network, config.zero.stage)
+    if config.train.precision == "bf16" and config.zero.stage == 0:
+        raise HiresError("train.precision=bf16 with zero.stage=0: DeepSpeed keeps no fp32 weights there; take zero.stage=1")
+    objectives.check(config.objective, config.network, config.zero.stage)
     _check_rows(config, schedule, world_size)
     if config.train.precision == "bf16" and needs_fp32(config):
         raise HiresError("objective.energy=softplus with train.precision=bf16: spectral normalisation wants train.precision=fp32")
-    if kind == "dcgan32":
+    if config.network.kind == "dcgan32":
         if [level.resolution for level in schedule.levels] != [32]:
             raise HiresError(f"network=dcgan32: wanted a schedule of 32 alone, found {[level.resolution for level in schedule.levels]}")
         if world_size > 1:

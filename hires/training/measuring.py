@@ -3,13 +3,13 @@
 from torch import nn
 
 from hires import evaluation
-from hires.config import TrainConfig
 from hires.errors import HiresError
 from hires.evaluation import subject
 from hires.evaluation.material import Material
 from hires.ground.distributed import World
 from hires.training import game
 from hires.training.schedule import Schedule, parse_images
+from hires.training.settings import TrainConfig
 from pipelines import Shards
 
 

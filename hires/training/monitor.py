@@ -84,7 +84,7 @@ class Monitor:
     ):
         """`line`: the measures of a progress line by the names that it gives them.
 
-        Raises HiresError for an unknown wandb mode, or where a package is not installed, on all ranks alike.
+        Raises HiresError where a package is not installed, on all ranks alike.
         """
         boards.check(wandb, tensorboard)
         self.run, self.schedule, self.first, self.line = run, schedule, first, line

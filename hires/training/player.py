@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 import torch.distributed as dist
 
-from hires.errors import HiresError, NotFinite
+from hires.errors import NotFinite
 from hires.ground import distributed
-from hires.ground.machine import DTYPES, PRECISIONS
+from hires.ground.machine import DTYPES
+from hires.ground.ranges import setting
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -27,17 +28,17 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class ZeroConfig:
     """How DeepSpeed shards a player: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."""
 
-    stage: int = 1
+    stage: int = setting(1, among=(0, 1, 2, 3))
 
 
 @dataclass
 class OptimizerConfig:
     """Adam, for all players (learning rates stand in the schedule)."""
 
-    beta1: float = 0.0  # (0, 0.99) as in ProGAN; 0.5 swings more while growing (docs/stability.md)
-    beta2: float = 0.99
-    eps: float = 1e-8
-    clip: float = 1000.0  # global norm of a player's gradient; 100 would bind in most steps from 32x32 up
+    beta1: float = setting(0.0, at_least=0, below=1)  # (0, 0.99) as in ProGAN; 0.5 swings more while growing (docs/stability.md)
+    beta2: float = setting(0.99, at_least=0, below=1)
+    eps: float = setting(1e-8, above=0)
+    clip: float = setting(1000.0, above=0)  # global norm of a player's gradient; 100 would bind in most steps from 32x32 up
 
 
 @dataclass
@@ -56,22 +57,6 @@ class Fragment:
     def numel(self) -> int:
         """Number of elements."""
         return self.weight.numel()
-
-
-def check(zero: ZeroConfig, precision: str, optimizer: OptimizerConfig) -> None:
-    """Raise HiresError for a stage, a precision or Adam's settings that do not train correctly."""
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(optimizer, name) < 1:
-            raise HiresError(f"optimizer.{name}={getattr(optimizer, name)}: wanted a number from 0 up and below 1")
-    for name in ("eps", "clip"):
-        if not getattr(optimizer, name) > 0:
-            raise HiresError(f"optimizer.{name}={getattr(optimizer, name)}: wanted a number above 0")
-    if zero.stage not in (0, 1, 2, 3):
-        raise HiresError(f"zero.stage={zero.stage}: wanted 0, 1, 2 or 3")
-    if precision not in PRECISIONS:
-        raise HiresError(f"train.precision={precision}: wanted {', '.join(PRECISIONS)}")
-    if precision == "bf16" and zero.stage == 0:
-        raise HiresError("train.precision=bf16 with zero.stage=0: DeepSpeed keeps no fp32 weights there; take zero.stage=1")
 
 
 def group_of(name: str) -> str:

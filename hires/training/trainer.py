@@ -20,7 +20,6 @@ import torch.distributed as dist
 from hires.checkpoints import reading
 from hires.checkpoints.retention import Policy
 from hires.checkpoints.writing import Saver
-from hires.config import TrainConfig, to_dict
 from hires.errors import HiresError, NotFinite
 from hires.ground import distributed, machine, noise
 from hires.ground.distributed import World
@@ -37,6 +36,7 @@ from hires.training.guards.watchdog import Watchdog, parse_limit
 from hires.training.measuring import Measuring
 from hires.training.monitor import Monitor, due, memory_gb
 from hires.training.schedule import Phase, Schedule, parse_images
+from hires.training.settings import TrainConfig, to_dict
 from pipelines import Loader, Order, Shards
 from pipelines.manifest import MANIFEST
 
@@ -63,8 +63,6 @@ class Trainer:
             "checkpoint": parse_images(config.train.checkpoint_every, "train.checkpoint_every"),
             "measures": parse_images(config.monitor.measures_every, "monitor.measures_every"),
         }
-        if config.train.keep < 1:
-            raise HiresError(f"train.keep={config.train.keep}: wanted at least 1 checkpoint")
         keep_every = parse_images(config.train.keep_every, "train.keep_every") if config.train.keep_every else 0
         self.policy = Policy(config.train.keep, keep_every, config.train.keep_levels, config.train.keep_best)
         self.saver: Saver | None = None
@@ -88,10 +86,6 @@ class Trainer:
         self._stream: Iterator[Tensor] | None = None
         self._health = Health(world, system(config.objective).TERMS)
         self.attempt = 0  # rollbacks so far: with (configuration, images) it decides the noise, and is saved
-        if config.train.on_nonfinite not in ("stop", "rollback"):
-            raise HiresError(f"train.on_nonfinite={config.train.on_nonfinite}: wanted stop or rollback")
-        if config.train.rollbacks < 1:
-            raise HiresError(f"train.rollbacks={config.train.rollbacks}: wanted at least 1; train.on_nonfinite=stop for none")
         begins = 0.0 if owns_process else process_seconds()
         self.stop = StopRequest(config.train.stop_signal, config.train.stop_after, world.first, begins)
         limit = parse_limit(config.train.hang_timeout)

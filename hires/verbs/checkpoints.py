@@ -5,18 +5,32 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 import time
 
+from omegaconf import MISSING
 from rich.table import Table
 
 from hires.checkpoints import reading
 from hires.checkpoints.retention import Policy
-from hires.config import CheckpointsConfig, RunConfig
 from hires.errors import HiresError
+from hires.ground.ranges import setting
 from hires.ground.showing import show_table
 from hires.training.monitor import duration
 from hires.training.schedule import parse_images
+from hires.training.settings import RunConfig
 from hires.verbs import Result
 
 HIDDEN = {".writing": "being written, or cut short", ".replaced": "moved away for a new one", ".deleting": "being deleted, or cut short"}
+
+
+@dataclass
+class Config:
+    """hires checkpoints: what a run has saved, what is whole of it, and which checkpoint a restart would take.
+      hires checkpoints run=runs/celebahq
+      hires checkpoints verify run=runs/celebahq      reads every file and compares its hash; exit status 1 where one is damaged
+    Nothing is changed. Without verify only manifests and the files' sizes are looked at.
+    """
+
+    run: str = MISSING
+    action: str = setting("list", among=("list", "verify"))  # list | verify: read every file and compare its hash
 
 
 @dataclass(frozen=True)
@@ -47,10 +61,8 @@ class Found:
         return self.problem is None and self.path.name.startswith("images-")
 
 
-def run(config: CheckpointsConfig) -> Checkpoints:
+def run(config: Config) -> Checkpoints:
     """Print the table."""
-    if config.action not in ("list", "verify"):
-        raise HiresError(f"action={config.action}: wanted list or verify")
     folder = Path(config.run) / "checkpoints"
     found = look(folder, hashes=config.action == "verify") if folder.is_dir() else []
     if not found:

@@ -1,15 +1,28 @@
 """`hires compare`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from hires.config import CompareConfig
+from omegaconf import MISSING
+
 from hires.errors import HiresError
 from hires.ground.files import whole_file
 from hires.report import comparison
 from hires.verbs.report import Page, out_file, read, told
 
 
-def run(config: CompareConfig) -> Page:
+@dataclass
+class Config:
+    """hires compare: several runs beside each other on one HTML page (docs/report.md).
+      hires compare runs=runs/a,runs/b,runs/c out=compare.html
+    """
+
+    runs: str = MISSING  # folders of runs with commas between, at least two
+    out: str = "compare.html"
+    real_pictures: bool = True  # false: as for `hires report`
+
+
+def run(config: Config) -> Page:
     """Write one page that lays runs beside each other; raises HiresError, before any work, for a folder that is no run."""
     folders = [name.strip() for name in config.runs.split(",") if name.strip()]
     places = [Path(name).resolve() for name in folders]

@@ -10,9 +10,21 @@ import shlex
 import shutil
 import time
 
-from hires.config import DemoConfig
 from hires.errors import HiresError
 from hires.verbs import Result, call
+
+
+@dataclass
+class Config:
+    """hires demo: from nothing to pictures in minutes; the same command again goes on where it stopped.
+      hires demo                                   scikit-learn's 1,797 handwritten digits
+      hires demo data=my/pictures resolution=64    your own pictures, of any count and shape
+    """
+
+    data: str = ""  # a folder of pictures; empty = scikit-learn's 1,797 handwritten digits
+    resolution: int = 0  # that the networks grow to; 0 = 16 for the digits, 64 for pictures
+    out: str = "demo"  # a folder; a folder in it, named by data and resolution, holds all that is made
+    images: str = ""  # stop training after so many, such as 10k; empty = the whole schedule
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Demo(Result):
     status: int = 0
 
 
-def run(config: DemoConfig) -> Demo:
+def run(config: Config) -> Demo:
     """Prepare, train, export, sample and film in this one process, into a folder of `config.out`."""
     folder, commands = _plan(config)
     took = {}
@@ -44,7 +56,7 @@ def run(config: DemoConfig) -> Demo:
     return Demo(folder)
 
 
-def _plan(config: DemoConfig) -> tuple[Path, list[tuple[str, list[str]]]]:
+def _plan(config: Config) -> tuple[Path, list[tuple[str, list[str]]]]:
     """The folder of all that is made, and the verbs with their settings; raises HiresError for a folder that is not there."""
     resolution = config.resolution or (64 if config.data else 16)
     if config.data:

@@ -4,17 +4,34 @@ from dataclasses import dataclass, field
 import math
 from pathlib import Path
 
+from omegaconf import MISSING
 import torch
 from torch import Tensor
 
-from hires.config import EditConfig
 from hires.errors import HiresError
 from hires.ground.images import check_png
+from hires.ground.ranges import setting
 from hires.media.pictures import picture_batches, read_pictures
 from hires.media.sheets import save_sheet
 from hires.sampling.codes import edited, encode, mean_code
 from hires.sampling.seeds import open_bundle
 from hires.verbs import Result
+
+
+@dataclass
+class Config:
+    """hires edit: pictures whose codes are moved by the mean code of one folder minus that of another (docs/sampling.md).
+      hires edit sampler=bundle plus=smiling minus=serious from=me.jpg out=sheet.png strength=0,0.5,1,1.5
+    """
+
+    sampler: str = MISSING
+    plus: str = MISSING  # pictures that have it
+    minus: str = MISSING  # pictures that do not
+    from_: str = MISSING  # written from=…: pictures to change
+    out: str = MISSING  # a .png file: a row a picture, a column a strength, the original first
+    strength: str = "0,0.5,1,1.5"  # multiples of the mean code of `plus` minus that of `minus`; 0 is the reconstruction
+    show: int = setting(16, at_least=1)  # at most so many rows
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -25,12 +42,10 @@ class Edited(Result):
     direction: Tensor = field(repr=False)
 
 
-def run(config: EditConfig) -> Edited:
+def run(config: Config) -> Edited:
     """Write a sheet of pictures moved along the mean code of one folder minus that of another."""
     check_png("out", config.out)
     strengths = _strengths(config.strength)
-    if config.show < 1:
-        raise HiresError(f"show={config.show}: wanted at least 1 picture")
     bundle = open_bundle(config.sampler, config.device)
     size = bundle.resolution, bundle.config["image_channels"]
     names, pictures = read_pictures(config.from_, *size, config.show)

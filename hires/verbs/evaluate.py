@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from omegaconf import MISSING
 from rich.table import Table
 import torch
 
 from hires import evaluation
 from hires.bundle import from_run
-from hires.config import EvaluateConfig
 from hires.errors import HiresError
-from hires.evaluation import subject
+from hires.evaluation import Settings, subject
 from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject
 from hires.ground import distributed
@@ -28,6 +28,22 @@ USUAL = ["swd", "reconstruction", "diversity"]  # where none are named: those th
 PLACE = ("of", "data", "resolution", "images")  # what a record's measures hold for
 
 
+@dataclass
+class Config(Settings):
+    """hires evaluate: measures of a run or a bundle against held-out pictures (docs/measuring.md).
+      hires evaluate run=runs/faces data=data/faces
+      hires evaluate sampler=bundle data=data/faces measure=swd,fidelity
+    """
+
+    run: str = ""  # a run's newest checkpoint, or
+    at: str = ""  # its newest that is not past so many images, such as 12M, or best (train.keep_best); or
+    sampler: str = ""  # a bundle
+    data: str = MISSING  # shards with a held-out split
+    measure: str = ""  # such as swd,fidelity: docs/measuring.md; empty = what fits of swd, reconstruction and diversity
+    out: str = ""  # a JSON file to write as well
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+
+
 @dataclass(frozen=True)
 class Evaluated(Result):
     """What was measured: of, data, resolution, images and each measure's findings by name; and the JSON files that hold it."""
@@ -36,7 +52,7 @@ class Evaluated(Result):
     files: list[Path]
 
 
-def run(config: EvaluateConfig) -> Evaluated:
+def run(config: Config) -> Evaluated:
     """Measure a run or a bundle; prints a table and writes JSON, to `out` and, under what was measured before, into a run's folder.
 
     Under torchrun or srun the work is shared among the ranks.
@@ -62,7 +78,7 @@ def run(config: EvaluateConfig) -> Evaluated:
     return Evaluated(record, files)
 
 
-def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> tuple[dict, Path | None, HiresError | None]:
+def measured(config: Config, names: list[str], device: torch.device) -> tuple[dict, Path | None, HiresError | None]:
     """The record: what was measured, on what, each measure's findings in order; the pictures' folder; what ended it early."""
     of = _open(config, device)
     names = names or evaluation.fitting(USUAL, of)
@@ -79,7 +95,7 @@ def measured(config: EvaluateConfig, names: list[str], device: torch.device) -> 
     return record, material.folder, None
 
 
-def _open(config: EvaluateConfig, device: torch.device) -> Subject:
+def _open(config: Config, device: torch.device) -> Subject:
     if config.sampler:
         return subject.of_bundle(open_bundle(config.sampler, str(device), ""), config.sampler)
     loaded = from_run.load(config.run, config.at)
@@ -89,14 +105,14 @@ def _open(config: EvaluateConfig, device: torch.device) -> Subject:
     return subject.of_networks(loaded.networks, loaded.config.objective, name, loaded.images, size, loaded.alpha, device)
 
 
-def _folder(config: EvaluateConfig, of: Subject) -> Path | None:
+def _folder(config: Config, of: Subject) -> Path | None:
     """Where measures put their pictures: into the run, or beside `out`."""
     if config.run:
         return Path(config.run) / f"measures-{of.images:012d}"
     return Path(config.out).with_suffix("") if config.out else None
 
 
-def _report(config: EvaluateConfig, record: dict, folder: Path | None) -> tuple[list[Path], HiresError | None]:
+def _report(config: Config, record: dict, folder: Path | None) -> tuple[list[Path], HiresError | None]:
     """Show the record, then write it wherever that is possible; returns the files that hold it, and why another could not be written."""
     title = "{of} at {resolution}x{resolution}, {images} held-out pictures of {data}".format(**record)
     table = Table("measure", "value", title=title)

@@ -4,24 +4,39 @@ import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import dataclass
 import os
 from pathlib import Path
 import socket
 import sys
 import webbrowser
 
-from hires.config import ExploreConfig
+from omegaconf import MISSING
+
 from hires.errors import HiresError
 from hires.explore.model import Explorer
 from hires.explore.server import application, serve
+from hires.ground.ranges import setting
 from hires.sampling.seeds import open_bundle
 from hires.verbs import Result
 
 
-def run(config: ExploreConfig) -> Result:
+@dataclass
+class Config:
+    """hires explore: a local page to draw from a bundle, move between pictures and reconstruct your own (docs/explore.md).
+      hires explore sampler=bundle                        # http://127.0.0.1:8000/, this machine alone
+      hires explore sampler=bundle port=0 open=false      # any free port, no browser opened
+    """
+
+    sampler: str = MISSING  # a bundle
+    host: str = "127.0.0.1"  # this machine alone can reach it; 0.0.0.0: every machine that reaches this one
+    port: int = setting(8000, at_least=0, at_most=65535)  # 0 = any free one
+    open: bool = True  # the page in a browser, where there is a screen
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+
+
+def run(config: Config) -> Result:
     """Serve a page on this machine to draw from a bundle, move between its pictures and reconstruct others, until Ctrl-C."""
-    if not 0 <= config.port <= 65535:
-        raise HiresError(f"port={config.port}: wanted 0 (any free one) to 65535")
     if not config.host:
         raise HiresError("host=: empty; wanted 127.0.0.1, or an address of this machine")
     bundle = open_bundle(config.sampler, config.device)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import MISSING
 import torch
 
 from hires.bundle import from_run
@@ -12,10 +13,29 @@ from hires.bundle.chains import chains_of
 from hires.bundle.formats import parse_formats
 from hires.bundle.hires_bundle import pictures_at_once
 from hires.bundle.writing import KNOWN, require_new, write_bundle
-from hires.config import ExportConfig
 from hires.errors import HiresError
+from hires.ground.ranges import setting
 from hires.verbs import Result
 from pipelines import Loader, Shards
+
+
+@dataclass
+class Config:
+    """hires export: a run -> a folder that loads without this project (docs/exporting.md).
+      hires export run=runs/faces                            # the newest checkpoint, as runs/faces/bundle-IMAGES
+      hires export run=runs/faces out=bundle at=12M          # the newest that is not past 12 million images
+      hires export run=runs/faces out=small resolution=256   # the newest that is stable at 256x256
+      hires export run=runs/faces out=bundle formats=onnx,pt2
+      hires export run=runs/faces out=bundle moments=4000    # for hires sample prior=aggregate
+    """
+
+    run: str = MISSING
+    out: str = ""  # default: RUN/bundle-IMAGES
+    at: str = ""  # the newest checkpoint that is not past so many images, such as 12M; best (train.keep_best); empty = the newest
+    resolution: int = 0  # the newest that is stable at that level; 0 = whichever level it has
+    formats: str = ""  # onnx, pt2 or onnx,pt2: the networks in these formats as well
+    # of the codes of so many training pictures, for prior=aggregate; they pass the inference model once; 0 = none
+    moments: int = setting(0, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -27,7 +47,7 @@ class Exported(Result):
     images: int
 
 
-def run(config: ExportConfig) -> Exported:
+def run(config: Config) -> Exported:
     """Write a bundle of a run's moving averages that loads without this project; refuses a checkpoint in the middle of a fade-in."""
     formats = parse_formats(config.formats)
     if config.out:
@@ -57,8 +77,6 @@ def run(config: ExportConfig) -> Exported:
 
 def _moments(loaded: from_run.RunNetworks, count: int) -> Aggregate:
     """Moments of the codes of `count` training pictures, or all there are, drawn by a fixed permutation; raises HiresError or DataError."""
-    if count < 0:
-        raise HiresError(f"moments={count}: wanted a number of training pictures, 0 for none")
     inference, objective = loaded.networks.get("inference"), loaded.config.objective.name
     if inference is None or objective == "vcd":  # whose codes are no draws from a posterior
         raise HiresError(f"moments={count}: objective={objective} has no inference model whose codes stand for latents; leave it out")

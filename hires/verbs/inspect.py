@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 import threading
 
+from omegaconf import MISSING
 from rich import filesize
 from rich.table import Table
 
-from hires.config import DataConfig, InspectConfig
 from hires.errors import HiresError
 from hires.ground.files import whole_file
+from hires.ground.ranges import setting
 from hires.ground.showing import progress, show_table
+from hires.training.settings import DataConfig
 from hires.verbs import Result
 from pipelines import DataError, Shards
 from pipelines.contact_sheet import contact_sheet
@@ -21,6 +23,23 @@ from pipelines.inspecting import shard_files, strangers, verify
 from pipelines.opening import open_to_inspect
 
 SKIPPED = 3  # skipped pictures that are shown
+
+
+@dataclass
+class Config:
+    """hires inspect: is a prepared data set whole, what is in it, how fast does it decode? Exit status 1: something is wrong.
+      hires inspect data=data/mine
+      hires inspect data=data/mine out=mine.png       also draws a contact sheet: each level, and pictures held out
+      hires inspect data=https://host/mine            without fetching all of it; verify=true does
+    Settings: decode=64 (pictures of each level decoded to measure the rate), workers=0 (hashing threads; 0: one a core),
+      verify=null (whether every file is read: true | false | null: of a folder, not of an address)
+    """
+
+    data: str = MISSING  # what `hires prepare` made: a folder, or an address
+    out: str = ""  # a PNG file to write: a contact sheet
+    decode: int = setting(64, at_least=1)  # pictures of each level that are decoded, to measure the rate
+    workers: int = setting(0, at_least=0)  # threads that read and hash; 0 = one a core
+    verify: bool | None = None  # read every file; null = of a folder yes, of an address no
 
 
 @dataclass(frozen=True)
@@ -37,12 +56,10 @@ class Inspected(Result):
         return 1 if self.problems else 0
 
 
-def run(config: InspectConfig) -> Inspected:
+def run(config: Config) -> Inspected:
     """Verify a data set and show what is in it, with a contact sheet where `out` says; each thing that is wrong is told in a line."""
     if config.out and Path(config.out).suffix.lower() != ".png":
         raise HiresError(f"out={config.out}: wanted the name of a .png file")
-    if config.decode < 1 or config.workers < 0:
-        raise HiresError(f"decode={config.decode}, workers={config.workers}: wanted decode from 1 up, and workers from 0 up")
     remote = "://" in config.data
     shards = Shards.open(config.data) if remote else open_to_inspect(config.data)
     verified = config.verify if config.verify is not None else not remote

@@ -6,9 +6,9 @@ import math
 from rich.table import Table
 import torch
 
-from hires.config import PlanConfig
 from hires.errors import HiresError
 from hires.ground import machine
+from hires.ground.ranges import setting
 from hires.ground.showing import show_table
 from hires.objectives import system
 from hires.planning import steptime
@@ -16,10 +16,34 @@ from hires.planning.memory import LevelPlan, level_plans
 from hires.planning.scaling import Cluster, Forecast, forecast, hours, most_useful
 from hires.training import game
 from hires.training.schedule import Schedule
+from hires.training.settings import TrainConfig
 from hires.verbs import Result
 from pipelines import Shards
 
 WORLDS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass
+class Config(TrainConfig):
+    """hires plan: the schedule of a training configuration as a table, without training.
+      hires plan experiment=celebahq_1024 world_size=32
+    and how it scales over nodes of GPUs (docs/performance.md, "Scaling, on paper"):
+      hires plan experiment=celebahq_1024 nodes=4 gpus_per_node=8 bandwidth=400 intra_bandwidth=450 measured=times.yaml
+      … bandwidth: Gbit/s of a node; intra_bandwidth: GB/s of a GPU; measured: step times of one GPU,
+      or tflops=200 round_ms=25, which are assumptions; without either, bytes and their time alone
+    """
+
+    world_size: int | None = setting(None, at_least=1)  # null: nodes * gpus_per_node, or 1
+    nodes: int | None = setting(None, at_least=1)
+    gpus_per_node: int | None = setting(None, at_least=1)
+    # Gbit/s in and out of a node, all its network cards together, one direction
+    bandwidth: float = setting(0.0, at_least=0, below=math.inf)
+    intra_bandwidth: float = setting(0.0, at_least=0, below=math.inf)  # GB/s in and out of a GPU inside its node, one direction
+    latency_us: float = setting(30.0, at_least=0, below=math.inf)  # microseconds a collective takes whatever its size
+    measured: str = ""  # a table of step times of one device (benchmarks/scaling.py writes one), or
+    tflops: float = setting(0.0, at_least=0, below=math.inf)  # 10^12 operations a second that a device is assumed to sustain (not its peak)
+    # with tflops: milliseconds of a round whatever its batch (launching kernels, copies, Adam), assumed
+    round_ms: float = setting(0.0, at_least=0, below=math.inf)
 
 
 @dataclass(frozen=True)
@@ -30,7 +54,7 @@ class Planned(Result):
     levels: list[LevelPlan] = field(repr=False)
 
 
-def run(config: PlanConfig) -> Planned:
+def run(config: Config) -> Planned:
     """Print a training schedule as a table; refuses what `hires train` would refuse, a level that the data lacks among it.
 
     With nodes or gpus_per_node it prints how the schedule scales too; there a batch that does not divide over them is told, not refused.
@@ -59,7 +83,7 @@ def run(config: PlanConfig) -> Planned:
     return Planned(schedule.total, plans)
 
 
-def _settled(config: PlanConfig) -> tuple[PlanConfig, str]:
+def _settled(config: Config) -> tuple[Config, str]:
     """`config` with what train.precision=auto would become, and where: on the GPUs asked for, else on this machine."""
     if config.train.precision != "auto":
         return config, ""
@@ -70,12 +94,8 @@ def _settled(config: PlanConfig) -> tuple[PlanConfig, str]:
     return replace(config, train=replace(config.train, precision=precision)), whose if precision == "fp32" or gpus else ""
 
 
-def _world_size(config: PlanConfig) -> int:
+def _world_size(config: Config) -> int:
     """GPUs asked for; raises HiresError for a contradiction or a number that is none."""
-    for name in ("world_size", "nodes", "gpus_per_node"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise HiresError(f"{name}={value}: wanted at least 1")
     product = (config.nodes or 1) * (config.gpus_per_node or 1)
     if config.nodes is None and config.gpus_per_node is None:
         if config.measured or config.tflops or config.bandwidth or config.intra_bandwidth:
@@ -83,9 +103,6 @@ def _world_size(config: PlanConfig) -> int:
         return config.world_size or 1
     if config.world_size not in (None, product):
         raise HiresError(f"world_size={config.world_size}: wanted {product}, which is nodes * gpus_per_node, or leave it out")
-    for name in ("bandwidth", "intra_bandwidth", "latency_us", "tflops", "round_ms"):
-        if not 0 <= getattr(config, name) < math.inf:
-            raise HiresError(f"{name}={getattr(config, name)}: wanted a number from 0 up")
     if not config.bandwidth:
         raise HiresError("bandwidth=… not given: wanted Gbit/s in and out of a node, such as bandwidth=400")
     if not config.intra_bandwidth:
@@ -97,7 +114,7 @@ def _world_size(config: PlanConfig) -> int:
     return product
 
 
-def _levels(config: PlanConfig, schedule: Schedule, plans: list[LevelPlan], world_size: int, whose: str) -> Table:
+def _levels(config: Config, schedule: Schedule, plans: list[LevelPlan], world_size: int, whose: str) -> Table:
     ranks = f"{world_size} rank{'s' * (world_size > 1)}"
     table = Table(title=f"{schedule.total:,} images on {ranks}, ZeRO {config.zero.stage}, {config.train.precision}{whose}")
     players = "+".join(config.objective.players())
@@ -125,7 +142,7 @@ def _levels(config: PlanConfig, schedule: Schedule, plans: list[LevelPlan], worl
     return table
 
 
-def _scaling(config: PlanConfig, schedule: Schedule) -> None:
+def _scaling(config: Config, schedule: Schedule) -> None:
     """Print a row a level for the cluster asked for, and a row a number of GPUs for the whole schedule."""
     times, source = {}, "no time of a step can be predicted: give measured=FILE, or tflops=… and round_ms=… to assume one"
     if config.measured:
@@ -149,7 +166,7 @@ def _scaling(config: PlanConfig, schedule: Schedule) -> None:
     print(f"{source}; {config.bandwidth:g} Gbit/s a node, {config.intra_bandwidth:g} GB/s a GPU, {config.latency_us:g} µs a collective")
 
 
-def _cluster(config: PlanConfig, size: int) -> Cluster:
+def _cluster(config: Config, size: int) -> Cluster:
     """`size` GPUs on as few nodes as they fit on; a number that does not fill its nodes evenly is spread as if it did."""
     gpus = math.gcd(size, config.gpus_per_node or 1) if size > (config.gpus_per_node or 1) else size
     return Cluster(size // gpus, gpus, config.bandwidth * 1e9 / 8, config.intra_bandwidth * 1e9, config.latency_us / 1e6)

@@ -7,7 +7,8 @@ from typing import Any
 from hires.errors import HiresError
 from hires.ground.showing import progress
 from hires.verbs import Result
-from pipelines import PrepareConfig, prepare
+from pipelines import PrepareConfig as Config
+from pipelines import prepare
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Prepared(Result):
     report: dict[str, Any]
 
 
-def run(config: PrepareConfig) -> Prepared:
+def run(config: Config) -> Prepared:
     """Make the pyramid of shards, with a progress bar; tells what was made and what was skipped."""
     if not config.out:
         raise HiresError("out=… not given: the folder to write")

@@ -3,17 +3,35 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omegaconf import MISSING
 import torch
 from torch import Tensor
 
-from hires.config import ReconstructConfig
 from hires.errors import HiresError
 from hires.ground.images import check_png
+from hires.ground.ranges import setting
 from hires.media.pictures import picture_batches
 from hires.media.sheets import save_sheet
 from hires.sampling.codes import reconstruct, save_codes
 from hires.sampling.seeds import open_bundle
 from hires.verbs import Result
+
+
+@dataclass
+class Config:
+    """hires reconstruct: pictures -> codes -> pictures, side by side, with their errors on [-1, 1] (docs/sampling.md).
+      hires reconstruct sampler=bundle from=my/pictures out=sheet.png
+      hires reconstruct sampler=bundle from=a.jpg,b.jpg out=sheet.png codes=codes.safetensors
+      hires reconstruct sampler=bundle from=data/faces out=sheet.png limit=1000     # prepared data: its held-out pictures
+    """
+
+    sampler: str = MISSING
+    from_: str = MISSING  # written from=…: a folder of pictures, files with commas between, or prepared data (its held-out split)
+    out: str = MISSING  # a .png file: originals and reconstructions side by side
+    codes: str = ""  # a .safetensors file to write as well: mu and logvar (N, d), mse (N,), names in its metadata
+    limit: int = setting(0, at_least=0)  # at most so many pictures; 0 = all
+    show: int = setting(32, at_least=1)  # so many of them on the sheet
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -27,13 +45,11 @@ class Sheet(Result):
     mse: Tensor = field(repr=False)
 
 
-def run(config: ReconstructConfig) -> Sheet:
+def run(config: Config) -> Sheet:
     """Write a sheet of pictures beside what the inference model and the generator together make of them, and the codes where asked."""
     check_png("out", config.out)
     if config.codes and Path(config.codes).suffix != ".safetensors":
         raise HiresError(f"codes={config.codes}: wanted the name of a .safetensors file")
-    if config.limit < 0 or config.show < 1:
-        raise HiresError(f"limit={config.limit} show={config.show}: wanted limit from 0 up (0: all), and show from 1 up")
     bundle = open_bundle(config.sampler, config.device)
     batches = picture_batches(config.from_, bundle.resolution, bundle.config["image_channels"], config.limit or None)
     shown, done = [], []

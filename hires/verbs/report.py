@@ -3,13 +3,26 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hires.config import ReportConfig
+from omegaconf import MISSING
+
 from hires.errors import HiresError
 from hires.ground.files import whole_file
 from hires.report import page, reading
 from hires.report.gallery import Album
 from hires.verbs import Result
 from hires.verbs.checkpoints import look
+
+
+@dataclass
+class Config:
+    """hires report: a run as one HTML page that holds all it shows (docs/report.md).
+      hires report run=runs/celebahq                                             writes runs/celebahq/report.html
+      hires report run=runs/celebahq out=share.html real_pictures=false          without pictures of the data
+    """
+
+    run: str = MISSING
+    out: str = ""  # a .html file; default: RUN/report.html
+    real_pictures: bool = True  # false: no picture of the data, nor any that shows some beside its own, so that the page can be shared
 
 
 @dataclass(frozen=True)
@@ -19,7 +32,7 @@ class Page(Result):
     out: Path
 
 
-def run(config: ReportConfig) -> Page:
+def run(config: Config) -> Page:
     """Write one page that shows a run, whatever state it is in; prints its name and its size."""
     found = read(config.run)
     path = out_file(config.out or str(Path(config.run) / "report.html"))

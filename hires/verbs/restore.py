@@ -5,21 +5,44 @@ from dataclasses import dataclass, field
 import math
 from pathlib import Path
 
+from omegaconf import MISSING
 import torch
 from torch import Tensor
 
-from hires.config import RestoreConfig
 from hires.errors import HiresError
 from hires.ground.files import whole_file
 from hires.ground.images import check_png
+from hires.ground.ranges import setting
 from hires.media.pictures import read_pictures
 from hires.media.sheets import save_sheet
 from hires.sampling import refining
+from hires.sampling.refining import LangevinConfig
 from hires.sampling.restoring import corrupt, errors, guess, psnr, restore, steps_of, unknown_pixels
 from hires.sampling.seeds import open_bundle
 from hires.verbs import Result
 
 STEPS = {"denoise": 20, "inpaint": 400}
+
+
+@dataclass
+class Config:
+    """hires restore: pictures are corrupted, put right by Langevin steps on a bundle's energy, and compared (docs/sampling.md).
+      hires restore sampler=bundle from=data/mnist out=sheet.png task=denoise noise=0.3
+      hires restore sampler=bundle from=data/mnist out=sheet.png task=inpaint mask=random:0.5     # or center, left, bottom, FILE.png
+      hires restore sampler=bundle from=data/mnist out=sheet.png langevin.steps=40
+    """
+
+    sampler: str = MISSING  # a bundle with an energy
+    from_: str = MISSING  # written from=…: whole pictures, which are corrupted here; as for `hires reconstruct`
+    out: str = MISSING  # a .png file: original, corrupted, restored; beside it, under the same name, a .csv of their errors
+    task: str = setting("denoise", among=("denoise", "inpaint"))  # denoise | inpaint
+    noise: float = setting(0.3, above=0)  # of denoise: standard deviation on pixels in [-1, 1]
+    mask: str = "center"  # of inpaint, what is unknown: center | left | bottom | random:0.5 | FILE.png (white)
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)  # null: the sampler's own; steps 0: 20 to denoise, 400 to inpaint
+    seed: int = 0  # of the corruption and of the steps' noise
+    limit: int = setting(64, at_least=0)  # at most so many pictures; 0 = all
+    show: int = setting(16, at_least=1)  # so many of them on the sheet
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -33,7 +56,7 @@ class Restored(Result):
     after: Tensor = field(repr=False)
 
 
-def run(config: RestoreConfig) -> Restored:
+def run(config: Config) -> Restored:
     """Corrupt pictures, restore them by Langevin steps on the energy, and write a sheet and a table of their errors before and after."""
     _check(config)
     bundle = open_bundle(config.sampler, config.device, "energy")
@@ -65,14 +88,12 @@ def run(config: RestoreConfig) -> Restored:
     return Restored(Path(config.out), table, names, before, after)
 
 
-def _check(config: RestoreConfig) -> None:
+def _check(config: Config) -> None:
     check_png("out", config.out)
     if config.task not in STEPS:
         raise HiresError(f"task={config.task}: wanted {' or '.join(STEPS)}")
     if not 0 < config.noise < math.inf:
         raise HiresError(f"noise={config.noise}: wanted a number above 0")
-    if config.limit < 0 or config.show < 1:
-        raise HiresError(f"limit={config.limit} show={config.show}: wanted limit from 0 up (0: all), and show from 1 up")
     refining.check(config.langevin)
     if config.langevin.space != "pictures":
         raise HiresError(f"langevin.space={config.langevin.space}: restoring moves pixels; wanted langevin.space=pictures")

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from omegaconf import MISSING
 from rich.table import Table
 
-from hires.config import ScoreConfig
 from hires.errors import HiresError
 from hires.ground.images import check_png
+from hires.ground.ranges import setting
 from hires.ground.showing import show_table
 from hires.media.pictures import is_prepared, picture_batches
 from hires.sampling.scoring import draw_histogram, energies, share_above, write_table
@@ -16,6 +17,23 @@ from hires.sampling.seeds import open_bundle
 from hires.verbs import Result
 
 ODD = 0.05  # a picture whose energy is above that of all but this share of the held-out ones
+
+
+@dataclass
+class Config:
+    """hires score: the energy of each picture, in a table and a histogram beside training and held-out pictures (docs/sampling.md).
+      hires score sampler=bundle from=my/pictures data=data/faces out=score.png     # and score.csv
+      hires score sampler=bundle from=my/pictures train=folderA heldout=folderB
+    """
+
+    sampler: str = MISSING
+    from_: str = MISSING  # written from=…: pictures as for `hires reconstruct`
+    out: str = "score.png"  # the histogram; beside it, under the same name, a .csv of name, energy, rank
+    data: str = ""  # prepared data to compare with: its training and its held-out split; or each from where one likes:
+    train: str = ""  # pictures trained on: a folder, files, or prepared data (its training split)
+    heldout: str = ""  # pictures never trained on: a folder, files, or prepared data (its held-out split)
+    images: int = setting(1000, at_least=2)  # at most so many of each of these two, drawn at random
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -29,11 +47,9 @@ class Scored(Result):
     heldout_above: np.ndarray | None = field(repr=False)  # None where there are no held-out pictures
 
 
-def run(config: ScoreConfig) -> Scored:
+def run(config: Config) -> Scored:
     """Write the energy of each picture as CSV, and a histogram beside the energies of training and held-out pictures."""
     check_png("out", config.out)
-    if config.images < 2:
-        raise HiresError(f"images={config.images}: wanted at least 2 of each set to compare with")
     if config.data and not is_prepared(config.data):  # a plain folder would be both sets
         raise HiresError(f"data={config.data}: not what hires prepare wrote; of other pictures name train=… and heldout=…")
     bundle = open_bundle(config.sampler, config.device, "energy")

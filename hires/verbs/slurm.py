@@ -7,15 +7,25 @@ import shutil
 import subprocess
 import time
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from hires.checkpoints import reading
-from hires.config import SlurmConfig
 from hires.errors import HiresError
+from hires.ground.ranges import setting
 from hires.slurm import jobs
 from hires.training.monitor import duration, read_records
 from hires.training.schedule import Schedule, ScheduleConfig, parse_images
 from hires.verbs import Result
+
+
+@dataclass
+class Config:
+    """hires slurm status: how a run and its Slurm job stand, from the run's folder and, where there is one, from Slurm.
+      hires slurm status run=runs/celebahq_1024
+    """
+
+    run: str = MISSING
+    action: str = setting("status", among=("status",))
 
 
 @dataclass(frozen=True)
@@ -25,10 +35,8 @@ class Status(Result):
     lines: dict[str, str]
 
 
-def run(config: SlurmConfig) -> Status:
+def run(config: Config) -> Status:
     """Print how a run stands, in a few lines; works without Slurm too."""
-    if config.action != "status":
-        raise HiresError(f"action={config.action}: wanted status")
     folder = Path(config.run)
     if not (folder / "config.yaml").is_file():
         raise HiresError(f"run={folder}: no run there (no config.yaml in it)")

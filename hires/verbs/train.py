@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hires.config import TrainConfig
+from hires.training.settings import TrainConfig as Config
 from hires.verbs import Result
 
 
@@ -35,7 +35,7 @@ class Trained(Result):
         return sorted((self.run / "samples").glob("*.png"))
 
 
-def run(config: TrainConfig, owns_process: bool = False) -> Trained:
+def run(config: Config, owns_process: bool = False) -> Trained:
     """Train or resume; a signal, or a notebook's interrupt, saves first. `owns_process`: this process may be ended where it hangs."""
     from hires.ground import distributed
     from hires.training import game

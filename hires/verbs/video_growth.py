@@ -1,10 +1,13 @@
 """`hires video growth`: a run's pictures as they grew."""
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
-from hires.config import VideoGrowthConfig
+from omegaconf import MISSING
+
 from hires.errors import HiresError
+from hires.ground.ranges import setting
 from hires.ground.showing import progress
 from hires.media.containers import check_rate, suffix_of, write_video
 from hires.sampling.clips import Look, check_size
@@ -14,7 +17,25 @@ from hires.sampling.seeds import parse_device, parse_seeds
 from hires.verbs.video import Clip
 
 
-def run(config: VideoGrowthConfig) -> Clip:
+@dataclass
+class Config:
+    """hires video growth: the same latents through a run's checkpoints, from 4x4 up (docs/video.md).
+      hires video growth run=runs/celebahq out=growth.mp4
+      hires video growth run=runs/celebahq out=growth.gif seeds=0-3 grid=4x1 size=128 fps=10
+    """
+
+    run: str = MISSING
+    out: str = MISSING  # as for `hires video`, but no strip
+    seeds: str = "0-7"  # one for each cell
+    grid: str = "4x2"  # columns x rows
+    size: int = 0  # side of a cell in pixels, a whole multiple of the last resolution; 0 = the first from 256 up
+    seconds_per_checkpoint: float = setting(1.5, above=0, at_most=3600)  # half of it stands still, half fades into the next
+    fps: int = 30
+    captions: bool = True  # resolution, images seen, and α in a fade-in
+    device: str = "auto"
+
+
+def run(config: Config) -> Clip:
     """Write a clip of the same latents through a run's checkpoints, from 4x4 up; tells levels of which none is left."""
     if suffix_of(config.out) == ".png":
         raise HiresError(f"out={config.out}: wanted a clip (.mp4, .webm, .gif, .mov) or a folder for frames such as frames/")
@@ -23,8 +44,6 @@ def run(config: VideoGrowthConfig) -> Clip:
     seeds = parse_seeds(config.seeds)
     if len(seeds) != columns * rows:
         raise HiresError(f"seeds={config.seeds} grid={config.grid}: {len(seeds)} seeds for {columns * rows} cells, wanted as many")
-    if not 0 < config.seconds_per_checkpoint <= 3600:
-        raise HiresError(f"seconds_per_checkpoint={config.seconds_per_checkpoint}: wanted more than 0, at most 3600")
     device = parse_device(config.device)
     if not Path(config.run).is_dir():
         raise HiresError(f"run={config.run}: no such folder; wanted what hires train run=… wrote")

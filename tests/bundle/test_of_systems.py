@@ -12,7 +12,6 @@ from hires import networks as nets
 from hires.bundle import hires_bundle
 from hires.bundle.chains import chains_of
 from hires.bundle.writing import write_bundle, write_files
-from hires.config import ReconstructConfig, RestoreConfig, SampleConfig, ScoreConfig, VideoConfig
 from hires.errors import HiresError
 from hires.evaluation import subject
 from hires.explore.model import Explorer
@@ -22,6 +21,11 @@ from hires.objectives.replay import ChainsConfig, refine
 from hires.sampling.codes import encode
 from hires.sampling.refining import LangevinConfig
 from hires.verbs import reconstruct, restore, sample, score, video
+from hires.verbs.reconstruct import Config as ReconstructConfig
+from hires.verbs.restore import Config as RestoreConfig
+from hires.verbs.sample import Config as SampleConfig
+from hires.verbs.score import Config as ScoreConfig
+from hires.verbs.video import Config as VideoConfig
 
 CONFIG = NetworkConfig(latent=8, channels_base=256, channels_max=12, convs=1)
 CHAINS = ChainsConfig(steps=2, restart=0.5, noise=0.02)

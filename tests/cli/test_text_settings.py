@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from hires import cli
 from hires import config as configuration
 from hires.errors import HiresError
+from hires.training.settings import to_dict, train_config
 
 
 def loaded(*overrides: str):
@@ -19,7 +21,7 @@ TEXTS = ["20241129_1530", "1.10", "1e3", "0x10", "[ab]", "{a:1}", "null", "true"
 def test_a_folders_name_is_taken_as_it_is_and_kept_in_the_runs_configuration(text):
     config = loaded(f"run={text}")
     assert config.run == text
-    assert configuration.train_config(configuration.to_dict(config)).run == text
+    assert train_config(to_dict(config)).run == text
 
 
 def test_text_deeper_inside_and_lists_of_seeds():
@@ -43,10 +45,10 @@ def test_the_home_folder_is_expanded_wherever_a_path_begins(monkeypatch):
     assert configuration.load("reconstruct", ["sampler=~", "from=a", "out=o~x"]).out == "o~x"
 
 
-@pytest.mark.parametrize("verb", sorted(configuration.SCHEMAS))
+@pytest.mark.parametrize("verb", [*cli.VERBS, "video_growth"])
 def test_where_a_value_is_needed_an_empty_one_is_refused(verb):
     """Every text without a default, of every verb: what an unset shell variable leaves."""
-    needed = [f.name for f in configuration.SCHEMAS[verb].__dataclass_fields__.values() if f.type is str and f.default == "???"]
+    needed = [f.name for f in configuration.schema_of(verb).__dataclass_fields__.values() if f.type is str and f.default == "???"]
     for name in needed:
         key = name.removesuffix("_") if name == configuration.FROM else name
         for empty in ("", " "):

@@ -14,6 +14,7 @@ from hires.evaluation import Settings, fidelity, inception
 from hires.evaluation.feature_networks import of_random
 from hires.evaluation.material import Material, as_pictures
 from hires.evaluation.subject import Subject
+from hires.ground.ranges import check_ranges
 from hires.verbs import evaluate
 from pipelines import Loader, PrepareConfig, Shards, SplitConfig, prepare
 
@@ -197,7 +198,8 @@ def test_weights_that_are_none_or_of_another_network(tmp_path):
 )
 def test_wrong_settings_are_told_before_any_work(changes, words):
     with pytest.raises(HiresError) as told:
-        fidelity.check(settings(**changes))
+        check_ranges(found := settings(**changes))
+        fidelity.check(found)
     assert words in str(told.value) and "\n" not in str(told.value)
 
 

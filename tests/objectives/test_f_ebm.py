@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hires import networks
+from hires import networks, objectives
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
 from hires.objectives import contrastive_divergence, f_ebm
@@ -219,4 +219,4 @@ def test_meaningless_values_are_refused_in_one_line(bad):
         known = {field.name for field in dataclasses.fields(module.Config)}
         if bad.keys() <= known:
             with pytest.raises(HiresError, match=rf"^objective\.({'|'.join(bad)})[^\n]*wanted[^\n]*$"):
-                module.check(module.Config(**bad), NetworkConfig(), 1)
+                objectives.check(module.Config(**bad), NetworkConfig(), 1)

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from hires.checkpoints import reading
-from hires.config import train_config
 from hires.planning.memory import level_plans
 from hires.training.schedule import Schedule
+from hires.training.settings import train_config
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[1] / "processes" / "several_runs.py"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from hires import networks
+from hires import networks, objectives
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
 from hires.objectives import latent_ebm
@@ -265,21 +265,21 @@ BAD = [
 @pytest.mark.parametrize("bad", BAD, ids=str)
 def test_meaningless_values_are_refused_in_one_line(bad):
     with pytest.raises(HiresError) as refusal:
-        latent_ebm.check(Config(**bad), NetworkConfig(), zero_stage=1)
+        objectives.check(Config(**bad), NetworkConfig(), zero_stage=1)
     text = str(refusal.value)
     assert "\n" not in text and next(iter(bad)) in text
 
 
 def test_what_does_not_train_is_refused_in_one_line():
     off = {"r1": 0.0, "r1_z": 0.0}
-    latent_ebm.check(Config(**off), NetworkConfig(), zero_stage=3)
+    objectives.check(Config(**off), NetworkConfig(), zero_stage=3)
     for config, match in [
         (Config(r1=1.0, r1_z=0.0), "r1.*zero"),
         (Config(r1=0.0, r1_z=1.0), "r1_z.*zero"),
         (Config(**off, energy="softplus"), "softplus.*zero"),
     ]:
-        latent_ebm.check(config, NetworkConfig(), zero_stage=2)
+        objectives.check(config, NetworkConfig(), zero_stage=2)
         with pytest.raises(HiresError, match=match):
-            latent_ebm.check(config, NetworkConfig(), zero_stage=3)
+            objectives.check(config, NetworkConfig(), zero_stage=3)
     with pytest.raises(HiresError, match=r"dcgan32.*latent_ebm"):
-        latent_ebm.check(Config(), NetworkConfig(kind="dcgan32"), zero_stage=1)
+        objectives.check(Config(), NetworkConfig(kind="dcgan32"), zero_stage=1)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from hires.errors import HiresError
+from hires.ground.ranges import check_ranges
 from hires.objectives import langevin
-from hires.objectives.replay import NAME, Chains, ChainsConfig, Replay, check, first_slot, to_bytes, uniform
+from hires.objectives.replay import NAME, Chains, ChainsConfig, Replay, first_slot, to_bytes, uniform
 
 C, R = 2, 8
 
@@ -198,7 +199,7 @@ def test_uniform_noise_is_uniform():
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"replay": 0}, {"step_size": 0.0}, {"reach": -1.0}, {"noise": -0.1}, {"restart": 1.5}])
 def test_settings_that_mean_nothing_are_one_line(bad):
     with pytest.raises(HiresError, match=rf"objective\.chains\.{next(iter(bad))}="):
-        check(ChainsConfig(**bad))
+        check_ranges(ChainsConfig(**bad), "objective.chains.")
 
 
 def test_a_buffer_smaller_than_the_batch_and_one_of_another_size_are_one_line(world):

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from hires import config as configuration
-from hires import networks
+from hires import networks, objectives
 from hires.checkpoints import reading
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
@@ -108,7 +108,7 @@ def test_micro_batches_give_the_whole_batchs_step(world, plain, in_double):
 @pytest.mark.parametrize("bad", [{"beta": -1.0}, {"kappa_max": float("nan")}, {"reconstruct_box": 3}, {"range": -1.0}], ids=str)
 def test_meaningless_values_are_refused_in_one_line(bad):
     with pytest.raises(HiresError) as refusal:
-        vae.check(Config(**bad), NetworkConfig(), zero_stage=1)
+        objectives.check(Config(**bad), NetworkConfig(), zero_stage=1)
     assert "\n" not in str(refusal.value) and next(iter(bad)) in str(refusal.value)
 
 

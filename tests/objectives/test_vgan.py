@@ -11,7 +11,7 @@ import torch
 from torch.distributions import Bernoulli
 import torch.nn.functional as F
 
-from hires import networks
+from hires import networks, objectives
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
 from hires.objectives import SYSTEMS
@@ -234,11 +234,11 @@ def test_meaningless_values_are_refused_in_one_line(bad):
     for name, system in SYSTEMS.items():
         if name in OPTIONS and bad.keys() <= {f.name for f in dataclasses.fields(system.Config)}:
             with pytest.raises(HiresError) as refusal:
-                system.check(system.Config(**bad), SHAPE, 1)
+                objectives.check(system.Config(**bad), SHAPE, 1)
             assert "\n" not in str(refusal.value) and next(iter(bad)) in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_fixed_networks_are_refused(name):
     with pytest.raises(HiresError, match=f"dcgan32.*{name}"):
-        SYSTEMS[name].check(settings(name), NetworkConfig(kind="dcgan32"), 1)
+        objectives.check(settings(name), NetworkConfig(kind="dcgan32"), 1)

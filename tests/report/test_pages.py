@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hires.config import CompareConfig, ReportConfig
 from hires.verbs import compare, report
+from hires.verbs.compare import Config as CompareConfig
+from hires.verbs.report import Config as ReportConfig
 from tests.report.fabricate import checkpoint, evaluation, statuses, write
 
 NAME = "run <b>bold & \"quoted\" 'x'"  # shown as text, never as markup

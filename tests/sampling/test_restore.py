@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from hires.bundle.hires_bundle import Bundle
-from hires.config import RestoreConfig
 from hires.errors import HiresError
 from hires.sampling.refining import LangevinConfig
 from hires.sampling.restoring import Steps, corrupt, errors, guess, psnr, restore, steps_of, unknown_pixels
 from hires.verbs import restore as verb
+from hires.verbs.restore import Config as RestoreConfig
 
 CHAINS = {"steps": 7, "step_size": 0.05, "noise": 0.02, "reach": 0.1}
 FLAT = 0.25  # where the bowl's bottom is

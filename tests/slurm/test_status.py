@@ -9,10 +9,10 @@ import pytest
 
 from hires import config as configuration
 from hires.checkpoints import reading
-from hires.config import SlurmConfig
 from hires.errors import HiresError
 from hires.slurm import jobs
 from hires.verbs import slurm as verb
+from hires.verbs.slurm import Config as SlurmConfig
 
 RUNNING = "JobId=7 JobName=name JobState=RUNNING Reason=None RunTime=01:02:03 TimeLimit=04:00:00 NodeList=n[1-2] StdOut=x"
 JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "name", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NTASKS": "16"}

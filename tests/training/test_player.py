@@ -6,9 +6,12 @@ import resource
 import pytest
 import torch
 
+from hires import config as configuration
 from hires.errors import HiresError
+from hires.training import game
 from hires.training.game import OUT_OF_MEMORY
-from hires.training.player import OptimizerConfig, ZeroConfig, check, group_of
+from hires.training.player import group_of
+from hires.training.schedule import Schedule
 
 STAGES = [0, 1, 2, 3]
 
@@ -142,18 +145,23 @@ def test_a_destroyed_player_of_stage_3_gives_its_state_back(precision, make_play
     assert sizes[2] - sizes[1] < 1000, sizes
 
 
-@pytest.mark.parametrize("stage,precision", [(4, "fp32"), (-1, "fp32"), (1, "fp16"), (1, ""), (0, "bf16")])
+def stands(stage: int, precision: str) -> None:
+    config = configuration.load("plan", ["experiment=digits", "objective.r1=0", f"zero.stage={stage}", f"train.precision={precision}"])
+    game.check(config, Schedule(config.schedule), 1)
+
+
+@pytest.mark.parametrize("stage,precision", [(4, "fp32"), (-1, "fp32"), (1, "fp16"), (0, "bf16")])
 def test_what_does_not_train_is_refused(stage, precision):
     with pytest.raises(HiresError) as refusal:
-        check(ZeroConfig(stage), precision, OptimizerConfig())
+        stands(stage, precision)
     assert "\n" not in str(refusal.value)
 
 
 def test_what_trains_is_let_pass():
     for stage in STAGES:
-        check(ZeroConfig(stage), "fp32", OptimizerConfig())
+        stands(stage, "fp32")
     for stage in STAGES[1:]:
-        check(ZeroConfig(stage), "bf16", OptimizerConfig())
+        stands(stage, "bf16")
 
 
 @pytest.mark.parametrize(

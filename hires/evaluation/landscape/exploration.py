@@ -7,7 +7,6 @@ import itertools
 import torch
 from torch import Tensor
 
-from hires.errors import HiresError
 from hires.evaluation.landscape.basins import Barriers, basins, worth_walking
 from hires.evaluation.landscape.descent import descend
 from hires.evaluation.landscape.diffusion import attract
@@ -15,6 +14,7 @@ from hires.evaluation.landscape.field import Field
 from hires.evaluation.landscape.strings import relax, respaced, straight
 from hires.evaluation.landscape.work import Piece, Work
 from hires.ground.noise import generator
+from hires.ground.ranges import check_ranges, setting
 
 STARTS_A_PIECE, LINES_A_PIECE, PAIRS_A_PIECE = 32, 256, 4  # the same for any number of processes, so that sums are the same too
 LINE = 16  # points on a straight line
@@ -30,15 +30,16 @@ WALK = 1000  # steps of a walk at most
 class Config:
     """`measure=landscape`: settings landscape.…"""
 
-    space: str = "latent"  # latent: U(G(z)) over latents | pixel: U(x) over pictures
-    starts: int = 200  # descents
-    depth: float | None = None  # a basin lies at least so deep below its barrier; null: a tenth of the standard deviation at the starts
-    leaves: int = 40  # basins at most that barriers are looked for between: those most descents ended in
-    neighbours: int = 3  # lowest lines of each basin that are looked at closely, beside a tree of lines that joins all
-    walks: int = 3  # attraction-diffusion walks in each direction and at each strength
-    steps: int = 1000  # of a descent at most
-    points: int = 16  # of a path
-    relax: int = 80  # steps that a path is let down by
+    space: str = setting("latent", among=("latent", "pixel"))  # latent: U(G(z)) over latents | pixel: U(x) over pictures
+    starts: int = setting(200, at_least=2)  # descents
+    # a basin lies at least so deep below its barrier; null: a tenth of the standard deviation at the starts
+    depth: float | None = setting(None, above=0)
+    leaves: int = setting(40, at_least=2)  # basins at most that barriers are looked for between: those most descents ended in
+    neighbours: int = setting(3, at_least=1)  # lowest lines of each basin that are looked at closely, beside a tree of lines that joins all
+    walks: int = setting(3, at_least=0)  # attraction-diffusion walks in each direction and at each strength
+    steps: int = setting(1000, at_least=1)  # of a descent at most
+    points: int = setting(16, at_least=3)  # of a path
+    relax: int = setting(80, at_least=0)  # steps that a path is let down by
     seed: int = 0
 
 
@@ -59,13 +60,7 @@ class Landscape:
 
 def check(config: Config) -> None:
     """Raise HiresError for a value that means nothing."""
-    if config.space not in ("latent", "pixel"):
-        raise HiresError(f"landscape.space={config.space}: wanted latent or pixel")
-    for name, least in {"starts": 2, "leaves": 2, "neighbours": 1, "walks": 0, "steps": 1, "points": 3, "relax": 0}.items():
-        if getattr(config, name) < least:
-            raise HiresError(f"landscape.{name}={getattr(config, name)}: wanted at least {least}")
-    if config.depth is not None and not config.depth > 0:
-        raise HiresError(f"landscape.depth={config.depth}: wanted an energy above 0")
+    check_ranges(config, "landscape.")
 
 
 def search(field: Field, start: Callable[[int], Tensor], config: Config, work: Work) -> Landscape:

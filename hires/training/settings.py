@@ -1,0 +1,97 @@
+"""The settings of a training as a whole, and a run's again out of its files."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from omegaconf import MISSING, OmegaConf
+
+from hires import config
+from hires.ground.machine import PRECISIONS
+from hires.ground.ranges import setting
+from hires.networks import NetworkConfig
+from hires.objectives import SYSTEMS
+from hires.training.player import OptimizerConfig, ZeroConfig
+from hires.training.schedule import ScheduleConfig
+
+
+@dataclass
+class DataConfig:
+    """Where the shards are and how they are fed."""
+
+    root: str = MISSING  # what `hires prepare` made: a folder, or an address (https://…, s3://…)
+    loader: str = "pillow"  # pillow | dali (on the GPU where there is one)
+    mirror: bool = True  # flip half of the images left to right
+    cache_gb: float = 4.0  # levels of at most this size are decoded once and held in memory
+    workers: int = 2  # decoding threads for the others
+    remote_cache: str = ""  # where shards of an address are kept; empty: in the user's cache folder
+    remote_gb: float = 50.0  # at most so many of them (10^9 bytes)
+
+
+@dataclass
+class RunConfig:
+    """The run as a whole."""
+
+    seed: int = 0
+    # auto (bf16 where the device computes it fast, else fp32) | bf16 (the optimizer keeps fp32 weights) | fp32
+    precision: str = setting("auto", among=PRECISIONS)
+    max_images: str = ""  # stop after so many images; empty = the whole schedule
+    preflight: bool = True  # one real step at every level and batch before the first
+    checkpoint_every: str = "100k"  # images; each level's end is saved too
+    keep: int = setting(3, at_least=1)  # newest checkpoints kept, and beside them:
+    keep_every: str = ""  # the first at or after each multiple of so many images, such as 1M; empty = none
+    keep_levels: bool = True  # each level's last
+    keep_best: str = ""  # the best by one of monitor.measures, of the highest level measured; empty = none
+    start_from: str = ""  # another run (its newest checkpoint) or a checkpoint of it, where a new run takes its weights from
+    allow_changes: bool = False  # go on from a checkpoint though settings differ that decide what the run is
+    threads: int = 0  # CPU threads a process; 0 = one below 32x32, from there its share of the cores
+    stop_signal: str = "USR1"  # asks for a save and an exit with 85, as TERM and INT do; another where NCCL uses USR1 itself
+    stop_after: str = ""  # such as 3h50m: saved and ended (85) before so much time since the process's start; empty = no limit
+    hang_timeout: str = "10m"  # a rank that makes no progress for so long ends the run (start, growth, saving: three times); off = never
+    deterministic: bool = False  # cuDNN kernels that repeat to the last bit, on GPUs; may be slower. CPUs repeat in any case
+    on_nonfinite: str = setting("stop", among=("stop", "rollback"))  # stop | rollback: to the last checkpoint, with other noise
+    rollbacks: int = setting(3, at_least=1, wanted="at least 1; train.on_nonfinite=stop for none")  # at most so many in a run, then stop
+
+
+@dataclass
+class MonitorConfig:
+    """What a person sees."""
+
+    status_every: str = "5k"  # images between progress lines
+    snapshot_every: str = "50k"  # images between grids
+    samples: int = 64  # pictures in a grid
+    measures: str = ""  # such as swd,diversity,reconstruction: taken on held-out pictures while training; empty = none
+    measures_every: str = "50k"  # images; with train.keep_best at each checkpoint as well
+    measures_images: int = 256  # samples, and held-out pictures at most
+    tensorboard: bool = False  # numbers and grids for TensorBoard as well, in the run's folder tensorboard/
+    wandb: str = setting("off", among=("off", "offline", "online"))  # off | offline | online
+
+
+@dataclass
+class TrainConfig:
+    """`hires train`."""
+
+    run: str = MISSING  # folder of the run; the same command again resumes
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    objective: Any = MISSING  # the Config of a system in hires/objectives/
+    data: DataConfig = field(default_factory=DataConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+    train: RunConfig = field(default_factory=RunConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+
+    # configuration groups beside the files of configs/: key -> name -> settings; `objective` is of one of these classes by its name
+    GROUPS: ClassVar[dict[str, dict[str, Any]]] = {
+        "objective": {name: system.Config for name, system in SYSTEMS.items()},
+        "zero": {f"stage{stage}": {"stage": stage} for stage in range(4)},
+    }
+
+
+def train_config(plain: dict) -> TrainConfig:
+    """The training configuration that a manifest or a run's config.yaml holds; raises HiresError for one that is none."""
+    return config.from_plain(TrainConfig, plain)
+
+
+def to_dict(config: Any) -> dict:
+    """A configuration as plain dictionaries, for the run folder and manifests."""
+    return OmegaConf.to_container(OmegaConf.structured(config))
