@@ -44,7 +44,7 @@ from hires.objectives.divergence_triangle import PLAYERS, Batch, Objective
 from hires.objectives.rounds import Rates
 from hires.objectives.terms import kl, nll, soft_clamp
 from hires.training.game import build_network
-from hires.training.player import Player
+from hires.training.player import Player, collect
 
 CPU_BATCH = {4: 32, 8: 32, 16: 32, 32: 16, 64: 8, 128: 4, 256: 2, 512: 1, 1024: 1}
 GPU_BATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 4}
@@ -184,6 +184,7 @@ class Contender:
         for player in self.players.values():
             player.destroy()
         self.players, self.game = {}, None
+        collect()
 
 
 # ------------------------------------------------------------------------------------------------ measuring

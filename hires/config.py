@@ -1,6 +1,7 @@
 """A verb's configuration: its dataclass, composed by Hydra from configs/ and the command line, checked whole before any work."""
 
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib import import_module
 import inspect
 from pathlib import Path
@@ -29,14 +30,10 @@ def schema_of(verb: str) -> type:
 
 def load(verb: str, overrides: list[str]) -> Any:
     """The verb's configuration as its dataclass; raises HiresError in one line for a wrong key, value or missing one."""
-    schema, store, file = schema_of(verb), ConfigStore.instance(), CONFIGS / f"{verb}.yaml"
-    composes = hasattr(schema, "GROUPS")  # out of configs/; the others are whole without a file
-    if composes and not file.is_file():
+    schema, file = schema_of(verb), CONFIGS / f"{verb}.yaml"
+    if hasattr(schema, "GROUPS") and not file.is_file():
         raise HiresError(f"{file} is missing: this installation is not whole; install hires again")
-    store.store(name=f"{verb}_schema" if composes else verb, node=schema)
-    for group, members in getattr(schema, "GROUPS", {}).items():
-        for name, node in members.items():
-            store.store(group=group, name=name, node=node)
+    _register(verb)
     try:
         others, texts = command_line.split([_as_field(override, schema) for override in overrides], schema)
     except HiresError as error:
@@ -55,6 +52,16 @@ def load(verb: str, overrides: list[str]) -> Any:
         raise HiresError(f"hires {verb}: {_as_written(_one_line(error))}") from error
     check_ranges(config)
     return config
+
+
+@cache
+def _register(verb: str) -> None:
+    """Tell Hydra the types of a verb's settings: beside its file in configs/, or as the whole where it has none."""
+    schema, store = schema_of(verb), ConfigStore.instance()
+    store.store(name=f"{verb}_schema" if hasattr(schema, "GROUPS") else verb, node=schema)
+    for group, members in getattr(schema, "GROUPS", {}).items():
+        for name, node in members.items():
+            store.store(group=group, name=name, node=node)
 
 
 def help_text(verb: str) -> str:

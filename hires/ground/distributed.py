@@ -103,6 +103,8 @@ def start(threads: int = 0, timeout_minutes: float = START_MINUTES) -> World:
     gpu = torch.cuda.is_available()
     if not gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
+    # nothing here is compiled; for an optimizer that is not used here, DeepSpeed would load the whole compiler at the first engine: seconds
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     import deepspeed
 
     device = own_device(local_rank)

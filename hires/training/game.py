@@ -17,7 +17,7 @@ from hires.ground.ranges import check_ranges
 from hires.objectives import system
 from hires.objectives.rounds import Rates
 from hires.training.guards.agreement import not_finite
-from hires.training.player import Player
+from hires.training.player import Player, collect
 from hires.training.schedule import Phase, Schedule
 from hires.training.settings import TrainConfig
 
@@ -167,6 +167,7 @@ class Game:
         for one in self.players.values():
             one.destroy()
         self.players, self.objective = {}, None
+        collect()
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

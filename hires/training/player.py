@@ -72,6 +72,13 @@ def bucket(sizes: list[int]) -> int:
     return max(5_000_000, *sizes)
 
 
+def collect() -> None:
+    """Give back the memory of players that were destroyed."""
+    gc.collect()  # engines are cycles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 class Player:
     """One network in the game, sharded over the ranks."""
 
@@ -180,7 +187,7 @@ class Player:
         return sum(state[m].numel() * state[m].element_size() for state in states for m in MOMENTS)
 
     def destroy(self) -> None:
-        """Free the engine and its memory; the player cannot be used afterwards."""
+        """Free the engine and, once `collect` was called, its memory; the player cannot be used afterwards."""
         if self.stage == 3:  # DeepSpeed puts the module on a global stack and forgets it there, and the optimizer state with it
             from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
@@ -196,9 +203,6 @@ class Player:
             self._adam.param_groups.clear()
         self.engine = self.optimizer = self._adam = None
         self.fragments = []
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _flats(self) -> list[tuple[Tensor, str]]:
         """The fp32 tensors that Adam steps, each with its group: one flat partition a group on stages 1-3, the parameters on stage 0."""

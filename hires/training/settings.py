@@ -1,9 +1,9 @@
 """The settings of a training as a whole, and a run's again out of its files."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
 from hires import config
 from hires.ground.machine import PRECISIONS
@@ -94,4 +94,4 @@ def train_config(plain: dict) -> TrainConfig:
 
 def to_dict(config: Any) -> dict:
     """A configuration as plain dictionaries, for the run folder and manifests."""
-    return OmegaConf.to_container(OmegaConf.structured(config))
+    return asdict(config)
