@@ -1,4 +1,4 @@
-# make demo | test | lint | clean | help. Everything lives in .venv and demo/; nothing is installed elsewhere.
+# make demo | test | test-all | lint | clean | help. Everything lives in .venv and demo/; nothing is installed elsewhere.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,11 +8,12 @@ DEMO := $(or $(wildcard $(READY)),$(wildcard $(VENV)/.all),$(VENV)/.demo)
 DATA ?=
 RESOLUTION ?=
 
-.PHONY: help demo test lint environment clean
+.PHONY: help demo test test-all lint environment clean
 help:
 	@echo "make demo                              grow the three networks on scikit-learn's digits, about five minutes on two cores"
 	@echo "make demo DATA=folder RESOLUTION=64    the same on your own pictures"
-	@echo "make test                              run the tests"
+	@echo "make test                              run the tests; of campaigns (many seeds, many kills, long tables) a sample"
+	@echo "make test-all                          run every case of them"
 	@echo "make lint                              ruff and shellcheck"
 	@echo "make environment                       only make $(VENV), with all that the verbs may use, at the versions of constraints.txt"
 	@echo "make clean                             remove $(VENV), demo/ and caches; runs/ and data/ are kept"
@@ -21,8 +22,12 @@ demo: $(DEMO)
 	@$(VENV)/bin/python -m hires demo $(if $(DATA),"data=$(DATA)") $(if $(RESOLUTION),"resolution=$(RESOLUTION)")
 
 # one thread a process: tests start several processes, and OpenMP threads that wait for a busy core cost far more than they bring
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 test: $(READY)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	@$(PYTEST)
+
+test-all: $(READY)
+	@$(PYTEST) --all
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

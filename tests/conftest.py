@@ -1,8 +1,10 @@
 """What several test folders need: one thread, a process group of one for DeepSpeed, and a clean environment for processes."""
 
 from collections.abc import Callable, Iterator
+import gc
 import os
 from pathlib import Path
+import random
 import socket
 import subprocess
 import sys
@@ -10,18 +12,48 @@ import sys
 import pytest
 import torch
 
+from tests.processes.forks import Server
+
 LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
 ROOT = Path(__file__).parent
 TOGETHER = ("slurm", "explore")  # folders whose files share a cluster, a browser
+FIRST = ("slurm", "explore", "checkpoints", "objectives", "bundle", "training")  # long ones: the last to begin decides when all is done
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where two workers share the tests (`make test`), each file goes to one of them, for its fixtures."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="campaigns whole, not a sample drawn by the commit or $HIRES_TEST_SEED")
+
+
+def seed() -> str:
+    """What draws the samples of campaigns: $HIRES_TEST_SEED, or the commit."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return os.environ.get("HIRES_TEST_SEED") or commit or "0"
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return "campaigns: all of them" if config.option.all else f"campaigns: a sample; again with HIRES_TEST_SEED={seed()}, whole with --all"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where two workers share the tests (`make test`), each file goes to one of them, for its fixtures. Of a test marked campaign(n)
+    only n cases stay."""
+    folder = {item: item.path.relative_to(ROOT).parts[0] for item in items}
     for item in items:
-        place = item.path.relative_to(ROOT)
-        item.add_marker(pytest.mark.xdist_group(place.parts[0] if place.parts[0] in TOGETHER else str(place)))
+        place = folder[item] if folder[item] in TOGETHER else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(place))
+    items.sort(key=lambda item: FIRST.index(folder[item]) if folder[item] in FIRST else len(FIRST))
+    campaigns: dict[tuple, list[pytest.Item]] = {}
+    for item in items:
+        if mark := item.get_closest_marker("campaign"):
+            campaigns.setdefault((item.path, item.originalname, *mark.args), []).append(item)
+    left = set()
+    for (path, name, count), cases in campaigns.items():
+        cases.sort(key=lambda item: item.name)
+        left |= set(cases) - set(random.Random(f"{seed()} {path.name} {name}").sample(cases, min(count, len(cases))))
+    if left and not config.option.all and all("::" not in argument for argument in config.args):  # a case named by hand is run
+        config.hook.pytest_deselected(items=list(left))
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,6 +70,7 @@ def world() -> Iterator:
 
     before = {name: os.environ.get(name) for name in LAUNCH}
     world = distributed.start(threads=1)
+    gc.freeze()  # a player's end collects garbage: not through all that was imported, each time
     for name, value in before.items():  # processes started by other tests must not think that they belong to this group
         if value is None and name != "LOCAL_RANK":  # which DeepSpeed reads when it makes an engine
             os.environ.pop(name, None)
@@ -77,19 +110,36 @@ def tiny(digits) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def hires(clean_env) -> Callable[..., subprocess.CompletedProcess]:
+def forks(clean_env) -> Iterator[Server]:
+    """forks.start(command, env=…) and .run: processes of this Python without the seconds of importing."""
+    server = Server(clean_env)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def hires(forks, clean_env) -> Callable[..., subprocess.CompletedProcess]:
     """hires(*arguments) -> `python -m hires` in a process of its own, finished."""
 
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "hires", *map(str, arguments)]
-        return subprocess.run(command, env=clean_env | env, capture_output=True, text=True, timeout=300, check=False)
+        return forks.run([sys.executable, "-m", "hires", *arguments], env=clean_env | env, timeout=300)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ranks(forks, clean_env) -> Callable[..., str]:
+    """ranks(world size, script, *arguments): as torchrun starts them, to their end; fails with their output where one fails."""
+
+    def run(size: int, script: Path, *arguments: str) -> str:
+        return forks.world(size, [sys.executable, script, *arguments], env=clean_env, timeout=500)
 
     return run
 
 
 @pytest.fixture(scope="session")
 def torchrun(clean_env) -> Callable[..., None]:
-    """torchrun(world size, script, *arguments): runs it, and fails with its output where it fails."""
+    """torchrun(world size, script, *arguments): the launcher itself, where it or a late import matters; `ranks` starts sooner."""
 
     def run(size: int, script: Path, *arguments: str) -> None:
         with socket.socket() as free:

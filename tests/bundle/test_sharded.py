@@ -41,13 +41,13 @@ else:
     from hires.training.trainer import Trainer
 
     @pytest.mark.slow
-    def test_any_world_and_stage_exports_the_same_bytes(world, tiny, torchrun, tmp_path):
+    def test_any_world_and_stage_exports_the_same_bytes(world, tiny, ranks, tmp_path):
         # stage 3 refuses the gradient penalty
         settings = configuration.load("train", [*tiny, f"run={tmp_path / 'run'}", "objective.r1=0"])
         assert Trainer(settings, world).train() == 0
         checkpoint = reading.complete(tmp_path / "run" / "checkpoints")[-1]
         reshard(world, checkpoint, tmp_path, STAGES[1])
-        torchrun(2, Path(__file__), checkpoint, tmp_path, ",".join(map(str, STAGES[2])))
+        ranks(2, Path(__file__), checkpoint, tmp_path, ",".join(map(str, STAGES[2])))
         bundles = {}
         for run in ("run", *(f"{size}x{stage}" for size, stages in STAGES.items() for stage in stages)):
             assert main(["export", f"run={tmp_path / run}", f"out={tmp_path / 'bundles' / run}"]) == 0

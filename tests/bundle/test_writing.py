@@ -84,7 +84,9 @@ def whole(tmp_path_factory):
     for network in networks.values():
         network.train()
     before = {name: deepcopy(network.state_dict()) for name, network in networks.items()}
-    out = write_bundle(tmp_path_factory.mktemp("bundles") / "deep" / "b", config, 8, networks, INFO)
+    with pytest.MonkeyPatch.context() as real:
+        real.setattr(writer, "subprocess", subprocess)  # in an interpreter of its own
+        out = write_bundle(tmp_path_factory.mktemp("bundles") / "deep" / "b", config, 8, networks, INFO)
     for name, network in networks.items():
         assert network.training
         for key, tensor in network.state_dict().items():

@@ -4,7 +4,6 @@ from itertools import accumulate
 import json
 import os
 from pathlib import Path
-import subprocess
 import sys
 import threading
 
@@ -165,8 +164,8 @@ def test_an_error_of_the_run_is_not_replaced_by_one_of_saving(world, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
-def test_ranks_save_beside_collectives_and_all_hear_of_one_ranks_failure(size, torchrun, tmp_path):
-    torchrun(size, PROCESSES / "saving_ranks.py", tmp_path)
+def test_ranks_save_beside_collectives_and_all_hear_of_one_ranks_failure(size, ranks, tmp_path):
+    ranks(size, PROCESSES / "saving_ranks.py", tmp_path)
     results = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(size)]
     assert all(result["sums"] and result["same"] for result in results)
     assert all(result["errors"] == results[0]["errors"] for result in results)
@@ -181,11 +180,11 @@ def test_ranks_save_beside_collectives_and_all_hear_of_one_ranks_failure(size, t
 
 
 @pytest.mark.slow
-def test_killed_before_any_of_its_steps_a_save_leaves_a_whole_checkpoint(clean_env, tmp_path):
+def test_killed_before_any_of_its_steps_a_save_leaves_a_whole_checkpoint(forks, clean_env, tmp_path):
     """Each step of the thread's work on the disk, deleting the older checkpoint included, is once the last one that is not done."""
     env = clean_env | {"PYTHONPATH": os.pathsep.join([str(PROCESSES), str(PROCESSES.parent.parent)])}
     command = [sys.executable, PROCESSES / "killed_saves.py", tmp_path]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = forks.run(command, env=env, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     kills = [json.loads(line) for line in done.stdout.splitlines()]
     old, new = reading.folder_name(32), reading.folder_name(64)

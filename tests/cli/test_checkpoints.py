@@ -101,9 +101,9 @@ def test_nothing_to_list_is_told(call, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_run_in_one_folder_refuses_naming_the_first(tiny, clean_env, call, tmp_path):
+def test_a_second_run_in_one_folder_refuses_naming_the_first(tiny, forks, clean_env, call, tmp_path):
     again = [*tiny, f"run={tmp_path / 'run'}", "schedule.levels.4.stable=100k"]
-    first = subprocess.Popen([sys.executable, "-u", "-m", "hires", "train", *again], env=clean_env, stdout=subprocess.PIPE, text=True)
+    first = forks.start([sys.executable, "-u", "-m", "hires", "train", *again], env=clean_env, stdout=subprocess.PIPE)
     try:
         assert any("kimg" in line for line in first.stdout)
         status, _, err = call("train", *again)

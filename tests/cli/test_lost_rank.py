@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_the_rank_that_is_left_says_so_in_one_line(tiny, clean_env, tmp_path):
+def test_the_rank_that_is_left_says_so_in_one_line(tiny, forks, clean_env, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -19,7 +19,7 @@ def test_the_rank_that_is_left_says_so_in_one_line(tiny, clean_env, tmp_path):
     ranks = []
     for rank in range(2):
         env = clean_env | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        ranks.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        ranks.append(forks.start(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     try:
         metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 200
         while not metrics.exists() and time.monotonic() < deadline:
@@ -31,4 +31,4 @@ def test_the_rank_that_is_left_says_so_in_one_line(tiny, clean_env, tmp_path):
     finally:
         for rank in ranks:
             rank.kill()
-            rank.communicate()
+            rank.wait()

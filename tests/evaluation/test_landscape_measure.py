@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 import runpy
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -82,9 +81,9 @@ def test_an_ended_search_goes_on_and_finds_the_same(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_and_two_processes_find_the_same(tmp_path, clean_env):
+def test_one_and_two_processes_find_the_same(tmp_path, forks, clean_env):
     script = str(Path(__file__).parents[1] / "processes" / "landscape_ranks.py")
-    processes = [subprocess.Popen([sys.executable, script, str(tmp_path / "two"), rank], env=clean_env) for rank in "01"]
+    processes = [forks.start([sys.executable, script, tmp_path / "two", rank], env=clean_env) for rank in "01"]
     runpy.run_path(script)["shared"](tmp_path / "one")
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     one, two = (sorted((tmp_path / size).iterdir()) for size in ("one", "two"))

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-import subprocess
 import sys
 
 import pytest
@@ -15,13 +14,11 @@ from pipelines import Shards
 
 
 @pytest.fixture(scope="module")
-def worlds(labelled_digits, clean_env, tmp_path_factory) -> dict[int, dict]:
+def worlds(labelled_digits, forks, clean_env, tmp_path_factory) -> dict[int, dict]:
     """What worlds of 1, 2 and 4 processes found."""
     out = tmp_path_factory.mktemp("worlds")
     script = Path(__file__).parents[1] / "processes" / "measure_ranks.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(labelled_digits), str(out), "1", "2", "4"], env=clean_env, capture_output=True, text=True
-    )
+    done = forks.run([sys.executable, script, labelled_digits, out, 1, 2, 4], env=clean_env, timeout=300)
     assert done.returncode == 0, done.stderr
     return {size: json.loads((out / f"{size}.json").read_text()) for size in (1, 2, 4)}
 

@@ -48,7 +48,7 @@ def compare(a: Path, b: Path, images: int = END) -> tuple[float, float]:
 
 
 @pytest.fixture(scope="module")
-def finished(torchrun, tiny, tmp_path_factory) -> Path:
+def finished(ranks, tiny, tmp_path_factory) -> Path:
     """For each system whole-1, whole-2, whole-4; half-1 and half-2, in another world from the middle of the fade on."""
     out = tmp_path_factory.mktemp("runs")
     common = {name: [*tiny, *overrides, *CHAINS] for name, overrides in SYSTEMS.items()}
@@ -57,7 +57,7 @@ def finished(torchrun, tiny, tmp_path_factory) -> Path:
     def play(size: int, *runs: tuple[str, list[str]]) -> None:
         overrides = [[*start, f"run={out}/{name}/{run}", *more] for run, more in runs for name, start in common.items()]
         (out / "now.json").write_text(json.dumps(overrides))
-        torchrun(size, SCRIPT, out / "now.json")
+        ranks(size, SCRIPT, out / "now.json")
 
     half = [f"train.max_images={FADING}"]
     play(1, ("whole-1", []), ("half-1", half))
@@ -95,17 +95,17 @@ def test_the_plan_tells_the_bytes_of_the_buffer(runs):
         assert plan.carried == math.ceil(checkpoint.numel("carried", "replay", "state") / world)
 
 
-def test_killed_and_started_again_it_ends_with_the_same_bits(runs, clean_env, tmp_path):
+def test_killed_and_started_again_it_ends_with_the_same_bits(runs, forks, clean_env, tmp_path):
     overrides = [*json.loads((runs.parent / "common").read_text())[runs.name], f"run={tmp_path / 'run'}", "train.checkpoint_every=16"]
     command = [sys.executable, "-u", "-m", "hires", "train", *overrides]
-    killed = subprocess.Popen(command, env=clean_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    killed = forks.start(command, env=clean_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     for line in killed.stdout:
         if f"{FADING:012d}" in line:  # saved in the middle of the fade
             break
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    again = subprocess.run(command, env=clean_env, capture_output=True, text=True, timeout=300, check=False)
+    again = forks.run(command, env=clean_env, timeout=300)
     assert again.returncode == 0 and "resuming from" in again.stdout, again.stderr
     left, right = tensors(runs / "whole-1"), tensors(tmp_path / "run")
     assert left.keys() == right.keys() and "carried/replay/state" in left

@@ -32,14 +32,14 @@ def tensors(run: Path, images: int = END, fields: tuple[str, ...] = reading.FIEL
 
 
 @pytest.fixture(scope="module")
-def finished(torchrun, pairs, tmp_path_factory) -> Callable[[int], Path]:
+def finished(ranks, pairs, tmp_path_factory) -> Callable[[int], Path]:
     """finished(processes) -> the folder of a finished run, trained once."""
     out = tmp_path_factory.mktemp("runs")
 
     @cache
     def train(size: int) -> Path:
         (out / f"{size}.json").write_text(json.dumps([[*pairs, CALM, f"run={out}/{size}"]]))
-        torchrun(size, SCRIPT, out / f"{size}.json")
+        ranks(size, SCRIPT, out / f"{size}.json")
         return out / str(size)
 
     return train
@@ -54,10 +54,10 @@ def test_worlds_agree_through_a_growth(finished, world):
     assert max((one[key] - before[key]).abs().max().item() for key in before if key in one) > 1e-3
 
 
-def test_killed_in_a_fade_it_ends_where_the_uninterrupted_run_ends(finished, pairs, clean_env, hires, tmp_path):
+def test_killed_in_a_fade_it_ends_where_the_uninterrupted_run_ends(finished, pairs, forks, clean_env, hires, tmp_path):
     run = tmp_path / "run"
     command = [*pairs, CALM, f"run={run}", "train.checkpoint_every=16"]
-    killed = subprocess.Popen([sys.executable, "-u", "-m", "hires", "train", *command], env=clean_env, stdout=subprocess.PIPE, text=True)
+    killed = forks.start([sys.executable, "-u", "-m", "hires", "train", *command], env=clean_env, stdout=subprocess.PIPE)
     next(line for line in killed.stdout if "saved" in line and reading.folder_name(FADING) in line)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=100)

@@ -209,11 +209,11 @@ def test_the_energys_loss_is_lowest_for_experts_that_split_the_data_in_halves(wo
 
 
 @pytest.fixture(scope="module")
-def worlds(torchrun, tmp_path_factory) -> Path:
+def worlds(ranks, tmp_path_factory) -> Path:
     """A folder with all weights SYSTEM-W.safetensors after three rounds on W processes."""
     out = tmp_path_factory.mktemp("worlds")
     for size in (1, 2, 4):
-        torchrun(size, WORLDS, out)
+        ranks(size, WORLDS, out)
     return out
 
 

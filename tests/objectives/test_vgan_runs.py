@@ -33,11 +33,11 @@ def state_of(run) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgan", "vcd"])
-def test_killed_while_fading_in_it_ends_where_the_uninterrupted_run_ends(name, tiny, hires, clean_env, tmp_path):
+def test_killed_while_fading_in_it_ends_where_the_uninterrupted_run_ends(name, tiny, hires, forks, clean_env, tmp_path):
     whole = hires("train", *command(tiny, name, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
     killed = command(tiny, name, tmp_path / "killed", "train.checkpoint_every=16")
-    run = subprocess.Popen([sys.executable, "-u", "-m", "hires", "train", *killed], env=clean_env, stdout=subprocess.PIPE, text=True)
+    run = forks.start([sys.executable, "-u", "-m", "hires", "train", *killed], env=clean_env, stdout=subprocess.PIPE)
     assert any("saved" in line and "images-000000000064" in line for line in run.stdout)  # in the middle of the fade
     run.send_signal(signal.SIGKILL)
     run.communicate()

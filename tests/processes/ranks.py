@@ -1,5 +1,6 @@
 """Several processes that meet, each watched on its own; used by test_watchdog and test_preemption."""
 
+from collections.abc import Callable
 from pathlib import Path
 import socket
 import subprocess
@@ -12,9 +13,9 @@ LATE = 240  # seconds after which they are killed
 
 
 class Ranks:
-    """A world of processes on this machine, each with its own output and exit code, as srun starts them."""
+    """A world of processes on this machine, each with its own output and exit code, as srun starts them; `start` is that of `forks`."""
 
-    def __init__(self, size: int, command: list, env: dict, folder: Path):
+    def __init__(self, start: Callable, size: int, command: list, env: dict, folder: Path):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -24,7 +25,7 @@ class Ranks:
         for rank, error in enumerate(self.errors):
             mine = env | here | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             with open(error, "w") as file:
-                one = subprocess.Popen([sys.executable, *map(str, command)], env=mine, stdout=subprocess.PIPE, stderr=file, text=True)
+                one = start([sys.executable, *map(str, command)], env=mine, stdout=subprocess.PIPE, stderr=file)
             self.processes.append(one)
         self._late = threading.Timer(LATE, self._kill)  # nothing that waits for their output waits for ever
         self._late.start()

@@ -1,6 +1,5 @@
 """What is checked before a job trains, beside what tests/slurm/test_jobs.py sees on a cluster."""
 
-import subprocess
 import sys
 
 import pytest
@@ -60,12 +59,12 @@ def test_problem_is_told_once_with_its_nodes():
 
 
 @pytest.mark.slow
-def test_run_folder_that_cannot_be_written_to(tiny, clean_env, tmp_path):
+def test_run_folder_that_cannot_be_written_to(tiny, forks, clean_env, tmp_path):
     """One line with the node's name and the system's reason, status 1, and nothing left."""
     (tmp_path / "file").write_text("")
     command = [sys.executable, "-m", "hires.slurm.preflight", *tiny, f"run={tmp_path}/file/run"]
     env = clean_env | {"SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "7"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+    done = forks.run(command, env=env, timeout=300)
     assert done.returncode == 1, done.stderr
     assert f"preflight n1: error: run={tmp_path}/file/run: cannot be written to: Not a directory" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -163,10 +163,10 @@ def test_losses_that_are_none_with_gradients_that_are_found_one_step_later_and_n
 
 
 @pytest.mark.slow
-def test_two_ranks_return_together_when_one_of_them_meets_it_and_again_later(torchrun, tiny, tmp_path):
+def test_two_ranks_return_together_when_one_of_them_meets_it_and_again_later(ranks, tiny, tmp_path):
     every = ["train.checkpoint_every=16", f"run={tmp_path / 'run'}", "train.on_nonfinite=rollback"]
     (tmp_path / "overrides.json").write_text(json.dumps([*tiny, *every]))
-    torchrun(2, SCRIPT, tmp_path / "overrides.json")  # on rank 1 alone at 32 images, then at 80
+    ranks(2, SCRIPT, tmp_path / "overrides.json")  # on rank 1 alone at 32 images, then at 80
     assert [(record["images"], record["rollback"]) for record in rollbacks(tmp_path / "run")] == [(32, 1), (80, 2)]
     assert attempt(tmp_path / "run", END) == 2 and all_finite(tmp_path / "run")
 

@@ -3,6 +3,8 @@
 Runs are tiny, cross a growth and are trained by real processes; see `tiny`: growth at 48 images, stable from 80, the end at 112.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 import json
 from pathlib import Path
@@ -36,13 +38,13 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def finished(torchrun, tiny, tmp_path_factory) -> Path:
+def finished(ranks, tiny, tmp_path_factory) -> Path:
     """A folder with a finished run `NAME-W` for each of RUNS."""
     out = tmp_path_factory.mktemp("runs")
     for size, runs in RUNS.items():
         overrides = [[*tiny, f"run={out}/{name}-{size}", *extra] for name, extra in runs.items()]
         (out / f"{size}.json").write_text(json.dumps(overrides))
-        torchrun(size, SCRIPT, out / f"{size}.json")
+        ranks(size, SCRIPT, out / f"{size}.json")
     return out
 
 
@@ -103,9 +105,9 @@ def test_growth_resets_or_keeps_adams_moments(finished):
 class Run:
     """`python -m hires train` with its output read line by line."""
 
-    def __init__(self, overrides: list[str], env: dict):
+    def __init__(self, overrides: list[str], start: Callable, env: dict):
         command = [sys.executable, "-u", "-m", "hires", "train", *overrides]
-        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = start(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def read_until(self, *words: str) -> str:
         """The first line with one of the words; fails where the run ends before."""
@@ -123,7 +125,7 @@ class Run:
 def whole(tiny, clean_env, tmp_path_factory) -> tuple[Path, float]:
     """An uninterrupted run by the command, and the seconds from its first step to its end."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run = Run([*tiny, f"run={folder}"], clean_env)
+    run = Run([*tiny, f"run={folder}"], partial(subprocess.Popen, text=True), clean_env)  # not forked: what the others are compared with
     run.read_until("kimg")
     began = time.monotonic()
     assert run.finish() == 0
@@ -140,7 +142,7 @@ def same_bits(a: Path, b: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_random_moments_it_ends_where_the_uninterrupted_run_ends(seed, whole, tiny, clean_env, tmp_path):
+def test_killed_at_random_moments_it_ends_where_the_uninterrupted_run_ends(seed, whole, tiny, forks, clean_env, tmp_path):
     """Each time after a random number of checkpoints and a random while more: short, to hit steps and saves, or long, to hit a growth.
 
     Goes on until one kill left a checkpoint inside a phase, where resuming is more than beginning a level.
@@ -149,7 +151,7 @@ def test_killed_at_random_moments_it_ends_where_the_uninterrupted_run_ends(seed,
     run_folder, dice, inside = tmp_path / "run", random.Random(seed), 0
     command = [*tiny, f"run={run_folder}", "train.checkpoint_every=16"]
     for _ in range(6):
-        run, saves = Run(command, clean_env), dice.randint(1, 2)
+        run, saves = Run(command, forks.start, clean_env), dice.randint(1, 2)
         if len(list(islice((line for line in run.process.stdout if "saved" in line), saves))) < saves:
             break  # the end came first
         time.sleep(dice.uniform(0, dice.choice([0.03, 0.03, seconds / 7])))
@@ -160,14 +162,14 @@ def test_killed_at_random_moments_it_ends_where_the_uninterrupted_run_ends(seed,
         if inside and left > GROWN:
             break
     assert inside
-    assert Run(command, clean_env).finish() == 0
+    assert Run(command, forks.start, clean_env).finish() == 0
     same_bits(uninterrupted, run_folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM])
-def test_asked_to_stop_it_saves_and_goes_on_from_there(number, whole, tiny, clean_env, tmp_path):
+def test_asked_to_stop_it_saves_and_goes_on_from_there(number, whole, tiny, forks, clean_env, tmp_path):
     command = [*tiny, f"run={tmp_path / 'run'}", "train.checkpoint_every=10k"]
-    run = Run(command, clean_env)
+    run = Run(command, forks.start, clean_env)
     run.read_until("kimg")
     run.process.send_signal(number)
     out, err = run.process.communicate(timeout=300)
@@ -175,7 +177,7 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(number, whole, tiny, clea
     assert "run the same command again" in out and "Traceback" not in err
     newest = reading.newest_valid(tmp_path / "run" / "checkpoints", pytest.fail)
     assert 0 < reading.Checkpoint(newest).images < END
-    assert Run(command, clean_env).finish() == 0
+    assert Run(command, forks.start, clean_env).finish() == 0
     same_bits(whole[0], tmp_path / "run")
 
 

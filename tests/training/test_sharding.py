@@ -15,9 +15,9 @@ GROUPS = 3  # parameter groups of a player: its levels
 
 
 @pytest.fixture(scope="module", params=[2, 4])
-def written(request, torchrun, tmp_path_factory) -> tuple[int, Path]:
+def written(request, ranks, tmp_path_factory) -> tuple[int, Path]:
     out = tmp_path_factory.mktemp(f"world{request.param}")
-    torchrun(request.param, SCRIPT, out)
+    ranks(request.param, SCRIPT, out)
     return request.param, out
 
 

@@ -153,10 +153,10 @@ def test_a_starter_that_was_slow_does_not_take_a_lock_made_meanwhile(tmp_path, m
 
 
 @pytest.mark.slow
-def test_of_many_starters_at_once_one_wins(clean_env, tmp_path):
+def test_of_many_starters_at_once_one_wins(forks, clean_env, tmp_path):
     command = [sys.executable, PROCESSES / "racing_starters.py", tmp_path, "6", "20"]
     env = clean_env | {"PYTHONPATH": str(PROCESSES.parent.parent)}
-    done = subprocess.run([str(part) for part in command], env=env, capture_output=True, text=True, timeout=200, check=False)
+    done = forks.run(command, env=env, timeout=200)
     assert done.returncode == 0, done.stderr
     rounds = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rounds) == 20

@@ -145,9 +145,9 @@ def test_a_run_whose_time_ends_has_saved_before_and_says_why(world, tiny, tmp_pa
 
 
 @pytest.mark.slow
-def test_when_one_rank_is_asked_all_save_at_one_step_and_end_with_85(clean_env, tiny, tmp_path):
+def test_when_one_rank_is_asked_all_save_at_one_step_and_end_with_85(forks, clean_env, tiny, tmp_path):
     long = ["schedule.levels.4.stable=10M", "train.checkpoint_every=10M", "train.stop_signal=USR2"]
-    with Ranks(2, ["-m", "hires", "train", *tiny, *long, f"run={tmp_path / 'run'}"], clean_env, tmp_path) as world:
+    with Ranks(forks.start, 2, ["-m", "hires", "train", *tiny, *long, f"run={tmp_path / 'run'}"], clean_env, tmp_path) as world:
         world.read_until("kimg")
         world.processes[1].send_signal(signal.SIGUSR2)
         assert "stopped by SIGUSR2 (rank 1), saved; run the same command again" in world.read_until("stopped by")

@@ -20,8 +20,8 @@ def named(world: Ranks, rank: int) -> str:
 
 
 @pytest.mark.slow
-def test_when_rank_0_is_stopped_the_others_name_it_leave_their_stacks_and_end(clean_env, tmp_path):
-    with Ranks(3, [SCRIPT, LIMIT, 0, "nothing"], clean_env, tmp_path) as world:
+def test_when_rank_0_is_stopped_the_others_name_it_leave_their_stacks_and_end(forks, clean_env, tmp_path):
+    with Ranks(forks.start, 3, [SCRIPT, LIMIT, 0, "nothing"], clean_env, tmp_path) as world:
         world.read_until("five")
         world.processes[0].send_signal(signal.SIGSTOP)
         assert world.finish(1, 2) == [1, 1]
@@ -33,8 +33,8 @@ def test_when_rank_0_is_stopped_the_others_name_it_leave_their_stacks_and_end(cl
 
 
 @pytest.mark.slow
-def test_a_rank_whose_other_threads_live_is_named_too_and_one_that_is_slow_is_not(clean_env, tmp_path):
-    with Ranks(3, [SCRIPT, LIMIT, 1, "lock"], clean_env, tmp_path) as world:
+def test_a_rank_whose_other_threads_live_is_named_too_and_one_that_is_slow_is_not(forks, clean_env, tmp_path):
+    with Ranks(forks.start, 3, [SCRIPT, LIMIT, 1, "lock"], clean_env, tmp_path) as world:
         assert world.finish(0, 1, 2) == [1, 1, 1]
         for rank in range(3):
             assert world.last(rank).startswith(named(world, 1) + "at 5 images during reading images")
@@ -43,19 +43,18 @@ def test_a_rank_whose_other_threads_live_is_named_too_and_one_that_is_slow_is_no
 
 
 @pytest.mark.slow
-def test_one_that_lets_no_other_thread_run_is_named_and_still_leaves_its_stack(clean_env, tmp_path):
-    with Ranks(2, [SCRIPT, LIMIT, 1, "gil"], clean_env, tmp_path) as world:
+def test_one_that_lets_no_other_thread_run_is_named_and_still_leaves_its_stack(forks, clean_env, tmp_path):
+    with Ranks(forks.start, 2, [SCRIPT, LIMIT, 1, "gil"], clean_env, tmp_path) as world:
         assert world.finish(0, 1) == [1, 1]
         assert "rank 1" in world.last(0) and "stopped answering" in world.last(0)
         assert "in hang" in world.errors[1].read_text()
 
 
 @pytest.mark.slow
-def test_a_stopped_rank_of_a_real_run(clean_env, tiny, tmp_path):
+def test_a_stopped_rank_of_a_real_run(forks, clean_env, tiny, tmp_path):
     long = ["schedule.levels.4.stable=1M", "schedule.levels.4.batch=12", "schedule.levels.8.batch=12", "train.checkpoint_every=1M"]
-    with Ranks(
-        3, ["-m", "hires", "train", *tiny, *long, f"run={tmp_path / 'run'}", f"train.hang_timeout={2 * LIMIT}s"], clean_env, tmp_path
-    ) as world:
+    command = ["-m", "hires", "train", *tiny, *long, f"run={tmp_path / 'run'}", f"train.hang_timeout={2 * LIMIT}s"]
+    with Ranks(forks.start, 3, command, clean_env, tmp_path) as world:
         world.read_until("kimg")
         world.processes[2].send_signal(signal.SIGSTOP)
         assert world.finish(0, 1) == [1, 1]
@@ -65,9 +64,9 @@ def test_a_stopped_rank_of_a_real_run(clean_env, tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_single_process_ends_too(clean_env, tmp_path):
+def test_a_single_process_ends_too(forks, clean_env, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with Ranks(1, [SCRIPT, 2, 0, "file", tmp_path / "pipe"], clean_env, tmp_path) as world:
+    with Ranks(forks.start, 1, [SCRIPT, 2, 0, "file", tmp_path / "pipe"], clean_env, tmp_path) as world:
         assert world.finish(0) == [1]
         assert "rank 0" in world.last(0) and "during reading images" in world.last(0) and "in hang" in world.errors[0].read_text()
 
