@@ -80,13 +80,14 @@ class Forked:
     def communicate(self, timeout: float | None = None) -> tuple[str | None, str | None]:
         """What it still says, and its end; killed where it takes longer than `timeout` seconds."""
         with ThreadPoolExecutor(2) as pool:
-            said = [pool.submit(lambda pipe=pipe: pipe and pipe.read()) for pipe in (self.stdout, self.stderr)]
+            pipes = [None if pipe is None or pipe.closed else pipe for pipe in (self.stdout, self.stderr)]
+            said = [pool.submit(lambda pipe=pipe: pipe and pipe.read()) for pipe in pipes]
             try:
                 self.wait(timeout)
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise
-        for pipe in filter(None, (self.stdout, self.stderr)):
+        for pipe in filter(None, pipes):
             pipe.close()
         return said[0].result(), said[1].result()
 
