@@ -179,9 +179,8 @@ def stop() -> None:
     global _timeout
     _timeout = 0.0
     if dist.is_initialized():
-        import deepspeed
-
-        deepspeed.comm.destroy_process_group()
+        comm = sys.modules.get("deepspeed.comm.comm")  # not imported for this: the preflight's group is torch's alone
+        (comm if comm and comm.cdb else dist).destroy_process_group()
 
 
 def gather(value) -> list:
