@@ -16,7 +16,6 @@ from tests.processes.forks import Server
 
 LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ROOT = Path(__file__).parent
-TOGETHER = ("slurm", "explore")  # folders whose files share a cluster, a browser
 FIRST = ("slurm", "explore", "checkpoints", "objectives", "bundle", "training")  # long ones: the last to begin decides when all is done
 
 
@@ -34,14 +33,9 @@ def pytest_report_header(config: pytest.Config) -> str:
     return "campaigns: all of them" if config.option.all else f"campaigns: a sample; again with HIRES_TEST_SEED={seed()}, whole with --all"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where two workers share the tests (`make test`), each file goes to one of them, for its fixtures. Of a test marked campaign(n)
-    only n cases stay."""
+    """The long folders come first; of a test marked campaign(n) only n cases stay."""
     folder = {item: item.path.relative_to(ROOT).parts[0] for item in items}
-    for item in items:
-        place = folder[item] if folder[item] in TOGETHER else str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(place))
     items.sort(key=lambda item: FIRST.index(folder[item]) if folder[item] in FIRST else len(FIRST))
     campaigns: dict[tuple, list[pytest.Item]] = {}
     for item in items:

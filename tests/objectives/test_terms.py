@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from hires.errors import HiresError
+from hires.ground.ranges import check_ranges
 from hires.networks import NetworkConfig
 from hires.objectives.divergence_triangle import Config, check
 from hires.objectives.terms import kl, nll, overshoot, soft_clamp
@@ -75,6 +76,7 @@ BAD = [
 @pytest.mark.parametrize("bad", BAD, ids=str)
 def test_meaningless_values_are_refused_in_one_line(bad):
     with pytest.raises(HiresError) as refusal:
+        check_ranges(Config(**bad), "objective.")
         check(Config(**bad), NetworkConfig(), zero_stage=1)
     text = str(refusal.value)
     assert "\n" not in text and next(iter(bad)) in text
