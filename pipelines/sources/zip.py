@@ -35,7 +35,7 @@ class ZipSource(Source):
         self.left_out = Counter()
         with self._opened() as archive:
             for info in archive.filelist:
-                if info.is_dir():
+                if not info.filename or info.filename.endswith("/"):  # is_dir() trips over a member without a name
                     continue
                 if is_hidden(info.filename):
                     self.left_out["hidden"] += 1
