@@ -159,8 +159,8 @@ def probe(name: str, given: dict[str, str]) -> str:
     """Mean energies of pictures that are no faces, of faces at other contrasts, and after one step down it, as Markdown."""
     from hires.bundle.hires_bundle import latents
     from hires.checkpoints import reading
-    from hires.config import train_config
     from hires.training.game import empty_network
+    from hires.training.settings import train_config
     from pipelines import Loader, Shards
 
     path = sorted((Path(given["out"]) / name / "checkpoints").glob("images-*"))[-1]

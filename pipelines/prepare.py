@@ -29,8 +29,8 @@ HOW = ("path", "out", "on_error", "workers", "part", "licence")  # settings that
 @dataclass
 class PrepareConfig:
     """hires prepare: a pyramid of shards out of pictures in a folder, an archive, LSUN's lmdb, TFRecords, Parquet, IDX, … (docs/data.md).
-      hires prepare path=pictures out=data/mine resolution=256 split.holdout=1000
-      hires prepare source=digits out=data/digits
+    hires prepare path=pictures out=data/mine resolution=256 split.holdout=1000
+    hires prepare source=digits out=data/digits
     """
 
     source: str = "auto"  # auto | folder | zip | lsun | tfrecords | parquet | webdataset | idx | cifar10 | torchvision | digits
