@@ -79,14 +79,16 @@ def of_networks(
     return subject
 
 
-def of_bundle(bundle: Bundle, name: str) -> Subject:
-    """A subject of an exported bundle, on the bundle's device."""
+def of_bundle(bundle: Bundle, name: str, prior: str = "standard") -> Subject:
+    """A subject of an exported bundle, on the bundle's device, its samples drawn from `prior`."""
     config = bundle.config
     shape = bundle.resolution, config["image_channels"], bundle.latent, 1.0, bundle.device
     info = config.get("info", {})
     subject = Subject(name, info.get("system", ""), info.get("images_seen", 0), *shape, generate=bundle.generator)
     draws_by_chains = bool(config.get("chains"))
-    subject.draw = bundle.sample if draws_by_chains else lambda seeds: bundle.generator(bundle.latents(seeds))  # not clamped, as a run's
+    subject.draw = (
+        bundle.sample if draws_by_chains else lambda seeds: bundle.generator(bundle.latents(seeds, prior))
+    )  # not clamped, as a run's
     if bundle.inference:
         subject.posterior = lambda x: bundle.inference(x.to(bundle.device))
         subject.encode = lambda x: subject.posterior(x)[0]

@@ -12,6 +12,7 @@ from hires.bundle import hires_bundle
 from hires.bundle.aggregate import fit
 from hires.cli import main
 from hires.errors import HiresError
+from hires.evaluation.subject import of_bundle
 from hires.training.trainer import Trainer
 
 D = 6
@@ -69,6 +70,7 @@ def test_a_bundle_draws_from_either_prior_and_says_how_far_they_are_apart(bundle
     wanted = bundle.generator(torch.stack([mean + factor @ w for w in old.latents(seeds)])).clamp(-1, 1)
     assert torch.allclose(bundle.sample(seeds, prior="aggregate"), wanted, atol=1e-5)
     assert torch.equal(bundle.sample(seeds), old.sample(seeds)) and not torch.allclose(bundle.sample(seeds), wanted, atol=1e-3)
+    assert torch.allclose(of_bundle(bundle, "b", "aggregate").draw(seeds).clamp(-1, 1), bundle.sample(seeds, prior="aggregate"))
     config = json.loads((bundles / "with" / "config.json").read_text())
     assert config["aggregate"]["pictures"] == 300 and "aggregate.safetensors" in config["sha256"]
     card = (bundles / "with" / "README.md").read_text()
@@ -90,6 +92,9 @@ def test_what_cannot_be_is_told_in_a_line(bundles, tmp_path, capsys):
     out = f"out={tmp_path / 'out'}"
     assert "holds no moments" in told("sample", f"sampler={bundles / 'without'}", f"{out}/", "prior=aggregate")
     assert "wanted standard or aggregate" in told("sample", f"sampler={bundles / 'with'}", f"{out}/", "prior=normal")
+    wanted = ("evaluate", f"data={tmp_path}", "prior=aggregate")
+    assert "holds no moments" in told(*wanted, f"sampler={bundles / 'without'}")
+    assert "only a bundle" in told(*wanted, f"run={bundles / 'run'}")
     assert "moments=-1" in told("export", f"run={bundles / 'run'}", out, "moments=-1")
     broken = shutil.copytree(bundles / "with", tmp_path / "broken")
     shutil.copyfile(bundles / "with" / "energy.safetensors", broken / "aggregate.safetensors")
