@@ -10,7 +10,7 @@ RESOLUTION ?=
 
 .PHONY: help demo test test-all lint environment clean
 help:
-	@echo "make demo                              grow the three networks on scikit-learn's digits, about five minutes on two cores"
+	@echo "make demo                              grow the three networks on scikit-learn's digits, in minutes on two cores"
 	@echo "make demo DATA=folder RESOLUTION=64    the same on your own pictures"
 	@echo "make test                              run the tests; of campaigns (many seeds, many kills, long tables) a sample"
 	@echo "make test-all                          run every case of them"
