@@ -44,12 +44,15 @@ def put(plain: dict, texts: dict[str, str]) -> dict:
 
 
 def literal(plain):
-    """Nested dictionaries and lists whose texts OmegaConf takes as they are: `${name}` in one is no reference."""
+    """Nested dictionaries and lists whose texts OmegaConf takes as they are: `${name}` in one is no reference.
+
+    But `${oc.env:NAME}` is: a Slurm array's tasks are told apart by it (docs/slurm.md).
+    """
     if isinstance(plain, dict):
         return {key: literal(value) for key, value in plain.items()}
     if isinstance(plain, list):
         return [literal(value) for value in plain]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", plain) if isinstance(plain, str) else plain
+    return re.sub(r"(\\*)\$\{(?!oc\.env:)", r"\1\1\\${", plain) if isinstance(plain, str) else plain
 
 
 def _field(schema: type, path: list[str]):

@@ -34,6 +34,12 @@ def test_a_level_that_is_taken_out_is_gone_with_its_texts():
     assert "32" not in levels and "16" in levels
 
 
+def test_the_environment_can_be_referred_to(monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    config = loaded("run=runs/seed-${oc.env:SLURM_ARRAY_TASK_ID}", "train.seed=${oc.env:SLURM_ARRAY_TASK_ID}")
+    assert (config.run, config.train.seed) == ("runs/seed-7", 7)
+
+
 def test_quotes_as_hydra_takes_them_still_hold():
     assert loaded("run='my run'").run == "my run"
 
