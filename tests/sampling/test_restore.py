@@ -10,6 +10,7 @@ import torch
 
 from hires.bundle.hires_bundle import Bundle
 from hires.errors import HiresError
+from hires.ground.ranges import check_ranges
 from hires.sampling.refining import LangevinConfig
 from hires.sampling.restoring import Steps, corrupt, errors, guess, psnr, restore, steps_of, unknown_pixels
 from hires.verbs import restore as verb
@@ -116,12 +117,14 @@ def test_the_verb_writes_a_sheet_and_a_table(task, sampler, save_pictures, tmp_p
         ({"out": "x.jpg"}, "out=x.jpg: wanted the name of a .png"),
         ({"langevin": LangevinConfig(space="latents")}, "langevin.space=latents"),
         ({"langevin": LangevinConfig(steps=-1)}, "langevin.steps=-1"),
-        ({"show": 0}, "show from 1 up"),
+        ({"show": 0}, "show=0: wanted at least 1"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_writes_nothing(wrong, message, sampler, save_pictures, tmp_path):
     folder = save_pictures(tmp_path / "in", 1)
     settings = {"sampler": str(sampler), "from_": str(folder), "out": str(tmp_path / "x.png"), "device": "cpu"}
+    config = RestoreConfig(**settings | wrong)
     with pytest.raises(HiresError, match=message):
-        verb.run(RestoreConfig(**settings | wrong))
+        check_ranges(config)  # as the command does before
+        verb.run(config)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
