@@ -1,5 +1,6 @@
 """What holds the project together: pins, experiments, launch scripts and the commands that the README shows."""
 
+import os
 from pathlib import Path
 import re
 import shutil
@@ -388,7 +389,8 @@ def _bare(folder: Path, script: str) -> Path:
 def _refused(folder: Path, python: Path) -> str:
     """The one line of ours on stderr; make adds its own."""
     command = ["make", "demo", f"PYTHON={python}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # tests may be run by make itself
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     assert done.returncode != 0 and len(lines) == 1, done.stderr
     return lines[0]

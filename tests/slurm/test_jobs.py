@@ -151,7 +151,8 @@ def test_warned_and_preempted(project, undisturbed):
     project.until_it_trains(job, 0)
     held = project.trainer(job, 1)
     os.kill(held, signal.SIGSTOP)  # so that the run does not end before Slurm looks at its clock, twice a minute
-    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    hours, minutes, _ = cluster.job(job)["RunTime"].split(":")
+    cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={int(hours) * 60 + int(minutes) + 2}")  # warned now, ended a minute later
     project.until(job, lambda: waits_for(held, signal.SIGUSR1))
     cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=UNLIMITED")
     os.kill(held, signal.SIGCONT)
