@@ -26,11 +26,12 @@ import torch.distributed as dist
 
 from hires import config as configuration
 from hires import networks
+from hires.checkpoints.fragments import MOMENTS
 from hires.ground import distributed
 from hires.objectives.divergence_triangle import PLAYERS
 from hires.planning.memory import held
 from hires.training.game import build_network
-from hires.training.player import MOMENTS, Player
+from hires.training.player import Player
 
 LEVELS = {"base": 64, "xl": 8}  # xl grown further does not fit four times into 24 GiB at stage 0
 PARTS = ("weights", "gathered", "gradients", "buffers", "moments", "average")

@@ -1,4 +1,4 @@
-"""Checkpoints as they are read: folders that every rank wrote its shard of and that rank 0 committed with a manifest (saving.py).
+"""Checkpoints as they are read: folders that every rank wrote its shard of and that rank 0 committed with a manifest (writing.py).
 
 State is portable: per player and parameter name the fp32 weight, Adam's two moments and the moving average, cut into whatever stretches
 the writing ranks held; per parameter group Adam's step. The same folder serves the same run again, another world size, another ZeRO
@@ -21,12 +21,11 @@ from torch import Tensor
 import torch.distributed as dist
 
 from hires.checkpoints import retention
+from hires.checkpoints.fragments import FIELDS, Restored
 from hires.errors import HiresError
 from hires.ground import distributed
-from hires.training.player import MOMENTS, Player
 
 FORMAT = 3  # 3: files are hashed by BLAKE3 (SHA-256 took longer than writing them); 2: the manifest holds its own hash
-FIELDS = ("weight", *MOMENTS, "ema")
 MANIFEST = "manifest.json"
 HASHING = 4  # files hashed side by side
 
@@ -171,7 +170,7 @@ class Checkpoint:
             raise HiresError(f"{self.path}: nothing in it belongs to this {player}: the checkpoint is of another network")
         return missing
 
-    def load_optimizer(self, player: Player, moments: bool) -> None:
+    def load_optimizer(self, player: Restored, moments: bool) -> None:
         """Fill this rank's fragments of a player: exact fp32 weights and moving averages, and Adam's moments and steps where `moments`."""
         known, moments = self.names(player.name), moments and self._moments
         for f in player.fragments:

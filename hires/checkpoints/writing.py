@@ -6,7 +6,7 @@ training's collectives. On disk: a hidden folder; each rank's file, fsynced; whe
 its parent fsynced; and only then do older checkpoints go. Whoever reads finds a whole checkpoint under its name, or none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -23,11 +23,11 @@ from torch import Tensor
 import torch.distributed as dist
 
 from hires.checkpoints import reading, retention
+from hires.checkpoints.fragments import FIELDS, Saved
 from hires.checkpoints.retention import Policy, fsync, hidden
 from hires.errors import HiresError
 from hires.ground import distributed
 from hires.ground.files import in_words
-from hires.training.player import Player
 
 CHUNK = 16 << 20  # bytes written at once
 REPORT = 4096  # bytes in which a rank's thread tells the others how it went
@@ -74,7 +74,7 @@ class Saver:
             with suppress(HiresError):  # the error that ends the run is the one to tell
                 self._raise()
 
-    def save(self, players: dict[str, Player], images: int, info: dict, carried: Carried | None = None) -> Path:
+    def save(self, players: Mapping[str, Saved], images: int, info: dict, carried: Carried | None = None) -> Path:
         """Begin a checkpoint of all players and of what the objective carries; returns its path as soon as training may go on.
 
         Waits first for a save under way. Raises HiresError where that one failed.
@@ -178,7 +178,7 @@ class Saver:
         return [json.loads(one.numpy().tobytes()) for one in reports]
 
 
-def save(folder: Path, players: dict[str, Player], images: int, info: dict) -> Path:
+def save(folder: Path, players: Mapping[str, Saved], images: int, info: dict) -> Path:
     """Write one checkpoint and wait until it is durable on disk; a collective; returns its path. Nothing else in `folder` is touched."""
     with Saver(folder, Policy(newest=10**9), say=lambda _: None) as saver:
         return saver.save(players, images, info)
@@ -225,12 +225,12 @@ def write(path: Path, data: memoryview) -> dict:
     return {"name": path.name, "bytes": len(data), "blake3": digest.result()}
 
 
-def _tensors(players: dict[str, Player], rank: int) -> dict[str, Tensor]:
+def _tensors(players: Mapping[str, Saved], rank: int) -> dict[str, Tensor]:
     """What this rank writes; on rank 0 also the networks' buffers, which are equal on all."""
     tensors = {}
     for player in players.values():
         for f in player.owned():
-            for field in reading.FIELDS:
+            for field in FIELDS:
                 tensors[f"{player.name}/{f.name}/{field}@{f.start}"] = getattr(f, field)
         if rank == 0:
             for buffer, value in player.network.named_buffers():

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 import yaml
 
+from hires.checkpoints.listing import Found, look
 from hires.errors import HiresError
 from hires.slurm import jobs
 from hires.slurm.jobs import Record
@@ -51,7 +52,7 @@ class Run:
     grids: dict[str, list[Grid]] = field(default_factory=dict)  # by kind, oldest first; reals by resolution
     evaluations: list[tuple[int, dict]] = field(default_factory=list)  # (images, record) of hires evaluate, oldest first
     pictures: list[tuple[int, Path]] = field(default_factory=list)  # that measures drew, with their images, oldest first
-    checkpoints: list = field(default_factory=list)  # hires.verbs.checkpoints.Found
+    checkpoints: list[Found] = field(default_factory=list)
     jobs: list[Record] = field(default_factory=list)
     owner: str = ""  # who holds, or held, the run's lock
     silent: float = math.inf  # seconds since that one's last sign of life
@@ -76,19 +77,20 @@ class Run:
             before = record["images"]
 
 
-def read(folder: Path, checkpoints: list, key: str = "run") -> Run:
-    """The run in `folder`, with its checkpoints as `hires checkpoints` finds them; raises HiresError, naming `key`, where there is none."""
+def read(folder: Path, key: str = "run") -> Run:
+    """The run in `folder`, of its checkpoints manifests and sizes looked at; raises HiresError, naming `key`, where there is no run."""
     if not folder.is_dir():
         raise HiresError(f"{key}={folder}: no such folder; wanted what hires train run=… wrote")
     if not any((folder / part).exists() for part in PARTS):
         raise HiresError(f"{key}={folder}: no run there (none of {', '.join(PARTS)} in it)")
-    run = Run(folder, folder.resolve().name, checkpoints=checkpoints)
+    checkpoints = folder / "checkpoints"
+    run = Run(folder, folder.resolve().name, checkpoints=look(checkpoints, hashes=False) if checkpoints.is_dir() else [])
     _read_config(run)
     _read_metrics(run)
     _read_grids(run)
     _read_measures(run)
     run.environment = _json(run, folder / "environment.json") or {}
-    if not checkpoints:
+    if not run.checkpoints:
         run.missing.append("checkpoints: none")
     records = map(jobs.read, sorted((folder / "slurm").glob("*.json")))
     run.jobs = sorted((record for record in records if record and record.starts), key=lambda record: record.starts[0].time)

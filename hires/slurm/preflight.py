@@ -106,10 +106,11 @@ def gpus(world: World) -> str:
 
 def data(config: TrainConfig, world: World) -> str:
     """'data data/celebahq of 29,000 pictures'; raises HiresError or DataError for any setting or data that the trainer would refuse."""
+    from hires.evaluation.measuring import measures
     from hires.training.trainer import Trainer
 
     quiet = replace(config, monitor=replace(config.monitor, wandb="off"))
-    return f"data {config.data.root} of {Trainer(quiet, world).shards.count('train'):,} pictures"
+    return f"data {config.data.root} of {Trainer(quiet, world, measures).shards.count('train'):,} pictures"
 
 
 def note(config: TrainConfig) -> str:

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 import torch.distributed as dist
 
+from hires.checkpoints.fragments import MOMENTS, Fragment
 from hires.errors import NotFinite
 from hires.ground import distributed
 from hires.ground.machine import DTYPES
 from hires.ground.ranges import setting
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -39,24 +38,6 @@ class OptimizerConfig:
     beta2: float = setting(0.99, at_least=0, below=1)
     eps: float = setting(1e-8, above=0)
     clip: float = setting(1000.0, above=0)  # global norm of a player's gradient; 100 would bind in most steps from 32x32 up
-
-
-@dataclass
-class Fragment:
-    """A stretch of one parameter that this rank holds: elements [start, start + numel) of the flattened parameter, fp32 views."""
-
-    name: str
-    start: int
-    group: str
-    weight: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
-    ema: Tensor
-
-    @property
-    def numel(self) -> int:
-        """Number of elements."""
-        return self.weight.numel()
 
 
 def group_of(name: str) -> str:

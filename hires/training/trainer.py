@@ -1,6 +1,6 @@
 """The loop. A run is a function of (configuration, images seen): a restart and a growth take the same path, through a checkpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 import json
@@ -9,12 +9,13 @@ from pathlib import Path
 import platform
 import subprocess
 import time
+from typing import Protocol
 
 import numpy as np
 from omegaconf import OmegaConf
 from rich.table import Table
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 import torch.distributed as dist
 
 from hires.checkpoints import reading
@@ -33,12 +34,21 @@ from hires.training.guards.agreement import Health, noise_seed
 from hires.training.guards.lock import owned
 from hires.training.guards.stopping import StopRequest, process_seconds
 from hires.training.guards.watchdog import Watchdog, parse_limit
-from hires.training.measuring import Measuring
 from hires.training.monitor import Monitor, due, memory_gb
 from hires.training.schedule import Phase, Schedule, parse_images
 from hires.training.settings import TrainConfig, to_dict
 from pipelines import Loader, Order, Shards
 from pipelines.manifest import MANIFEST
+
+
+class Measures(Protocol):
+    """monitor.measures, taken while a run trains."""
+
+    def take(self, networks: dict[str, nn.Module], images: int, resolution: int, alpha: float) -> tuple[dict, dict[str, float], list[str]]:
+        """What was found, one number a measure (lower is better), and a line for each measure that cannot be taken here; a collective."""
+
+
+MakeMeasures = Callable[[TrainConfig, Shards, World], Measures | None]  # evaluation.measuring.measures
 
 DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, run the same command again
 
@@ -46,11 +56,12 @@ DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, r
 class Trainer:
     """One run, from nothing or from its newest checkpoint to the end of its schedule or to a stop."""
 
-    def __init__(self, config: TrainConfig, world: World, owns_process: bool = True):
+    def __init__(self, config: TrainConfig, world: World, measuring: MakeMeasures | None = None, owns_process: bool = True):
         """Checks the whole configuration and the data; raises HiresError or DataError before anything is written.
 
         A process of its own is ended where it hangs (train.hang_timeout), and its time counts from its start (train.stop_after); a guest
-        in another's, such as a notebook, leaves it alone, and counts from here.
+        in another's, such as a notebook, leaves it alone, and counts from here. `measuring` takes monitor.measures; only settings without
+        any can do without it.
         """
         self.config, self.world = config, world
         self.schedule = Schedule(config.schedule)
@@ -71,7 +82,9 @@ class Trainer:
             self.shards.require_level(level.resolution)
         if self.shards.channels != config.network.image_channels:
             raise HiresError(f"network.image_channels={config.network.image_channels}: {config.data.root} has {self.shards.channels}")
-        self.measuring = Measuring(config, self.shards, world)
+        self.measures = measuring(config, self.shards, world) if measuring else None
+        if not self.measures and (config.monitor.measures or config.train.keep_best):
+            raise TypeError("monitor.measures and train.keep_best need `measuring`")
         self._open_loader(self.schedule.levels[0].resolution, keep=False)  # whether the loader asked for works here
         self.order = Order(self.shards.shard_sizes("train"), config.train.seed)
         self.run = Path(config.run)
@@ -288,11 +301,11 @@ class Trainer:
 
     def _measure(self) -> dict[str, float]:
         """Take monitor.measures of the averaged networks; one number a measure, empty while a level fades in: no two of those compare."""
-        if not self.measuring.names:
+        if not self.measures:
             return {}
         fading = self.game.shape.fading
         place = self.images, self.game.shape.resolution
-        found, lower, problems = self.measuring.take(self.game.averaged(), *place, self.phase.alpha if fading else 1.0)
+        found, lower, problems = self.measures.take(self.game.averaged(), *place, self.phase.alpha if fading else 1.0)
         for line in problems:
             self.monitor.say(line)
         self.monitor.measures(*place, found, lower)

@@ -1,6 +1,5 @@
 """`hires checkpoints`."""
 
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 import time
@@ -9,6 +8,7 @@ from omegaconf import MISSING
 from rich.table import Table
 
 from hires.checkpoints import reading
+from hires.checkpoints.listing import Found, look
 from hires.checkpoints.retention import Policy
 from hires.errors import HiresError
 from hires.ground.ranges import setting
@@ -17,8 +17,6 @@ from hires.training.monitor import duration
 from hires.training.schedule import parse_images
 from hires.training.settings import RunConfig
 from hires.verbs import Result
-
-HIDDEN = {".writing": "being written, or cut short", ".replaced": "moved away for a new one", ".deleting": "being deleted, or cut short"}
 
 
 @dataclass
@@ -37,7 +35,7 @@ class Config:
 class Checkpoints(Result):
     """A run's checkpoints in the order of images, the one that a restart takes, and those that action=verify found damaged."""
 
-    found: list["Found"]
+    found: list[Found]
     newest: Path | None
     damaged: list[Path]
 
@@ -45,20 +43,6 @@ class Checkpoints(Result):
     def status(self) -> int:
         """1 where one is damaged."""
         return 1 if self.damaged else 0
-
-
-@dataclass
-class Found:
-    """A folder among a run's checkpoints; `problem` is None where it is whole as far as was looked."""
-
-    path: Path
-    manifest: dict
-    problem: str | None
-
-    @property
-    def usable(self) -> bool:
-        """Whether a restart may take it."""
-        return self.problem is None and self.path.name.startswith("images-")
 
 
 def run(config: Config) -> Checkpoints:
@@ -80,22 +64,6 @@ def run(config: Config) -> Checkpoints:
     print(f"→ a restart takes {taken.path}" if taken else "no whole checkpoint: a restart refuses")
     damaged = [one.path for one in found if one.problem and not one.path.name.startswith(".") and config.action == "verify"]
     return Checkpoints(found, taken.path if taken else None, damaged)
-
-
-def look(folder: Path, hashes: bool) -> list[Found]:
-    """Every checkpoint under `folder`, unfinished and set aside ones too, in the order of images."""
-    found = []
-    for path in folder.iterdir():
-        name = path.name.removeprefix(".").removeprefix("damaged-")
-        if not name.startswith("images-") or not path.is_dir():
-            continue
-        manifest, problem = {}, HIDDEN.get(path.suffix) if path.name.startswith(".") else None
-        if not problem:
-            problem = reading.verify(path, hashes) if (path / reading.MANIFEST).is_file() else f"unfinished: no {reading.MANIFEST}"
-        with suppress(HiresError):  # verify has said so
-            manifest = reading.read_manifest(path)
-        found.append(Found(path, manifest, problem))
-    return sorted(found, key=lambda one: (one.path.name.removeprefix(".").removeprefix("damaged-"), one.path.name))
 
 
 def _reasons(usable: list[Found]) -> dict[int, list[str]]:

@@ -10,7 +10,6 @@ from hires.ground.files import whole_file
 from hires.report import page, reading
 from hires.report.gallery import Album
 from hires.verbs import Result
-from hires.verbs.checkpoints import look
 
 
 @dataclass
@@ -34,19 +33,13 @@ class Page(Result):
 
 def run(config: Config) -> Page:
     """Write one page that shows a run, whatever state it is in; prints its name and its size."""
-    found = read(config.run)
+    found = reading.read(Path(config.run))
     path = out_file(config.out or str(Path(config.run) / "report.html"))
     html, album = page.report(found, config.real_pictures)
     with whole_file(path) as part:
         part.write_text(html, encoding="utf-8")
     print(told(path, album))
     return Page(path)
-
-
-def read(folder: str, key: str = "run") -> reading.Run:
-    """The run in a folder with its checkpoints, manifests and sizes looked at; raises HiresError, naming `key`, where there is no run."""
-    checkpoints = Path(folder) / "checkpoints"
-    return reading.read(Path(folder), look(checkpoints, hashes=False) if checkpoints.is_dir() else [], key)
 
 
 def out_file(name: str) -> Path:

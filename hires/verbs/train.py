@@ -37,11 +37,12 @@ class Trained(Result):
 
 def run(config: Config, owns_process: bool = False) -> Trained:
     """Train or resume; a signal, or a notebook's interrupt, saves first. `owns_process`: this process may be ended where it hangs."""
+    from hires.evaluation.measuring import measures
     from hires.ground import distributed
     from hires.training import game
     from hires.training.trainer import DONE, Trainer
 
     with distributed.joined(config.train.threads) as world:
-        trainer = Trainer(game.settle_precision(config, world), world, owns_process)
+        trainer = Trainer(game.settle_precision(config, world), world, measures, owns_process)
         code = trainer.train()
         return Trained(trainer.run, trainer.images, finished=code == DONE)

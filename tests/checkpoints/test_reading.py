@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from hires.checkpoints import reading, writing
+from hires.checkpoints.fragments import FIELDS, Fragment
 from hires.checkpoints.retention import Policy, hidden
 from hires.errors import HiresError
-from hires.training.player import Fragment
 from tests.processes.cut import Cut
 
 INFO = {"resolution": 8, "fading": False, "config": {}}
@@ -38,8 +38,8 @@ def cuttings(draw):
 @given(cuttings(), st.data())
 def test_any_cutting_is_read_whole_and_in_parts(world, tmp_path_factory, cutting, data):
     sizes, pieces = cutting
-    whole = {(n, f): torch.randn(size) for n, size in sizes.items() for f in reading.FIELDS}
-    fragments = [Fragment(n, a, "4x4", *(whole[n, f][a : a + size] for f in reading.FIELDS)) for n, a, size in pieces]
+    whole = {(n, f): torch.randn(size) for n, size in sizes.items() for f in FIELDS}
+    fragments = [Fragment(n, a, "4x4", *(whole[n, f][a : a + size] for f in FIELDS)) for n, a, size in pieces]
     folder = tmp_path_factory.mktemp("cut")
     path = writing.save(folder, {"energy": Cut("energy", nn.Module(), fragments)}, 96, INFO)
     checkpoint = reading.Checkpoint(path)
@@ -64,7 +64,7 @@ def test_any_cutting_is_read_whole_and_in_parts(world, tmp_path_factory, cutting
 def test_a_checkpoint_of_one_stage_is_read_by_another(here, there, make_player, trained, tmp_path):
     first = make_player("inference", stage=here)
     trained(first, 3)
-    saved = {field: first.gather(field) for field in reading.FIELDS}
+    saved = {field: first.gather(field) for field in FIELDS}
     path = writing.save(tmp_path, {"inference": first}, 64, INFO)
     second = make_player("inference", stage=there)
     checkpoint = reading.Checkpoint(path)
@@ -91,12 +91,12 @@ def _fresh(player: str, resolution: int = 8) -> nn.Module:
 def test_a_grown_player_takes_what_there_is(stage, moments, make_player, trained, tmp_path):
     small = make_player(stage=stage)
     trained(small, 3)
-    old = {field: small.gather(field) for field in reading.FIELDS}
+    old = {field: small.gather(field) for field in FIELDS}
     checkpoint = reading.Checkpoint(writing.save(tmp_path, {"energy": small}, 64, INFO))
     large = make_player("energy", 16, True, stage)
     fresh = large.gather("weight")
     checkpoint.load_optimizer(large, moments)
-    for field in reading.FIELDS:
+    for field in FIELDS:
         found = large.gather(field)
         for name, tensor in found.items():
             if name not in old["weight"]:  # the added level starts as it was made, without moments
@@ -346,7 +346,7 @@ def test_another_runs_moments_are_taken_only_where_they_are_wanted(moments, make
     trained(first, 2)
     writing.save(tmp_path / "checkpoints", {"energy": first}, 64, INFO)
     reading.of_another_run(str(tmp_path), moments).load_optimizer(second, moments=True)
-    for field in reading.FIELDS:
+    for field in FIELDS:
         for name, tensor in second.gather(field).items():
             wanted = first.gather(field)[name] if moments or field in ("weight", "ema") else torch.zeros_like(tensor)
             assert torch.equal(tensor, wanted), (field, name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hires.training.player import Fragment
+from hires.checkpoints.fragments import Fragment
 
 
 @dataclass

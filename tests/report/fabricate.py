@@ -12,8 +12,7 @@ import torch
 from hires import config as configuration
 from hires.checkpoints import reading
 from hires.ground.images import save_grid
-from hires.report.reading import Run
-from hires.verbs.report import read
+from hires.report.reading import Run, read
 
 LEVELS = ["schedule.resolution=8", "schedule.levels.4.stable=400", "schedule.levels.8.fade=200", "schedule.levels.8.stable=400"]
 SMALL = ["schedule.levels.4.batch=10", "schedule.levels.8.batch=10", "network=slim", "train.preflight=false"]
@@ -85,4 +84,4 @@ def evaluation(folder: Path, images: int, picture: str = "", pictures: int = 50,
 
 
 def opened(folder: Path) -> Run:
-    return read(str(folder))
+    return read(folder)

@@ -8,7 +8,7 @@ from hires import config as configuration
 from hires.bundle import from_run
 from hires.checkpoints import reading
 from hires.errors import HiresError
-from hires.training.measuring import Measuring
+from hires.evaluation.measuring import Measuring, measures
 from hires.training.trainer import Trainer
 from pipelines import PrepareConfig, Shards, SplitConfig, prepare
 
@@ -26,7 +26,7 @@ def held_out(tmp_path_factory):
 def trained(world, tiny, data, run, *extra):
     """A finished run on `data`, saved every 16 images."""
     overrides = [*tiny, f"data.root={data}", f"run={run}", "train.checkpoint_every=16", *extra]
-    assert Trainer(configuration.load("train", overrides), world).train() == 0
+    assert Trainer(configuration.load("train", overrides), world, measures).train() == 0
     return run
 
 
@@ -77,7 +77,7 @@ def test_the_best_stays_and_can_be_had(measured_run):
 def test_what_cannot_be_measured_is_told_before_any_work(extra, told, world, tiny, held_out, tmp_path):
     config = configuration.load("train", [*tiny, f"data.root={held_out}", f"run={tmp_path / 'run'}", *extra])
     with pytest.raises(HiresError, match=told):
-        Trainer(config, world)
+        Trainer(config, world, measures)
     assert not (tmp_path / "run").exists()
 
 
@@ -98,4 +98,4 @@ def test_networks_of_one_size_can_be_measured(world, held_out, tmp_path):
 def test_data_without_held_out_pictures_are_told(world, tiny, digits, tmp_path):
     config = configuration.load("train", [*tiny, f"data.root={digits}", f"run={tmp_path / 'run'}", "monitor.measures=diversity"])
     with pytest.raises(HiresError, match="0 held-out pictures"):
-        Trainer(config, world)
+        Trainer(config, world, measures)

@@ -13,20 +13,24 @@ from hires.training.settings import TrainConfig
 from pipelines import Shards
 
 
+def measures(config: TrainConfig, shards: Shards, world: World) -> "Measuring | None":
+    """What a Trainer takes as `measuring`: None where no measures are asked for."""
+    return Measuring(config, shards, world) if config.monitor.measures or config.train.keep_best else None
+
+
 class Measuring:
-    """`monitor.measures` of one run; with none, nothing is ever due."""
+    """`monitor.measures` of one run."""
 
     def __init__(self, config: TrainConfig, shards: Shards, world: World):
         """Raises HiresError for a measure that is unknown, cannot run while training, or needs what the system or the data lack."""
         monitor, best = config.monitor, config.train.keep_best
-        self.names = evaluation.names_of(monitor.measures, "monitor.measures") if monitor.measures else []
+        if best and not monitor.measures:
+            raise HiresError(f"train.keep_best={best}: wanted monitor.measures={best} beside it")
+        self.names = evaluation.names_of(monitor.measures, "monitor.measures")
         self._config, self._shards, self._world = config, shards, world
         self._told: set[tuple[str, int]] = set()  # measures that could not be taken, by level: once is enough
         if best and best not in self.names:
-            there = f"one of monitor.measures={monitor.measures}" if self.names else f"monitor.measures={best} beside it"
-            raise HiresError(f"train.keep_best={best}: wanted {there}")
-        if not self.names:
-            return
+            raise HiresError(f"train.keep_best={best}: wanted one of monitor.measures={monitor.measures}")
         if not parse_images(monitor.measures_every, "monitor.measures_every") and not best:
             raise HiresError(f"monitor.measures_every={monitor.measures_every}: monitor.measures={monitor.measures} would never be taken")
         for name in self.names:
