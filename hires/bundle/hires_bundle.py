@@ -106,6 +106,7 @@ class _GrowingEncoder(nn.Module):
     def __init__(self, config: dict, outputs: int):
         super().__init__()
         self.image_channels, self.resolution = config["image_channels"], config["resolution"]
+        self.fused = config.get("downsampling", "separate") == "fused"  # a level's last activation follows the mean
         width = config["widths"]
         self.levels = nn.ModuleDict()
         for r in reversed(_resolutions(self.resolution)):
@@ -131,9 +132,14 @@ class _GrowingEncoder(nn.Module):
         for name, level in self.levels.items():
             if name == f"{self.resolution}x{self.resolution}":
                 h = _leaky(level.from_rgb(h))
-            for conv in _convs(level):
+            *inner, last = _convs(level)
+            for conv in inner:
                 h = _leaky(conv(h))
-            if name != "4x4":
+            h = last(h)
+            if self.fused and name != "4x4":
+                h = F.avg_pool2d(h, 2)
+            h = _leaky(h)
+            if not self.fused and name != "4x4":
                 h = F.avg_pool2d(h, 2)
         return _leaky(level.dense(h.flatten(1)))
 

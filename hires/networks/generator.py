@@ -9,6 +9,7 @@ from hires.networks.growing import (
     EqualizedConv2d,
     EqualizedLinear,
     NetworkConfig,
+    UpsamplingConv2d,
     activate,
     fade,
     level_name,
@@ -42,15 +43,15 @@ class GeneratorLevel(nn.Module):
     def __init__(self, config: NetworkConfig, resolution: int, shows_rgb: bool):
         super().__init__()
         below, here = config.channels(resolution // 2), config.channels(resolution)
-        for i in range(config.convs):
-            setattr(self, f"conv{i}", EqualizedConv2d(below if i == 0 else here, here, 3))
+        self.conv0 = UpsamplingConv2d(below, here, 3)
+        for i in range(1, config.convs):
+            setattr(self, f"conv{i}", EqualizedConv2d(here, here, 3))
         self.convs = config.convs
         if shows_rgb:
             self.to_rgb = EqualizedConv2d(here, config.image_channels, 1, gain=1)
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, channels(r/2), r/2, r/2) -> (B, channels(r), r, r)."""
-        h = upsample(h)
         for i in range(self.convs):
             h = pixel_norm(activate(getattr(self, f"conv{i}")(h)))
         return h

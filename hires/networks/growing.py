@@ -27,6 +27,9 @@ class NetworkConfig:
     channels_max: int = setting(512, at_least=1)
     convs: int = setting(2, at_least=1)  # 3x3 convolutions a level
     image_channels: int = setting(3, among=(1, 3))
+    # fused: a level's last convolution and the 2x2 mean are one convolution of stride 2, and the activation follows, as ProGAN's code has
+    # it; separate: convolution, activation, mean, at 9/4 of that convolution's cost
+    downsampling: str = setting("fused", among=("fused", "separate"))
 
     def channels(self, resolution: int) -> int:
         """Feature maps at `resolution`."""
@@ -57,6 +60,28 @@ class EqualizedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
         return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.weight.shape[-1] // 2)
+
+
+class UpsamplingConv2d(EqualizedConv2d):
+    """Nearest-neighbour upsampling, then the 3x3 convolution, as one transposed convolution: 4 products a pixel for 9."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
+        kernel = over_boxes(self.weight * (4 * self.scale)).flip(2, 3).transpose(0, 1)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class DownsamplingConv2d(EqualizedConv2d):
+    """The 3x3 convolution, then the mean of each 2x2 box, as one convolution of stride 2: 4 products a pixel for 9."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, 2H, 2W) -> (B, outputs, H, W)."""
+        return F.conv2d(x, over_boxes(self.weight * self.scale), self.bias, stride=2, padding=1)
+
+
+def over_boxes(kernel: Tensor) -> Tensor:
+    """(out, in, 3, 3) -> (out, in, 4, 4): the kernel that gives the mean of a 2x2 box of the first one's outputs."""
+    return F.avg_pool2d(kernel, 2, stride=1, padding=1)
 
 
 class EqualizedLinear(nn.Module):
@@ -115,15 +140,17 @@ class EncoderLevel(nn.Module):
         here, below = config.channels(resolution), config.channels(resolution // 2)
         if reads_rgb:
             self.from_rgb = EqualizedConv2d(config.image_channels, here, 1)
-        for i in range(config.convs):
-            setattr(self, f"conv{i}", EqualizedConv2d(here, below if i == config.convs - 1 else here, 3))
-        self.convs = config.convs
+        self.convs, self.fused = config.convs, config.downsampling == "fused"
+        for i in range(config.convs - 1):
+            setattr(self, f"conv{i}", EqualizedConv2d(here, here, 3))
+        last = DownsamplingConv2d if self.fused else EqualizedConv2d
+        setattr(self, f"conv{config.convs - 1}", last(here, below, 3))
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, channels(r), r, r) -> (B, channels(r/2), r/2, r/2)."""
         for i in range(self.convs):
             h = activate(getattr(self, f"conv{i}")(h))
-        return downsample(h)
+        return h if self.fused else downsample(h)
 
 
 class EncoderTop(nn.Module):

@@ -89,7 +89,13 @@ class TrainConfig:
 
 def train_config(plain: dict) -> TrainConfig:
     """The training configuration that a manifest or a run's config.yaml holds; raises HiresError for one that is none."""
-    return config.from_plain(TrainConfig, plain)
+    network = plain.get("network")
+    return config.from_plain(TrainConfig, plain | {"network": network_settings(network)} if isinstance(network, dict) else plain)
+
+
+def network_settings(plain: dict) -> dict:
+    """The `network` of a manifest's configuration; before network.downsampling was a setting all had it separate."""
+    return {"downsampling": "separate", **plain}
 
 
 def to_dict(config: Any) -> dict:
