@@ -54,11 +54,11 @@ class Config:
     kappa_pixel: float = setting(3.0, at_least=0, below=math.inf)  # kappa(r) = min(kappa_pixel r^2, kappa_max)
     # the published code's sum of squares is 3072 at 32x32, which starves G of the energy
     kappa_max: float = setting(256.0, at_least=0, below=math.inf)
-    beta: float = setting(0.125, at_least=0, below=math.inf)  # weight of K per latent dimension: beta d K, so d=64 gives 8
+    beta: float = setting(0.05, at_least=0, below=math.inf)  # weight of K per latent dimension: beta d K, so d=64 gives 3.2
     lambda_z: float = setting(1.0, at_least=0, below=math.inf)  # weight of the sleep term N
     lambda_u: float = setting(0.1, at_least=0, below=math.inf)  # L2 on the energy
     # w, of E U(x_tilde) in the generator's loss: rho, the pull's share, goes with it (docs/stability.md)
-    energy_weight: float = setting(1.0, at_least=0, below=math.inf)
+    energy_weight: float = setting(4.0, at_least=0, below=math.inf)
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
     # identity (bounded by lambda_u) | softplus (spectral normalisation) | experts (bounded: docs/vgan.md)

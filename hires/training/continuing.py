@@ -6,7 +6,7 @@ from hires.checkpoints import reading
 from hires.errors import HiresError
 from hires.objectives import system
 from hires.training.schedule import Schedule
-from hires.training.settings import TrainConfig, network_settings, to_dict, train_config
+from hires.training.settings import TrainConfig, to_dict, train_config, with_later_settings
 
 # settings that decide a run beside the schedule and the data; the others decide where and how fast it is computed, and what is shown
 DECISIVE = ("objective.", "optimizer.", "data.mirror", "train.seed", "train.precision")
@@ -15,8 +15,7 @@ LOOKS = 200  # moments at which two schedules are compared
 
 def check_same_network(config: TrainConfig, checkpoint: reading.Checkpoint) -> None:
     """Raise HiresError naming the first setting in which the checkpoint's networks differ from the configured ones."""
-    then, now = checkpoint.manifest["config"], to_dict(config)
-    then = then | {"network": network_settings(then["network"])}
+    then, now = with_later_settings(checkpoint.manifest["config"]), to_dict(config)
     for section, keys in (("network", now["network"]), ("objective", ["name", *system(config.objective).SHAPED_BY])):
         for key in keys:
             if then[section].get(key) != now[section][key]:

@@ -89,13 +89,15 @@ class TrainConfig:
 
 def train_config(plain: dict) -> TrainConfig:
     """The training configuration that a manifest or a run's config.yaml holds; raises HiresError for one that is none."""
-    network = plain.get("network")
-    return config.from_plain(TrainConfig, plain | {"network": network_settings(network)} if isinstance(network, dict) else plain)
+    return config.from_plain(TrainConfig, with_later_settings(plain))
 
 
-def network_settings(plain: dict) -> dict:
-    """The `network` of a manifest's configuration; before network.downsampling was a setting all had it separate."""
-    return {"downsampling": "separate", **plain}
+def with_later_settings(plain: dict) -> dict:
+    """A configuration with the values that settings had before they were settings: runs that are older than these do not name them."""
+    before = {"network": {"downsampling": "separate"}, "objective": {"energy_weight": 1.0}}
+    triangle = isinstance(plain.get("objective"), dict) and plain["objective"].get("name") == "divergence_triangle"
+    sections = [name for name in before if isinstance(plain.get(name), dict) and (name == "network" or triangle)]
+    return plain | {name: before[name] | plain[name] for name in sections}
 
 
 def to_dict(config: Any) -> dict:

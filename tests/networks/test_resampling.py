@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hires import networks
 from hires.networks import NetworkConfig
 from hires.networks.growing import DownsamplingConv2d, EqualizedConv2d, UpsamplingConv2d
-from hires.training.settings import network_settings
+from hires.training.settings import with_later_settings
 
 DOWN, UP = nn.AvgPool2d(2), nn.Upsample(scale_factor=2)
 
@@ -39,7 +39,7 @@ def test_one_convolution_gives_what_two_steps_give(fused, turn):
 def test_a_network_of_before_the_setting_keeps_its_function():
     """A manifest without network.downsampling is read as separate: convolution, activation, mean."""
     now = {"latent": 8, "channels_base": 64, "channels_max": 16}
-    then = NetworkConfig(**network_settings(now))
+    then = NetworkConfig(**with_later_settings({"network": now})["network"])
     assert (then.downsampling, NetworkConfig(**now).downsampling) == ("separate", "fused")
     energy = networks.build(then, "energy", 8, False, "identity")
     networks.initialise(energy, lambda name: torch.Generator().manual_seed(len(name)))

@@ -4,6 +4,7 @@ import pytest
 
 from hires import config as configuration
 from hires.errors import HiresError
+from hires.training.settings import to_dict, train_config
 from hires.training.trainer import Trainer
 
 CHANGED = "other settings than at images-000000000096: "
@@ -75,3 +76,13 @@ def test_a_schedule_that_would_shrink_the_run_is_refused(resume, consent):
 def test_max_images_beyond_the_schedule_is_told(resume, capsys):
     resume("train.max_images=1M")
     assert "train.max_images=1M: the schedule ends before, at 112 images" in capsys.readouterr().out
+
+
+def test_what_was_no_setting_yet_keeps_its_value():
+    """A manifest that does not name the energy's weight is of a run whose weight was 1, whatever the default has become."""
+    plain = to_dict(configuration.load("train", ["experiment=digits", "run=r"]))
+    assert train_config(plain).objective.energy_weight == 4
+    del plain["objective"]["energy_weight"], plain["network"]["downsampling"]
+    then = train_config(plain)
+    assert (then.objective.energy_weight, then.network.downsampling) == (1, "separate")
+    assert train_config(to_dict(then)) == then
