@@ -13,7 +13,7 @@ import torch
 
 from hires import config as configuration
 from hires.ground import distributed
-from hires.training.game import Game, Shape, settle_precision
+from hires.training.game import Game, settle_precision
 from hires.training.monitor import memory_gb
 from hires.training.schedule import Schedule
 from pipelines import Loader, Shards
@@ -45,7 +45,7 @@ def main() -> None:
         pictures = Loader(shards, r, "train", 0.0, 1).read(range(args.steps))
 
     started = time.perf_counter()
-    game = Game(config, world, Shape.of(phase))
+    game = Game(config, world, phase.shape)
     parameters = sum(shape.numel() for player in game.players.values() for shape in player.shapes.values())
     print(
         f"{args.network}, {r}x{r}, batch 1, {config.train.precision}, {parameters / 1e6:.2f} M parameters, on {args.data or 'noise'}, "

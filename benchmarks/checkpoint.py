@@ -32,7 +32,7 @@ from hires import config as configuration
 from hires.checkpoints import reading, writing
 from hires.checkpoints.retention import Policy
 from hires.ground import distributed
-from hires.training.game import Game, Shape
+from hires.training.game import Game
 from hires.training.schedule import Schedule
 from hires.training.settings import to_dict
 
@@ -122,7 +122,7 @@ def build(world, name: str, level: int, checkpoint: reading.Checkpoint | None = 
     config = configuration.load("train", overrides)
     schedule = Schedule(config.schedule)
     phase = schedule.at(next(row.start for row in schedule.levels if row.resolution == level))
-    return Game(config, world, Shape.of(phase), checkpoint), phase, config
+    return Game(config, world, phase.shape, checkpoint), phase, config
 
 
 def resume(world, name: str, level: int, folder: Path) -> None:

@@ -33,7 +33,7 @@ from hires.ground import distributed
 from hires.planning.memory import level_networks
 from hires.planning.scaling import Cluster, Collective, forecast, sent
 from hires.planning.steptime import fit
-from hires.training.game import Game, Shape
+from hires.training.game import Game
 from hires.training.schedule import Schedule
 
 
@@ -49,7 +49,7 @@ def rounds(args: argparse.Namespace, world, resolution: int, batch: int) -> tupl
     config = settings(args, resolution, batch)
     schedule = Schedule(config.schedule)
     start = schedule.levels[-1].start
-    game = Game(config, world, Shape.of(schedule.at(start)))
+    game = Game(config, world, schedule.at(start).shape)
     pictures = torch.zeros(batch // world.size, config.network.image_channels, resolution, resolution, dtype=torch.uint8)
     in_step = 0.0
     for player in game.players.values():

@@ -37,6 +37,10 @@ class World:
         """True on rank 0."""
         return self.rank == 0
 
+    def rows(self, batch: int) -> slice:
+        """The rows of a global batch that this rank computes."""
+        return slice(batch * self.rank // self.size, batch * (self.rank + 1) // self.size)
+
 
 def environment(env: dict[str, str]) -> dict[str, str]:
     """RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT out of torchrun's variables, srun's, or those of a single process.

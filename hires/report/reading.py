@@ -18,7 +18,7 @@ from hires.errors import HiresError
 from hires.slurm import jobs
 from hires.slurm.jobs import Record
 from hires.training.monitor import read_records
-from hires.training.schedule import Schedule, ScheduleConfig, parse_images
+from hires.training.schedule import Schedule, ScheduleConfig
 from hires.training.settings import TrainConfig, train_config
 
 PARTS = ("config.yaml", "metrics.jsonl", "checkpoints", "samples")  # a folder with none of them is no run
@@ -123,8 +123,7 @@ def _read_config(run: Run) -> None:
         levels = run.plain.get("schedule") or {}
     try:
         run.schedule = Schedule(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScheduleConfig), levels)))
-        limit = (run.plain.get("train") or {}).get("max_images")
-        run.end = min(run.schedule.total, parse_images(limit) if limit else run.schedule.total)
+        run.end = run.schedule.end((run.plain.get("train") or {}).get("max_images"))
     except (HiresError, OmegaConfBaseException, AttributeError) as error:
         run.missing.append(f"config.yaml: no schedule ({_one_line(error)})")
 

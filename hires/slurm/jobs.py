@@ -11,7 +11,7 @@ import time
 
 from hires.checkpoints import reading
 from hires.errors import HiresError
-from hires.training.schedule import Schedule, parse_images
+from hires.training.schedule import Schedule
 from hires.training.settings import TrainConfig
 
 FAILURES = 10  # a job that fails is requeued at most so often (HIRES_REQUEUES)
@@ -112,8 +112,8 @@ def chain(config: TrainConfig, tasks: int) -> list[tuple[int, int]]:
 
     Raises HiresError where schedule.nodes_at is empty, or a batch does not divide over the processes of one of the jobs.
     """
-    schedule, wanted = Schedule(config.schedule), config.train.max_images
-    end = min(parse_images(wanted, "train.max_images"), schedule.total) if wanted else schedule.total
+    schedule = Schedule(config.schedule)
+    end = schedule.end(config.train.max_images)
     if not schedule.nodes_at:
         raise HiresError("schedule.nodes_at is empty: wanted levels and numbers of nodes such as 4:1,64:2; for one number take sbatch")
     jobs: list[tuple[int, int]] = []

@@ -110,7 +110,7 @@ def data(config: TrainConfig, world: World) -> str:
     from hires.training.trainer import Trainer
 
     quiet = replace(config, monitor=replace(config.monitor, wandb="off"))
-    return f"data {config.data.root} of {Trainer(quiet, world, measures).shards.count('train'):,} pictures"
+    return f"data {config.data.root} of {Trainer(quiet, world, measures).feed.shards.count('train'):,} pictures"
 
 
 def note(config: TrainConfig) -> str:

@@ -1,6 +1,8 @@
 """What a run's checkpoint and the command that goes on from it must have in common, and what differs."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from hires.checkpoints import reading
 from hires.errors import HiresError
@@ -11,6 +13,27 @@ from hires.training.settings import TrainConfig, to_dict, train_config, with_lat
 # settings that decide a run beside the schedule and the data; the others decide where and how fast it is computed, and what is shown
 DECISIVE = ("objective.", "optimizer.", "data.mirror", "train.seed", "train.precision")
 LOOKS = 200  # moments at which two schedules are compared
+
+
+def origin(config: TrainConfig, checkpoints: Path, say: Callable[[str], None]) -> tuple[reading.Checkpoint | None, int]:
+    """What a run goes on from and the images seen: its newest checkpoint; at its beginning that of `train.start_from`, or nothing.
+
+    A collective. Raises HiresError for a checkpoint that the configuration does not fit, or where none of the run's own is whole.
+    """
+    checkpoint, place = reading.from_first_rank(checkpoints, say), config.train.start_from
+    if checkpoint:
+        check_same_network(config, checkpoint)
+        if told := changes(config, checkpoint):
+            say(f"other settings than at {checkpoint.path.name}: {told}")
+        return checkpoint, checkpoint.images
+    if not place:
+        return None, 0
+    start = reading.of_another_run(place, config.schedule.growth_moments == "keep", say)
+    check_same_network(config, start)
+    there, first = start.manifest["resolution"], Schedule(config.schedule).levels[0].resolution
+    if there > first:
+        raise HiresError(f"{start.path} is of {there}x{there}, the schedule begins at {first}x{first}: wanted the same or a lower one")
+    return start, 0
 
 
 def check_same_network(config: TrainConfig, checkpoint: reading.Checkpoint) -> None:
@@ -40,7 +63,7 @@ def changes(config: TrainConfig, checkpoint: reading.Checkpoint) -> str:
     differ = {key: values for key, values in differ.items() if key not in ("run", "train.allow_changes")}
     told = ", ".join(f"{key}={_shown(new)} (was {_shown(old)})" for key, (old, new) in differ.items())
     images, old, new = checkpoint.images, Schedule(before.schedule), Schedule(config.schedule)
-    there, here = checkpoint.manifest["resolution"], _phase(new, images).resolution
+    there, here = checkpoint.manifest["resolution"], new.ahead(images).resolution
     if here < there:
         raise HiresError(
             f"run={config.run} has grown to {there}x{there}, but at its {images} images this schedule is at {here}x{here} ({told}): "
@@ -55,10 +78,6 @@ def changes(config: TrainConfig, checkpoint: reading.Checkpoint) -> str:
             "take the old values or another run=…, or go on with train.allow_changes=true"
         )
     return told
-
-
-def _phase(schedule: Schedule, images: int):
-    return schedule.at(min(images, schedule.total - 1))
 
 
 def _past(schedule: Schedule, images: int):

@@ -1,24 +1,22 @@
 """The players of a run at one level, and one round of their game: what the trainer, the preflight and the plan share."""
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-import re
 
 import torch
 from torch import Tensor, nn
 
 from hires import networks, objectives
 from hires.checkpoints import reading
-from hires.errors import HiresError, NotFinite
+from hires.errors import HiresError
 from hires.ground import distributed, machine, noise
 from hires.ground.distributed import World
 from hires.ground.ranges import check_ranges
 from hires.objectives import system
 from hires.objectives.rounds import Rates
-from hires.training.guards.agreement import not_finite
 from hires.training.player import Player, collect
-from hires.training.schedule import Phase, Schedule
+from hires.training.schedule import Phase, Schedule, Shape
 from hires.training.settings import TrainConfig
 
 
@@ -91,29 +89,15 @@ def build_network(config: TrainConfig, name: str, resolution: int, fading: bool)
     return network
 
 
-# as the CPU's allocator, cuBLAS and cuDNN, and nccl say it
-OUT_OF_MEMORY = re.compile(r"allocate memory|_ALLOC_FAILED|out of memory|Failed to CUDA calloc", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What decides the networks' parameters: they are rebuilt when it changes."""
-
-    resolution: int
-    fading: bool
-
-    @staticmethod
-    def of(phase: Phase) -> "Shape":
-        """The shape that a phase of the schedule asks for."""
-        return Shape(phase.resolution, phase.fading)
-
-
 class Game:
     """The players at one shape, from scratch or out of a checkpoint."""
 
-    def __init__(self, config: TrainConfig, world: World, shape: Shape, checkpoint: reading.Checkpoint | None = None):
-        """Raises HiresError where the checkpoint is of another network."""
+    def __init__(
+        self, config: TrainConfig, world: World, shape: Shape, checkpoint: reading.Checkpoint | None = None, noise_seed: int | None = None
+    ):
+        """`noise_seed`: of latents, posterior noise and flips, by default the run's. Raises HiresError for another network's checkpoint."""
         self.config, self.world, self.shape = config, world, shape
+        self.noise_seed = config.train.seed if noise_seed is None else noise_seed
         machine.use_threads(config.train.threads, shape.resolution)
         machine.repeatable(config.train.deterministic)
         if world.device.type == "cuda":
@@ -135,17 +119,16 @@ class Game:
     def round(self, phase: Phase, images: Tensor, due: bool | None = None) -> dict[str, Tensor]:
         """One step on this rank's uint8 images (B, C, r, r), already in the order of the plan; returns measures on the device."""
         config, device = self.config, self.world.device
-        B, rows = phase.batch, rank_rows(phase.batch, self.world)
+        B, rows = phase.batch, self.world.rows(phase.batch)
         # the loaders deliver memory in the order of pixels; this puts it into that of planes, on the device
         x = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
-        seed = config.train.seed
         if config.data.mirror:
-            flip = _sent(noise.mirror(seed, phase.images, B, rows), device)
+            flip = _sent(noise.mirror(self.noise_seed, phase.images, B, rows), device)
             x = torch.where(flip[:, None, None, None], x.flip(3), x)
         x = networks.growing.fade_images(x, phase.alpha)
 
         def draw(stream: str, size: int) -> Tensor:
-            return _sent(noise.normal(seed, stream, phase.images, B, size, rows), device)
+            return _sent(noise.normal(self.noise_seed, stream, phase.images, B, size, rows), device)
 
         batch = self.objective.batch(x, phase.alpha, draw, config.network.latent)
         decay = 0.5 ** (phase.batch / phase.ema_halflife)
@@ -173,47 +156,3 @@ class Game:
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on its way to `device`; from memory that is not pinned the copy would make the host wait."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def rank_rows(batch: int, world: World) -> slice:
-    """The rows of a global batch that this rank computes."""
-    return slice(batch * world.rank // world.size, batch * (world.rank + 1) // world.size)
-
-
-def preflight(config: TrainConfig, world: World, schedule: Schedule, load, images: int) -> dict[int, float]:
-    """One real step at every resolution and batch still to come, before any other work; returns seconds per thousand images.
-
-    `load(phase)` gives the rank's uint8 images of a phase. Raises HiresError naming the level that does not fit in memory.
-    """
-    import time
-
-    seconds = {}
-    for level in schedule.levels:
-        if level.end <= images:
-            continue
-        phase = schedule.at(level.start)  # fading where the level fades: that is the larger network
-        row = f"schedule.levels.{level.resolution}"
-        where = f"level {level.resolution}x{level.resolution}, batch {phase.batch} over {world.size} processes"
-        too_large = f"{where} does not fit in memory: lower {row}.micro_batch or {row}.batch"
-        try:
-            game = Game(config, world, Shape.of(phase))
-            pictures = load(phase)
-            if world.device.type == "cuda":  # the first round also chooses kernels and fills the allocator
-                game.round(phase, pictures, due=True)
-                torch.cuda.synchronize(world.device)
-            started = time.perf_counter()
-            measures = game.round(phase, pictures, due=True)
-            bad = not_finite(measures)  # also waits for the device
-            seconds[level.resolution] = (time.perf_counter() - started) / phase.batch * 1000
-            game.destroy()
-        except NotFinite as error:
-            bad = [str(error)]
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise HiresError(too_large) from error
-        except RuntimeError as error:
-            if not OUT_OF_MEMORY.search(str(error)):
-                raise
-            raise HiresError(too_large) from error
-        if bad:
-            raise HiresError(f"{where}: {', '.join(bad)} not finite in the first step: check the data and {row}.lr")
-    return seconds

@@ -15,7 +15,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 import torch
+from torch import Tensor
+import torch.distributed as dist
 
+from hires.ground.distributed import World
 from hires.ground.showing import Line, in_notebook
 from hires.training import boards
 from hires.training.boards import TensorBoard, Wandb
@@ -55,6 +58,32 @@ def duration(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}h {m:02d}m" if hours else f"{m}m {s:02d}s" if m else f"{s}s"
+
+
+class Means:
+    """The measures of the steps since the last progress line, summed on the device: nothing waits for the host."""
+
+    def __init__(self):
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, measures: Mapping[str, Tensor]) -> None:
+        """One step's measures."""
+        for name, value in measures.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self, world: World) -> dict[str, float]:
+        """Their means over steps and ranks, those that are finite; empty where there was no step. Begins anew. A collective."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        means = torch.stack([self._sums[n] / self._counts[n] for n in names])
+        if world.size > 1:
+            dist.all_reduce(means)
+            means /= world.size
+        self._sums, self._counts = {}, {}
+        return {name: value for name, value in zip(names, means.tolist(), strict=True) if math.isfinite(value)}  # JSON has no others
 
 
 class _Voice(Console):

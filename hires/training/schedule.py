@@ -42,6 +42,14 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """What decides the networks' parameters: they are rebuilt when it changes."""
+
+    resolution: int
+    fading: bool
+
+
+@dataclass(frozen=True)
 class Phase:
     """What holds for the step that starts after `images` images."""
 
@@ -55,6 +63,11 @@ class Phase:
     energy_lr: float
     ema_halflife: float  # images
     level_start: int  # images seen when this resolution began
+
+    @property
+    def shape(self) -> Shape:
+        """Of the networks."""
+        return Shape(self.resolution, self.fading)
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,18 @@ class Schedule:
         return Phase(
             images, level.resolution, fading, alpha, row.batch, row.micro_batch, lr, lr * self.config.energy_lr, halflife, level.start
         )
+
+    def ahead(self, images: int) -> Phase:
+        """The phase of the step after `images`; at the end of the schedule the last one."""
+        return self.at(min(images, self.total - 1))
+
+    def behind(self, images: int) -> Phase:
+        """The phase of the step that led to `images`; at the beginning the first one."""
+        return self.at(max(0, min(images, self.total) - 1))
+
+    def end(self, max_images: str) -> int:
+        """Images at which a run ends that train.max_images cuts short where it is not empty."""
+        return min(parse_images(max_images, "train.max_images"), self.total) if max_images else self.total
 
     def nodes(self, resolution: int) -> int:
         """Nodes that a level is to have by schedule.nodes_at; 0 where it says nothing."""

@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from hires import config
+from hires.checkpoints.retention import Policy
 from hires.ground.machine import PRECISIONS
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives import SYSTEMS
 from hires.training.player import OptimizerConfig, ZeroConfig
-from hires.training.schedule import ScheduleConfig
+from hires.training.schedule import ScheduleConfig, parse_images
 
 
 @dataclass
@@ -50,6 +51,11 @@ class RunConfig:
     deterministic: bool = False  # cuDNN kernels that repeat to the last bit, on GPUs; may be slower. CPUs repeat in any case
     on_nonfinite: str = setting("stop", among=("stop", "rollback"))  # stop | rollback: to the last checkpoint, with other noise
     rollbacks: int = setting(3, at_least=1, wanted="at least 1; train.on_nonfinite=stop for none")  # at most so many in a run, then stop
+
+    def policy(self) -> Policy:
+        """Which checkpoints stay; raises HiresError for a bad number."""
+        every = parse_images(self.keep_every, "train.keep_every") if self.keep_every else 0
+        return Policy(self.keep, every, self.keep_levels, self.keep_best)
 
 
 @dataclass

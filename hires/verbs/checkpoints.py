@@ -9,12 +9,10 @@ from rich.table import Table
 
 from hires.checkpoints import reading
 from hires.checkpoints.listing import Found, look
-from hires.checkpoints.retention import Policy
 from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.ground.showing import show_table
 from hires.training.monitor import duration
-from hires.training.schedule import parse_images
 from hires.training.settings import RunConfig
 from hires.verbs import Result
 
@@ -72,9 +70,8 @@ def _reasons(usable: list[Found]) -> dict[int, list[str]]:
         return {}
     saved = usable[-1].manifest["config"].get("train", {})
     train = RunConfig(**{field.name: saved[field.name] for field in fields(RunConfig) if field.name in saved})
-    policy = Policy(train.keep, parse_images(train.keep_every) if train.keep_every else 0, train.keep_levels, train.keep_best)
     measured = {one.manifest["images"]: one.manifest.get("measured", {}) for one in usable}
-    return policy.kept([(one.manifest["images"], one.manifest["resolution"]) for one in usable], measured)
+    return train.policy().kept([(one.manifest["images"], one.manifest["resolution"]) for one in usable], measured)
 
 
 def _described(one: Found) -> list[str]:

@@ -12,7 +12,7 @@ from hires import config as configuration
 from hires.bundle import from_run
 from hires.checkpoints import reading, writing
 from hires.ground import distributed
-from hires.training.game import Game, Shape
+from hires.training.game import Game
 from hires.training.schedule import Schedule
 
 STAGES = {1: (0, 1), 2: (1, 2, 3)}  # processes -> stages
@@ -24,7 +24,7 @@ def reshard(world, checkpoint: Path, out: Path, stages: tuple[int, ...]) -> None
         read = reading.Checkpoint(checkpoint)
         config = from_run.load(str(checkpoint.parents[1]), str(read.images)).config
         config.zero.stage = stage
-        game = Game(config, world, Shape.of(Schedule(config.schedule).at(read.images - 1)), read)
+        game = Game(config, world, Schedule(config.schedule).at(read.images - 1).shape, read)
         info = {key: read.manifest[key] for key in ("resolution", "fading", "alpha", "data", "config")}
         writing.save(out / f"{world.size}x{stage}" / "checkpoints", game.players, read.images, {**info, "zero_stage": stage})
         game.destroy()

@@ -9,11 +9,10 @@ import torch
 
 from hires.ground import noise
 from hires.ground.distributed import World
-from hires.training.game import rank_rows
 
 
 def rows(world: int, batch: int) -> list[slice]:
-    return [rank_rows(batch, World(rank, world, rank, torch.device("cpu"))) for rank in range(world)]
+    return [World(rank, world, rank, torch.device("cpu")).rows(batch) for rank in range(world)]
 
 
 @settings(max_examples=60, deadline=None)

@@ -59,7 +59,7 @@ def main(out: Path) -> None:
     memory.watch_reductions()
     from hires import config as configuration
     from hires.ground import distributed
-    from hires.training.game import Game, Shape
+    from hires.training.game import Game
     from hires.training.schedule import Schedule
 
     world = distributed.start(threads=1)
@@ -70,7 +70,7 @@ def main(out: Path) -> None:
         config = configuration.load("train", [*overrides(*settings), "run=none", "data.root=none"])
         schedule = Schedule(config.schedule)
         start = schedule.levels[-1].start
-        game = Game(config, world, Shape.of(schedule.at(start)))
+        game = Game(config, world, schedule.at(start).shape)
         for i in range(2):  # DeepSpeed's stage 3 learns the order of the modules in its first round
             CALLS.clear()
             game.round(schedule.at(start + i * BATCH), torch.zeros(BATCH // world.size, 3, 8, 8, dtype=torch.uint8))

@@ -17,7 +17,6 @@ from hires import networks
 from hires.checkpoints import reading, writing
 from hires.ground import distributed
 from hires.networks import NetworkConfig
-from hires.training.game import rank_rows
 from hires.training.player import OptimizerConfig, Player, ZeroConfig
 
 CONFIG = NetworkConfig(latent=6, channels_base=256, channels_max=24, convs=1, image_channels=1)
@@ -32,7 +31,7 @@ def play(world, stage: int) -> dict[str, Player]:
         networks.initialise(network, lambda parameter: torch.Generator().manual_seed(zlib.crc32(parameter.encode())))
         players[name] = Player(name, network, OptimizerConfig(eps=1e-3), ZeroConfig(stage), "fp32", world.device)
     for step in range(2):
-        x = torch.randn(BATCH, 1, 16, 16, generator=torch.Generator().manual_seed(step))[rank_rows(BATCH, world)]
+        x = torch.randn(BATCH, 1, 16, 16, generator=torch.Generator().manual_seed(step))[world.rows(BATCH)]
         for player in players.values():
             with player.accumulate():
                 for sign in (1, -2):  # two backwards into one step

@@ -13,12 +13,11 @@ import conftest
 import test_vgan
 
 from hires.ground import distributed
-from hires.training.game import rank_rows
 
 
 def main(out: Path) -> None:
     world = distributed.start(threads=1)
-    rows = rank_rows(test_vgan.BATCH, world)
+    rows = world.rows(test_vgan.BATCH)
 
     def mine(draw):
         return lambda stream, size: draw(stream, size)[rows]

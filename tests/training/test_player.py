@@ -9,9 +9,9 @@ import torch
 from hires import config as configuration
 from hires.errors import HiresError
 from hires.training import game
-from hires.training.game import OUT_OF_MEMORY
 from hires.training.player import group_of
 from hires.training.schedule import Schedule
+from hires.training.trial import OUT_OF_MEMORY
 
 STAGES = [0, 1, 2, 3]
 

@@ -77,7 +77,7 @@ def test_it_returns_to_the_last_checkpoint_with_the_same_images_and_other_noise(
 
     def look(game, phase, images, penalise=None):
         seen.append((phase.images, images.clone()))
-        drawn.append((phase.images, game.config.train.seed))
+        drawn.append((phase.images, game.noise_seed))
         return plain(game, phase, images, penalise)
 
     monkeypatch.setattr(Game, "round", look)

@@ -21,7 +21,6 @@ import torch
 from hires import config as configuration
 from hires.checkpoints import reading
 from hires.ground.distributed import World
-from hires.training.game import Shape
 from hires.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -208,8 +207,7 @@ def test_each_image_is_seen_exactly_once_an_epoch(world, tiny, digits, tmp_path)
         trainers = [Trainer(config, World(rank, world, rank, torch.device("cpu"))) for rank in range(world)]
         images, order = start, []
         while images < trainers[0].end:
-            shape = Shape.of(trainers[0].schedule.at(images))
-            for parts in zip(*(trainer._plan(images, shape) for trainer in trainers), strict=True):
+            for parts in zip(*(trainer.feed.plan(images) for trainer in trainers), strict=True):
                 assert len({len(part) for part in parts}) == 1
                 order += parts
                 images += sum(map(len, parts))

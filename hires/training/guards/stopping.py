@@ -10,6 +10,7 @@ import threading
 import time
 
 from hires.errors import HiresError
+from hires.ground import distributed
 
 SIGNALS = ("USR1", "USR2", "HUP", "QUIT", "ALRM", "XCPU", "TERM", "INT")
 UNMEASURED = 60.0  # seconds a save is taken to last before the first one of this process; a tenth of the budget where that is less
@@ -100,6 +101,11 @@ class StopRequest:
         if self._budget and self._decides and not self.received and self._budget - (process_seconds() - self._begins) < needed:
             self.received = self._reason
         return self.received is not None
+
+    def agreed_reason(self) -> str:
+        """Why the run stops, such as 'SIGTERM (rank 3)'; a collective, where one rank at least was asked."""
+        reason, rank = next((reason, rank) for rank, reason in enumerate(distributed.gather(self.received)) if reason)
+        return f"{reason} (rank {rank})" if rank else reason
 
     def _receive(self, number: int, _frame) -> None:
         if number == signal.SIGINT and self._interrupted:

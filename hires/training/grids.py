@@ -1,0 +1,30 @@
+"""RUN/samples: what the system shows of fixed latents and fixed held-out pictures, by the moving averages, while it learns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hires.ground import noise
+from hires.ground.images import save_grid
+from hires.networks.growing import fade_images
+from hires.training.feed import Feed
+from hires.training.game import Game
+from hires.training.schedule import Phase
+
+
+@torch.no_grad()
+def draw(game: Game, networks: dict[str, nn.Module], feed: Feed, phase: Phase, images: int) -> Iterator[tuple[str, Path]]:
+    """Write the grids after `images`, whose last step was `phase`, and that of the held-out pictures; (name, file) of the former."""
+    config, size, device = game.config, game.shape.resolution, game.world.device
+    alpha, count = phase.alpha if game.shape.fading else 1.0, config.monitor.samples
+    z = noise.normal(config.train.seed, "grid", 0, count, config.network.latent, slice(None)).to(device)
+    x = fade_images(feed.held_out(size, count // 2).to(device).float() / 127.5 - 1, alpha)
+    folder = Path(config.run) / "samples"
+    folder.mkdir(exist_ok=True)
+    save_grid(x, folder / f"reals-{size}x{size}.png")
+    for name, (pictures, columns) in game.objective.pictures(networks, x, z, alpha).items():
+        path = folder / f"{name}-{images:012d}-{size}x{size}.png"
+        save_grid(pictures, path, columns)
+        yield name, path

@@ -1,0 +1,87 @@
+"""What a run says and writes down before its first step."""
+
+from collections.abc import Iterator, Mapping
+import json
+from pathlib import Path
+import platform
+import subprocess
+
+from omegaconf import OmegaConf
+from rich.table import Table
+import torch
+
+from hires.checkpoints.reading import Checkpoint
+from hires.ground import machine
+from hires.ground.distributed import World
+from hires.training.feed import Feed
+from hires.training.player import Player
+from hires.training.schedule import Schedule, parse_images
+from hires.training.settings import TrainConfig
+
+
+def remarks(config: TrainConfig, schedule: Schedule, world: World) -> Iterator[str]:
+    """What a person may not have meant, a line each."""
+    if world.first and config.train.precision == "bf16" and not machine.has_fast_bf16(world.device):
+        factor = machine.bf16_slowdown(world.device)
+        yield f"train.precision=bf16: this machine computes it {factor:.1f} times as slowly as fp32 (measured just now)"
+    if config.train.max_images and parse_images(config.train.max_images) > schedule.total:
+        yield f"train.max_images={config.train.max_images}: the schedule ends before, at {schedule.total} images"
+
+
+def going_on(config: TrainConfig, checkpoint: Checkpoint | None, data: str) -> Iterator[str]:
+    """What the run goes on from, with shards of the identity `data`, a line each."""
+    if not checkpoint:
+        return
+    ours, place = checkpoint.path.parent.parent == Path(config.run), config.train.start_from
+    yield f"{'resuming' if ours else 'starting'} from {checkpoint.path}"
+    if ours and checkpoint.manifest.get("data", data) != data:
+        yield f"{config.data.root}: other shards than this run has seen so far: from here on it goes through these"
+    if ours and place:
+        yield f"train.start_from={place} is not read again: this run has checkpoints of its own"
+
+
+def write(config: TrainConfig, world: World) -> None:
+    """config.yaml and environment.json into the run's folder."""
+    run = Path(config.run)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+    (run / "environment.json").write_text(json.dumps(_environment(world), indent=1), encoding="utf-8")
+
+
+def overview(config: TrainConfig, schedule: Schedule, world: World, feed: Feed, players: Mapping[str, Player]) -> Table:
+    """What will run, on what, and how it is sharded."""
+    processes = f"{world.size} process{'es' if world.size > 1 else ''}"
+    table = Table(title=f"{config.run}: {processes}, ZeRO {config.zero.stage}, {config.train.precision}")
+    for column in ("level", "images", "fade", "batch", "lr", *config.objective.weights_at(4)):
+        table.add_column(column, justify="right")
+    for level in schedule.levels:
+        r, row = level.resolution, level.config
+        weights = (f"{weight:g}" for weight in config.objective.weights_at(r).values())
+        table.add_row(f"{r}x{r}", f"{level.start:,}–{level.end:,}", f"{level.fade:,}", str(row.batch), f"{row.lr:g}", *weights)
+    parts = []
+    for name, p in players.items():
+        size = sum(shape.numel() for shape in p.shapes.values())
+        parts.append(f"{name}: {size / 1e6:.2f} M parameters, {p.optimizer_bytes() / 1e6:.1f} MB of moments a rank")
+    counts = ", ".join(f"{feed.shards.count(s):,} {s}" for s in ("train", "holdout"))
+    table.caption = "\n".join([*parts, f"{config.data.root}: {counts}, {len(feed.shards.shard_sizes('train'))} shards a level"])
+    return table
+
+
+def _environment(world: World) -> dict:
+    """Versions, machine and commit."""
+    import deepspeed
+
+    try:
+        ask = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        commit = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # images without git
+        commit = ""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "deepspeed": deepspeed.__version__,
+        "commit": commit or "unknown",
+        "host": platform.node(),
+        "world_size": world.size,
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.processor() or platform.machine(),
+    }
