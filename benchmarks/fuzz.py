@@ -2,7 +2,7 @@
 
     python benchmarks/fuzz.py --cases 1000                    # of each kind
     python benchmarks/fuzz.py --kinds tar,zip --first 500 --cases 1
-    python benchmarks/fuzz.py --cases 10000 --write           # and puts the summary into docs/data.md
+    python benchmarks/fuzz.py --cases 10000 --write           # and puts the summary into docs/records/data.md
 
 Case n of a kind is a function of (kind, n): one file of a small valid input is mutated (bits and bytes, numbers of 2, 4 and 8 bytes set to
 extremes, cuts, insertions, blocks doubled, moved or zeroed; in JSON also values and names) and read to the end, in a process of its own
@@ -53,7 +53,7 @@ from pipelines.sources.tfexample import checksum
 HANG, STILL, MEMORY = 10.0, 60.0, 1e9  # seconds of the processor and of the clock, bytes
 COUNT, SIDE = 5, 16
 BEGIN, END = "<!-- benchmarks/fuzz.py -->", "<!-- /benchmarks/fuzz.py -->"
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "data.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "records" / "data.md"
 
 
 @dataclass(frozen=True)
@@ -389,7 +389,7 @@ def main() -> int:
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--cases", type=int, default=200, help="of each kind")
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--write", action="store_true", help="put the summary into docs/data.md")
+    parser.add_argument("--write", action="store_true", help="put the summary into docs/records/data.md")
     args = parser.parse_args()
     cifar10.PER_BATCH = 4
     lines, faults = ["| kind | cases | faults | seconds |", "| --- | ---: | ---: | ---: |"], 0

@@ -4,7 +4,7 @@
     python benchmarks/gpu_hours.py --tflops 60 --pass-ms 1.5 cifar10
 
 A round takes `--pass-ms` for each pass through a network, whatever the batch (launching kernels), and its operations at `--tflops` 10^12 a
-second. Both are assumed, not measured; the defaults are those of docs/performance.md (30 ms for the triangle's 20 passes).
+second. Both are assumed, not measured; the defaults are those of docs/records/performance.md (30 ms for the triangle's 20 passes).
 `hires plan nodes=…` says more of the triangle (several GPUs, sending), `benchmarks/scaling.py` measures.
 """
 

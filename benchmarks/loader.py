@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each contender in each round")
     parser.add_argument("--budget", type=float, default=600, help="seconds after which no further row is begun")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/data.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/records/data.md")
     args = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
@@ -257,8 +257,8 @@ def _header(args: argparse.Namespace, shards: Shards) -> str:
 
 
 def write(lines: list[str]) -> None:
-    """Puts the table between the marks in docs/data.md."""
-    page = ROOT / "docs" / "data.md"
+    """Puts the table between the marks in docs/records/data.md."""
+    page = ROOT / "docs" / "records" / "data.md"
     begin, end = "<!-- benchmarks/loader.py -->", "<!-- /benchmarks/loader.py -->"
     text = page.read_text(encoding="utf-8")
     before, after = text[: text.index(begin) + len(begin)], text[text.index(end) :]

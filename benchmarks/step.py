@@ -5,7 +5,7 @@
 
 Six contenders step on the same batch, one after the other, round after round, so whatever else the machine does strikes all alike; a ratio
 is the median over rounds of (contender / published loop) within a round, and '/ plain' that of energy_first over the same code without
-engines. Counted in forward passes of one network (DESIGN.md):
+engines. Counted in forward passes of one network (docs/inside.md):
 
     loop as published   30  plain autograd: three passes, every forward made again for each network, gradients into all of them
     published           25  hires, the published order without that waste

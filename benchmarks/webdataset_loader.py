@@ -33,7 +33,7 @@ from pipelines import Order, Shards
 from pipelines.decoders.pillow import PillowDecoder, decode_into
 
 BEGIN, END = "<!-- benchmarks/webdataset_loader.py -->", "<!-- /benchmarks/webdataset_loader.py -->"
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "data.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "records" / "data.md"
 BLOCK = 512  # bytes; a tar's
 
 
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.3, help="of processor time, of each contender in each round")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/data.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/records/data.md")
     args = parser.parse_args()
     shards = Shards.open(args.data)
     commit = subprocess.run(["git", "-C", str(PAGE.parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """P4's univariate mixture: what a Gaussian energy-based model learns of 0.33 N(-1, 0.25^2) + 0.67 N(2, 2) by each f-divergence.
 
-    python experiments/mixture.py                      # docs/images/mixture_*.png and the table of docs/f_ebm.md, 80 s of a core
+    python experiments/mixture.py                      # docs/images/mixture_*.png and the table of docs/records/f_ebm.md, 80 s of a core
     python experiments/mixture.py --steps 200 --out X  # a look
 
 E(x) = (x - mu)^2 / (2 sigma^2) from mu = 0, sigma = 1; samples of q are exact; H is 1-64-64-1 with tanh; batches of 500, of the data 165

@@ -4,7 +4,7 @@
     python experiments/mnist_anomaly.py run out=anomaly seeds=0,1,2              # trains and measures; or digits=4,9 systems=vae
     python experiments/mnist_anomaly.py show out=anomaly                         # the table of what is there, in markdown
 
-Each step is `hires` commands alone (docs/detection.md) and goes on where it was left. `pictures=0` measures on all that are held out.
+Each step is `hires` commands alone (docs/reference/detection.md) and goes on where it was left. `pictures=0` measures on all held-out ones.
 """
 
 from itertools import product

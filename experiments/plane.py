@@ -1,6 +1,6 @@
 """Every system on three sets in the plane whose densities are known: samples, energies, modes, KL divergences to the truth.
 
-    python experiments/plane.py                        # runs/plane/*.npz, docs/images/plane_*.png and the tables of docs/plane.md
+    python experiments/plane.py                        # runs/plane/*.npz, docs/images/plane_*.png and the tables of docs/records/plane.md
     python experiments/plane.py --sets pinwheel --systems GAN,VGAN --seeds 0 --shorten 10 --images /tmp/look
 
 The rounds are those of hires.objectives, the very code that trains on images; the players are small perceptrons (plane_networks.py).

@@ -1,6 +1,6 @@
 """Generator, energy-based model and inference model, grown together from 4x4 to 1024x1024 pixels.
 
-From Python `load` opens a bundle, and each verb of the command line is a function (docs/python.md).
+From Python `load` opens a bundle, and each verb of the command line is a function (docs/reference/python.md).
 
     import hires
     b = hires.load("bundle")
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hires.errors import HiresError
 
 # OpenMP reads these once, when torch is loaded. Its threads spin while they wait by default: beside a busy neighbour two of them then
-# take up to twenty times as long as one, while sleeping ones lose nothing on an idle machine either (docs/performance.md).
+# take up to twenty times as long as one, while sleeping ones lose nothing on an idle machine either (docs/records/performance.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 

@@ -46,7 +46,7 @@ def put(plain: dict, texts: dict[str, str]) -> dict:
 def literal(plain):
     """Nested dictionaries and lists whose texts OmegaConf takes as they are: `${name}` in one is no reference.
 
-    But `${oc.env:NAME}` is: a Slurm array's tasks are told apart by it (docs/slurm.md).
+    But `${oc.env:NAME}` is: a Slurm array's tasks are told apart by it (docs/reference/slurm.md).
     """
     if isinstance(plain, dict):
         return {key: literal(value) for key, value in plain.items()}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Grow the three networks on CIFAR-10 from 4x4 to 32x32, on one GPU. From the project's folder:
-#   sbatch launch/cifar10.sh [key=value …]      docs/slurm.md explains each line
+#   sbatch launch/cifar10.sh [key=value …]      docs/reference/slurm.md explains each line
 #   bash launch/cifar10.sh [key=value …]        this machine, all its GPUs, no Slurm
 #SBATCH --job-name=cifar10
 #SBATCH --nodes=1

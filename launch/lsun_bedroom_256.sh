@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Grow the three networks on LSUN's bedrooms from 4x4 to 256x256, on a node of 8 GPUs. From the project's folder:
-#   sbatch launch/lsun_bedroom_256.sh [key=value …]      docs/slurm.md explains each line
+#   sbatch launch/lsun_bedroom_256.sh [key=value …]      docs/reference/slurm.md explains each line
 #   bash launch/lsun_bedroom_256.sh [key=value …]        this machine, all its GPUs, no Slurm
 #SBATCH --job-name=lsun_bedroom_256
 #SBATCH --nodes=1

@@ -1,4 +1,4 @@
-"""What holds the project together: pins, experiments, launch scripts and the commands that the README shows."""
+"""What holds the project together: pins, experiments, launch scripts, the commands that the README shows and the links of the docs."""
 
 import os
 from pathlib import Path
@@ -424,3 +424,34 @@ def test_readme_links_exist():
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMED = re.compile(r"(?<![\w/.])docs/[\w/]+\.(?:md|ipynb)")
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page):
+    """To a file that is there and, with an anchor, to one of its headings."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" not in link:
+            place, _, anchor = link.partition("#")
+            target = page.parent / place if place else page
+            assert target.exists(), link
+            assert not anchor or anchor in _anchors(target), link
+
+
+def test_pages_that_files_name_exist():
+    """In code, scripts, configurations and the docs themselves."""
+    folders = ("hires", "pipelines", "configs", "launch", "slurm", "experiments", "benchmarks", "tests", "docs")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    texts = [file.read_text(errors="ignore") for file in [ROOT / "README.md", *files] if file.suffix not in (".png", ".gif")]
+    named = {name for text in texts for name in NAMED.findall(text)}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

@@ -18,7 +18,7 @@ SHOWN = 16  # pairs of each kind on the sheet
 class Config:
     """`measure=reconstruction`: settings reconstruction.…"""
 
-    lpips: str = ""  # a TorchScript file: two batches of pictures (B, 3, r, r) in [-1, 1] -> distances (B, …); docs/detection.md makes one
+    lpips: str = ""  # a TorchScript file: two batches (B, 3, r, r) in [-1, 1] -> distances (B, …); docs/reference/detection.md makes one
 
 
 def check(settings) -> None:

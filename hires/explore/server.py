@@ -22,7 +22,7 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
 def application(explorer: Explorer, names: set[str]) -> web.Application:
-    """The page at /, its files, and /api/info, /api/sample, /api/decode, /api/reconstruct (docs/explore.md), called by these host names."""
+    """The page at /, its files, and /api/info, sample, decode and reconstruct (docs/reference/explore.md), for these host names."""
     app = web.Application(middlewares=[answers], client_max_size=UPLOAD)
     app[NAMES] = frozenset(names)
     model = ThreadPoolExecutor(1, thread_name_prefix="model")

@@ -9,7 +9,7 @@ from hires.errors import HiresError
 
 PRECISIONS = ("auto", "fp32", "bf16")
 WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")  # of oneDNN's names of instruction sets
-THREADED_FROM = 32  # pixels: below, two threads beside busy neighbours take up to three times as long as one (docs/performance.md)
+THREADED_FROM = 32  # pixels: below, two threads beside busy neighbours take up to three times as long as one (docs/records/performance.md)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

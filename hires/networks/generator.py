@@ -58,7 +58,7 @@ class GeneratorLevel(nn.Module):
 
 
 class Generator(nn.Module):
-    """G: z -> image, grown to `resolution`; linear RGB output (tanh collapses from 16x16 up: see docs/stability.md)."""
+    """G: z -> image, grown to `resolution`; linear RGB output (tanh collapses from 16x16 up: see docs/reference/stability.md)."""
 
     def __init__(self, config: NetworkConfig, resolution: int, fading: bool = False):
         super().__init__()

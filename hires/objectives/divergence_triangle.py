@@ -46,7 +46,7 @@ SEES = ("samples", "samples_and_reconstructions", "samples_and_refined")
 
 @dataclass
 class Config:
-    """Weights of the terms and the order of the updates; docs/stability.md says what to turn when."""
+    """Weights of the terms and the order of the updates; docs/reference/stability.md says what to turn when."""
 
     name: str = "divergence_triangle"
     updates: str = setting("energy_first", among=UPDATES)  # published | energy_first | simultaneous
@@ -57,11 +57,11 @@ class Config:
     beta: float = setting(0.05, at_least=0, below=math.inf)  # weight of K per latent dimension: beta d K, so d=64 gives 3.2
     lambda_z: float = setting(1.0, at_least=0, below=math.inf)  # weight of the sleep term N
     lambda_u: float = setting(0.1, at_least=0, below=math.inf)  # L2 on the energy
-    # w, of E U(x_tilde) in the generator's loss: rho, the pull's share, goes with it (docs/stability.md)
+    # w, of E U(x_tilde) in the generator's loss: rho, the pull's share, goes with it (docs/reference/stability.md)
     energy_weight: float = setting(4.0, at_least=0, below=math.inf)
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
-    # identity (bounded by lambda_u) | softplus (spectral normalisation) | experts (bounded: docs/vgan.md)
+    # identity (bounded by lambda_u) | softplus (spectral normalisation) | experts (bounded: docs/reference/vgan.md)
     energy: str = setting("identity", among=("identity", "softplus", "experts"))
     # gamma at 32x32; scales with (r / 32)^2 from 16x16 up, which keeps the energy's numbers equal; 0 = off
     r1: float = setting(1.0, at_least=0, below=math.inf)
@@ -72,7 +72,7 @@ class Config:
     reconstruct_box: int = setting(4, among=BOXES, wanted="a power of two, 1 for every pixel")
     # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
     range: float = setting(768.0, at_least=0, below=math.inf)
-    # the energy's fakes: samples | samples_and_reconstructions | samples_and_refined (docs/stability.md)
+    # the energy's fakes: samples | samples_and_reconstructions | samples_and_refined (docs/reference/stability.md)
     energy_sees: str = setting("samples", among=SEES)
     # of samples_and_refined: x <- clamp(x - refine_size r^2 dU/dx, -1, 1) from the samples, without noise
     refine_steps: int = setting(3, at_least=1)

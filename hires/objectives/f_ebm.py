@@ -49,7 +49,7 @@ LINE = {
 
 @dataclass
 class Config:
-    """The divergence, weights of the bounds on U and H, noise on the data, and the chains; docs/f_ebm.md says what to turn when."""
+    """The divergence, weights of the bounds on U and H, noise on the data, and the chains; docs/reference/f_ebm.md says what to change."""
 
     name: str = "f_ebm"
     divergence: str = "jensen_shannon"  # kl | reverse_kl | jensen_shannon | squared_hellinger | pearson | neyman | alpha

@@ -47,7 +47,7 @@ EQUATIONS = ("eq15", "eq17")
 
 @dataclass
 class Config:
-    """Weights of the terms and the order of the updates; docs/latent_ebm.md says where they come from."""
+    """Weights of the terms and the order of the updates; docs/reference/latent_ebm.md says where they come from."""
 
     name: str = "latent_ebm"
     # published: alpha, phi, theta, each at the others' new weights | energy_first: alpha, then the others

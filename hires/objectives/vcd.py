@@ -8,8 +8,8 @@ they are the same on every world). With a = I(c), a_mix = a with each dimension 
     operator   L = rho (E U(x_tilde) - H~(x_tilde)) + (1 - rho) R(c, c_hat) + range term    for generator and inference model alike
 
 R is the mean squared error on [-1, 1] over pixels and batch (the paper's text sums squares, its code averages cross entropies); U and H~
-are means over experts: with K experts the paper's rho is ours where rho / (1 - rho) is K times as large (docs/vgan.md). The operator's
-halves are players of their own; the encoder gets the gradient with respect to a as a tensor.
+are means over experts: with K experts the paper's rho is ours where rho / (1 - rho) is K times as large (docs/reference/vgan.md). The
+operator's halves are players of their own; the encoder gets the gradient with respect to a as a tensor.
 """
 
 from dataclasses import dataclass

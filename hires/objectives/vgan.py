@@ -10,7 +10,7 @@ With x real (faded while growing), z ~ N(0, I), x_tilde = G(z), and K experts p_
 The paper sums over the experts; means make the weights of other terms free of K. H~ is a function of batch means m_j, so with those means
 as numbers its gradient is that of 1/K sum_j H'(m_j) p_j, H'(m) = ln((1 - m) / m), averaged over images: ranks and micro-batches exchange
 m_j, K numbers, and each does its share. An energy of one image sees no batch: H~ stands in the loss alone. The mean square of the scores
-is ours: without it they grow until every expert is sure of every image, real or not, and then nobody learns (docs/vgan.md).
+is ours: without it they grow until every expert is sure of every image, real or not, and then nobody learns (docs/reference/vgan.md).
 """
 
 from dataclasses import dataclass

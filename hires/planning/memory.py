@@ -16,7 +16,7 @@ from hires.training.settings import TrainConfig
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes that the first rank holds for one player; docs/performance.md has them beside measured ones."""
+    """Bytes that the first rank holds for one player; docs/reference/planning.md has them beside measured ones."""
 
     weights: int  # the network as it computes, and the optimizer's fp32 copy of this rank's share
     gathered: int  # weights of the other ranks, while a pass needs them (stage 3)

@@ -1,7 +1,8 @@
 """How a schedule scales over GPUs, on paper: the time of a step from measured times of one device, bytes moved and bandwidths.
 
 The global batch is the schedule's, so more GPUs means fewer images each, while what a round costs whatever its batch stays. Communication
-is not overlapped with computing (`overlap_comm` is off). docs/performance.md has the assumptions, and predictions beside measured times.
+is not overlapped with computing (`overlap_comm` is off). docs/reference/planning.md has the assumptions,
+docs/records/performance.md predictions beside measured times.
 """
 
 from collections.abc import Iterator

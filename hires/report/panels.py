@@ -1,4 +1,4 @@
-"""Which curves a run has, which of them share a chart, and what a person looks for in each (docs/stability.md says more)."""
+"""Which curves a run has, which of them share a chart, and what a person looks for in each (docs/training.md says more)."""
 
 from collections.abc import Sequence
 import math

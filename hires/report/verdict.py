@@ -98,7 +98,7 @@ def _holes(run: Run) -> list[str]:
 
 
 def _signs(run: Run) -> list[str]:
-    """What docs/stability.md calls a failure, in the newest progress line."""
+    """What docs/training.md calls a failure, in the newest progress line."""
     if not run.statuses:
         return []
     last, lines = run.statuses[-1], []
@@ -112,7 +112,7 @@ def _signs(run: Run) -> list[str]:
             lines.append(f"K is {number(last['K'])}, above 2 nats a dimension: prior and posterior have parted")
         if _finite(last, "N") and last["N"] > 2:
             lines.append(f"N is {number(last['N'])}, above 2: the encoder is confidently wrong about samples")
-    return [f"{line} (docs/stability.md)" for line in lines]
+    return [f"{line} (docs/training.md)" for line in lines]
 
 
 def _starts(run: Run) -> list[str]:

@@ -17,7 +17,7 @@ SPACES = ("pictures", "latents")
 
 @dataclass
 class LangevinConfig:
-    """Steps of Langevin dynamics on the energy; docs/sampling.md shows what they do."""
+    """Steps of Langevin dynamics on the energy; docs/records/sampling.md shows what they do."""
 
     steps: int = setting(0, at_least=0)  # 0 = none
     step_size: float | None = setting(None, above=0, below=math.inf)  # s; null: 0.02 r on pictures of r x r pixels, 0.3 on latents

@@ -1,7 +1,7 @@
 """A player of the game: a network, its optimizer and its DeepSpeed engine. The only file that knows DeepSpeed's insides.
 
-Rules that keep chained engines correct on every ZeRO stage (docs/performance.md): the network is called through `engine.module`, so no
-graph crosses an engine; all backward passes of a round lie in one `accumulate()` block; players hand each other tensors.
+Rules that keep chained engines correct on every ZeRO stage (docs/reference/planning.md): the network is called through `engine.module`, so
+no graph crosses an engine; all backward passes of a round lie in one `accumulate()` block; players hand each other tensors.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class ZeroConfig:
 class OptimizerConfig:
     """Adam, for all players (learning rates stand in the schedule)."""
 
-    beta1: float = setting(0.0, at_least=0, below=1)  # (0, 0.99) as in ProGAN; 0.5 swings more while growing (docs/stability.md)
+    beta1: float = setting(0.0, at_least=0, below=1)  # (0, 0.99) as in ProGAN; 0.5 swings more while growing (docs/reference/stability.md)
     beta2: float = setting(0.99, at_least=0, below=1)
     eps: float = setting(1e-8, above=0)
     clip: float = setting(1000.0, above=0)  # global norm of a player's gradient; 100 would bind in most steps from 32x32 up

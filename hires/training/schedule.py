@@ -34,7 +34,7 @@ class ScheduleConfig:
 
     levels: dict[str, LevelConfig] = field(default_factory=dict)  # keys are resolutions; text, so the command line can name them
     resolution: int = 0  # where the growth ends; 0 = the last level of the table
-    energy_lr: float = setting(2.0, at_least=0)  # the energy's learning rate over the others' (docs/stability.md)
+    energy_lr: float = setting(2.0, at_least=0)  # the energy's learning rate over the others' (docs/reference/stability.md)
     decay: str = "0"  # learning rates fall linearly to zero over the last so many images of the run
     growth_moments: str = setting("reset", among=("reset", "keep"))  # Adam's moments when a level is added: reset (ProGAN) | keep
     ema_halflife: str = "20k"  # of the weights' moving average, at most a tenth of the images that the level has seen

@@ -200,7 +200,7 @@ class Trainer:
         if config.on_nonfinite == "stop" or self.attempt >= config.rollbacks:
             last = reading.complete(self.checkpoints)
             tried = f"; {self.attempt} rollbacks did not help" if self.attempt else ""
-            raise HiresError(f"{what}{tried}; last good checkpoint: {last[-1] if last else 'none'}; see docs/troubleshooting.md")
+            raise HiresError(f"{what}{tried}; last good checkpoint: {last[-1] if last else 'none'}; see docs/reference/errors.md")
         self.attempt += 1
         self.game.destroy()
         self.batches.close()

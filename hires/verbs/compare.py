@@ -13,7 +13,7 @@ from hires.verbs.report import Page, out_file, told
 
 @dataclass
 class Config:
-    """hires compare: several runs beside each other on one HTML page (docs/report.md).
+    """hires compare: several runs beside each other on one HTML page (docs/reference/report.md).
       hires compare runs=runs/a,runs/b,runs/c out=compare.html
     """
 

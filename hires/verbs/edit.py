@@ -20,7 +20,7 @@ from hires.verbs import Result
 
 @dataclass
 class Config:
-    """hires edit: pictures whose codes are moved by the mean code of one folder minus that of another (docs/sampling.md).
+    """hires edit: pictures whose codes are moved by the mean code of one folder minus that of another (docs/reference/sampling.md).
       hires edit sampler=bundle plus=smiling minus=serious from=me.jpg out=sheet.png strength=0,0.5,1,1.5
     """
 

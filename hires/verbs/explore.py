@@ -23,7 +23,7 @@ from hires.verbs import Result
 
 @dataclass
 class Config:
-    """hires explore: a local page to draw from a bundle, move between pictures and reconstruct your own (docs/explore.md).
+    """hires explore: a local page to draw from a bundle, move between pictures and reconstruct your own (docs/reference/explore.md).
       hires explore sampler=bundle                        # http://127.0.0.1:8000/, this machine alone
       hires explore sampler=bundle port=0 open=false      # any free port, no browser opened
     """

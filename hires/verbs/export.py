@@ -21,7 +21,7 @@ from pipelines import Loader, Shards
 
 @dataclass
 class Config:
-    """hires export: a run -> a folder that loads without this project (docs/exporting.md).
+    """hires export: a run -> a folder that loads without this project (docs/reference/bundle.md).
       hires export run=runs/faces                            # the newest checkpoint, as runs/faces/bundle-IMAGES
       hires export run=runs/faces out=bundle at=12M          # the newest that is not past 12 million images
       hires export run=runs/faces out=small resolution=256   # the newest that is stable at 256x256

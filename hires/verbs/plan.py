@@ -27,7 +27,7 @@ WORLDS = (1, 2, 4, 8, 16, 32, 64)
 class Config(TrainConfig):
     """hires plan: the schedule of a training configuration as a table, without training.
       hires plan experiment=celebahq_1024 world_size=32
-    and how it scales over nodes of GPUs (docs/performance.md, "Scaling, on paper"):
+    and how it scales over nodes of GPUs (docs/reference/planning.md):
       hires plan experiment=celebahq_1024 nodes=4 gpus_per_node=8 bandwidth=400 intra_bandwidth=450 measured=times.yaml
       … bandwidth: Gbit/s of a node; intra_bandwidth: GB/s of a GPU; measured: step times of one GPU,
       or tflops=200 round_ms=25, which are assumptions; without either, bytes and their time alone

@@ -19,7 +19,7 @@ from hires.verbs import Result
 
 @dataclass
 class Config:
-    """hires reconstruct: pictures -> codes -> pictures, side by side, with their errors on [-1, 1] (docs/sampling.md).
+    """hires reconstruct: pictures -> codes -> pictures, side by side, with their errors on [-1, 1] (docs/reference/sampling.md).
       hires reconstruct sampler=bundle from=my/pictures out=sheet.png
       hires reconstruct sampler=bundle from=a.jpg,b.jpg out=sheet.png codes=codes.safetensors
       hires reconstruct sampler=bundle from=data/faces out=sheet.png limit=1000     # prepared data: its held-out pictures

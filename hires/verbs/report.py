@@ -14,7 +14,7 @@ from hires.verbs import Result
 
 @dataclass
 class Config:
-    """hires report: a run as one HTML page that holds all it shows (docs/report.md).
+    """hires report: a run as one HTML page that holds all it shows (docs/reference/report.md).
       hires report run=runs/celebahq                                             writes runs/celebahq/report.html
       hires report run=runs/celebahq out=share.html real_pictures=false          without pictures of the data
     """

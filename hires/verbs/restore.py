@@ -26,7 +26,7 @@ STEPS = {"denoise": 20, "inpaint": 400}
 
 @dataclass
 class Config:
-    """hires restore: pictures are corrupted, put right by Langevin steps on a bundle's energy, and compared (docs/sampling.md).
+    """hires restore: pictures are corrupted, put right by Langevin steps on a bundle's energy, and compared (docs/reference/sampling.md).
       hires restore sampler=bundle from=data/mnist out=sheet.png task=denoise noise=0.3
       hires restore sampler=bundle from=data/mnist out=sheet.png task=inpaint mask=random:0.5     # or center, left, bottom, FILE.png
       hires restore sampler=bundle from=data/mnist out=sheet.png langevin.steps=40

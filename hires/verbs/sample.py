@@ -21,7 +21,7 @@ TOLD = 64  # seeds that are told with their energies
 
 @dataclass
 class Config:
-    """hires sample: pictures of a bundle; seed n is the same picture in any list (docs/sampling.md).
+    """hires sample: pictures of a bundle; seed n is the same picture in any list (docs/reference/sampling.md).
       hires sample sampler=bundle out=grid.png seeds=0-63                    # a grid
       hires sample sampler=bundle out=pictures seeds=0-9999                  # a folder: seed000000.png, …
       hires sample sampler=bundle out=best.png top_by=energy keep=0.5        # the half of lowest energy, lowest first

@@ -21,7 +21,7 @@ ODD = 0.05  # a picture whose energy is above that of all but this share of the 
 
 @dataclass
 class Config:
-    """hires score: the energy of each picture, in a table and a histogram beside training and held-out pictures (docs/sampling.md).
+    """hires score: energies of pictures, as a table and a histogram beside training and held-out pictures (docs/reference/sampling.md).
       hires score sampler=bundle from=my/pictures data=data/faces out=score.png     # and score.csv
       hires score sampler=bundle from=my/pictures train=folderA heldout=folderB
     """

@@ -19,7 +19,7 @@ from hires.verbs import Result
 
 @dataclass
 class Config:
-    """hires video: travel between keyframes, as a clip, as numbered frames or as a strip (docs/video.md).
+    """hires video: travel between keyframes, as a clip, as numbered frames or as a strip (docs/reference/video.md).
       hires video sampler=bundle out=walk.mp4 seeds=1,5,9                          seeds
       hires video sampler=bundle out=mine.mp4 from=a.jpg,b.jpg,c.jpg beside=true   pictures of your own, the originals beside
       hires video sampler=bundle out=mine.webm codes=codes.safetensors             what hires reconstruct codes=… saved

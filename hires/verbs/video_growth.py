@@ -19,7 +19,7 @@ from hires.verbs.video import Clip
 
 @dataclass
 class Config:
-    """hires video growth: the same latents through a run's checkpoints, from 4x4 up (docs/video.md).
+    """hires video growth: the same latents through a run's checkpoints, from 4x4 up (docs/reference/video.md).
       hires video growth run=runs/celebahq out=growth.mp4
       hires video growth run=runs/celebahq out=growth.gif seeds=0-3 grid=4x1 size=128 fps=10
     """

@@ -85,7 +85,7 @@ def test_areas_of_chance_and_of_the_worst():
     assert anomaly.areas(draw.random(7000), draw.random(3000)) == pytest.approx([0.3, 0.3, 0.5], abs=0.02)
     worst, _, auroc = anomaly.areas(np.arange(7000.0) + 1e4, np.arange(3000.0))
     assert auroc == 0 and worst == pytest.approx(anomaly.least_area(0.3), abs=1e-3)
-    assert anomaly.least_area(0.388) == pytest.approx(0.225, abs=1e-3)  # FACTS of MNIST's ones
+    assert anomaly.least_area(0.388) == pytest.approx(0.225, abs=1e-3)  # of MNIST's ones
 
 
 # ------------------------------------------------------------------------------------------------------------ the scores

@@ -94,7 +94,7 @@ def test_other_resolutions_are_refused(resolution):
         networks.build(NetworkConfig(), "generator", resolution)
 
 
-# P1's networks as FACTS §1a tells them: (kernel, in, out) of each convolution; transposed ones in G
+# the published networks: (kernel, in, out) of each convolution; transposed ones in G
 DCGAN = {
     "generator": [(4, 100, 512), (4, 512, 512), (4, 512, 256), (4, 256, 128), (3, 128, 3)],
     "energy": [(3, 3, 64), (4, 64, 128), (4, 128, 256), (4, 256, 256), (4, 256, 1)],

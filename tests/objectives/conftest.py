@@ -1,6 +1,6 @@
 """The triangle's round in plain autograd and torch's Adam: what the players' engines are compared with.
 
-Written from the losses (FACTS §1b, §7.2; DESIGN §2) with one graph through all three networks and nothing shared with hires.objectives.
+Written from the losses (docs/reference/systems.md) with one graph through all three networks and nothing shared with hires.objectives.
 """
 
 from dataclasses import dataclass, field

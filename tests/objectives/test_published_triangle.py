@@ -1,4 +1,4 @@
-"""The three orders against plain autograd on the published 32x32 networks, at the published weights (issue 2; FACTS §1b).
+"""The three orders against plain autograd on the published 32x32 networks, at the published weights (the code of the paper).
 
 In double precision: within three rounds Adam turns an element whose gradient is rounding alone into a step of the whole learning rate, and
 in fp32 that is 1e-4 between two equally right programs. In double they agree to 1e-6, so 1e-5 is a test of the mathematics.

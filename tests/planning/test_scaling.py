@@ -136,7 +136,7 @@ def test_what_shrinks_with_the_batch_and_what_does_not():
 
 @pytest.mark.parametrize("updates,G,U,I", [("published", 8, 8, 9), ("energy_first", 6, 8, 6), ("simultaneous", 6, 6, 6)])
 def test_operations_of_a_round_in_forward_passes(updates, G, U, I):  # noqa: E741 - the papers' name
-    """DESIGN: 25, 20 and 18 passes of one network; a little less, for nothing goes back into the images of the first layer."""
+    """25, 20 and 18 passes of one network; a little less, for nothing goes back into the images of the first layer."""
     config, schedule = configured(f"objective.updates={updates}", "schedule.resolution=8")
     passes = {"generator": G, "energy": U, "inference": I}
     expected = 0

@@ -1,4 +1,4 @@
-"""The code of docs/python.md and the README's lines run as they stand, one after another, in an empty folder."""
+"""The code of docs/reference/python.md, the README and the guide of outputs runs as it stands, one after another, in an empty folder."""
 
 from pathlib import Path
 import re
@@ -15,12 +15,12 @@ def blocks(page: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory) -> dict:
-    """What the code of docs/python.md has left under its names."""
+    """What the code of docs/reference/python.md has left under its names."""
     folder, found = tmp_path_factory.mktemp("docs"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for block in blocks("docs/python.md"):
-            exec(compile(block, "docs/python.md", "exec"), found)
+        for block in blocks("docs/reference/python.md"):
+            exec(compile(block, "docs/reference/python.md", "exec"), found)
     return found | {"folder": folder}
 
 
@@ -38,3 +38,10 @@ def test_the_readmes_lines(names, monkeypatch):
     monkeypatch.chdir(names["folder"])
     exec(compile(block, "README.md", "exec"), {})
     assert Image.open("faces.png").size == Image.open("grid.png").size
+
+
+def test_the_guides_lines(names, monkeypatch):
+    """Those with this project; what else docs/outputs.md shows is of bundles, which tests/bundle loads."""
+    monkeypatch.chdir(names["folder"])
+    exec(compile(blocks("docs/outputs.md")[0], "docs/outputs.md", "exec"), found := {})
+    assert found["x"].shape == found["x_hat"].shape == (16, 1, 4, 4) and found["energies"].shape == found["way"].shape[:1] == (16,)

@@ -36,6 +36,6 @@ class Alarm:
             if value > FACTOR * self._told.get(name, 0.0):
                 self._told[name] = value
                 news.append(f"{name} is {record[name]:.4g}, usually {usual:.4g}")
-        advice = f"smaller schedule.levels.{level}.lr or schedule.energy_lr, larger objective.r1 or objective.lambda_u (docs/stability.md)"
+        advice = f"smaller schedule.levels.{level}.lr or schedule.energy_lr, larger objective.r1 or objective.lambda_u (docs/training.md)"
         where = f"alarm at {record['images']} images, level {level}"
         return away, f"{where}: {'; '.join(news)}: the energy runs away; try {advice}" if news else ""

@@ -204,7 +204,7 @@ class Watchdog:
     def _end(self, verdict: str) -> None:
         os.write(2, f"{self._names[self.world.rank]}: Python stacks\n".encode())
         faulthandler.dump_traceback(file=2, all_threads=True)
-        text = f"{verdict}; all ranks end (train.hang_timeout={duration(self.limit)}, docs/troubleshooting.md)"
+        text = f"{verdict}; all ranks end (train.hang_timeout={duration(self.limit)}, docs/reference/errors.md)"
         os.write(2, f"hires train: error: {text}\n".encode())
         # the others' collectives break when this process ends: they are to hear the verdict before, and it is heard from rank 0
         time.sleep((2 if self._hub else 1) * (2 * self._interval + 1))

@@ -28,7 +28,7 @@ def test_what_grows_exponentially_is_told_long_before_it_overflows(measure, grow
         values = [sign * growth ** max(0, i - start) for i in range(start + int(math.log(1e38, growth)))]
         told = warnings([line(i, **{measure: value}) for i, value in enumerate(values)])
         at = int(told[0].split()[2])
-        assert f"energy_{measure}" in told[0] and "level 8" in told[0] and "docs/stability.md" in told[0]
+        assert f"energy_{measure}" in told[0] and "level 8" in told[0] and "docs/training.md" in told[0]
         assert abs(values[at]) < 1e3 and at < start + math.log(1e38, growth) / 4
         assert len(told) < 45  # once for each FACTOR, not at each line
 
