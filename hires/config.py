@@ -1,7 +1,7 @@
 """A verb's configuration: its dataclass, composed by Hydra from configs/ and the command line, checked whole before any work."""
 
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 import inspect
 from pathlib import Path
@@ -39,8 +39,7 @@ def load(verb: str, overrides: list[str]) -> Any:
     except HiresError as error:
         raise HiresError(_as_written(str(error))) from error
     try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            composed = compose(verb, [_quoted(override) for override in others])
+        composed = _composed(verb, CONFIGS, tuple(_quoted(override) for override in others))
         # a second merge into the schema, of plain values: catches `+extra=1`, which compose lets pass, and reads every value once
         merged = _typed(schema, command_line.put(OmegaConf.to_container(composed), texts))
         missing = sorted(OmegaConf.missing_keys(merged))
@@ -52,6 +51,13 @@ def load(verb: str, overrides: list[str]) -> Any:
         raise HiresError(f"hires {verb}: {_as_written(_one_line(error))}") from error
     check_ranges(config)
     return config
+
+
+@lru_cache(64)
+def _composed(verb: str, folder: Path, overrides: tuple[str, ...]) -> DictConfig:
+    """What Hydra makes of a verb's files and the overrides; kept, for a notebook's calls differ in paths, which are not among these."""
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose(verb, list(overrides))
 
 
 @cache

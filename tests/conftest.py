@@ -1,7 +1,9 @@
 """What several test folders need: one thread, a process group of one for DeepSpeed, and a clean environment for processes."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, nullcontext
 import gc
+import json
 import os
 from pathlib import Path
 import random
@@ -12,15 +14,36 @@ import sys
 import pytest
 import torch
 
-from tests.processes.forks import Server
+from tests.processes.forks import Server, serving
 
 LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ROOT = Path(__file__).parent
+PROCESSES = ROOT / "processes"
 FIRST = ("slurm", "explore", "checkpoints", "objectives", "bundle", "training")  # long ones: the last to begin decides when all is done
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="campaigns whole, not a sample drawn by the commit or $HIRES_TEST_SEED")
+
+
+class OfAllWorkers:
+    """What pytest's process holds for its workers, if it has any: one process that forks for them all."""
+
+    def __init__(self) -> None:
+        self.held = ExitStack()
+        self.address = ""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node) -> None:
+        self.address = self.address or self.held.enter_context(serving(clean()))
+        node.workerinput["forks"] = self.address
+
+    def pytest_unconfigure(self) -> None:
+        self.held.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(OfAllWorkers())
 
 
 def seed() -> str:
@@ -74,11 +97,16 @@ def world() -> Iterator:
         os.environ.pop("LOCAL_RANK", None)
 
 
-@pytest.fixture(scope="session")
-def clean_env() -> dict[str, str]:
+def clean() -> dict[str, str]:
     """Environment for processes of their own: one thread, no launcher's and no Slurm's variables."""
     env = {k: v for k, v in os.environ.items() if k not in LAUNCH and not k.startswith(("SLURM_", "TORCHELASTIC_"))}
     return env | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session")
+def clean_env() -> dict[str, str]:
+    """As `clean` says."""
+    return clean()
 
 
 @pytest.fixture(scope="session")
@@ -104,11 +132,11 @@ def tiny(digits) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def forks(clean_env) -> Iterator[Server]:
+def forks(pytestconfig) -> Iterator[Server]:
     """forks.start(command, env=…) and .run: processes of this Python without the seconds of importing."""
-    server = Server(clean_env)
-    yield server
-    server.close()
+    worker = getattr(pytestconfig, "workerinput", None)
+    with nullcontext(worker["forks"]) if worker else serving(clean()) as address, closing(Server(address)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +157,19 @@ def ranks(forks, clean_env) -> Callable[..., str]:
         return forks.world(size, [sys.executable, script, *arguments], env=clean_env, timeout=500)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def worlds(forks, clean_env, tmp_path_factory) -> Callable[[list[tuple[int, list[list[str]]]]], None]:
+    """worlds([(size, [overrides, …]), …]): trains the runs, those of a world one after another in the same processes."""
+
+    def train(plan: list[tuple[int, list[list[str]]]]) -> None:
+        file = tmp_path_factory.mktemp("worlds") / "plan.json"
+        file.write_text(json.dumps(plan))
+        done = forks.run([sys.executable, PROCESSES / "worlds.py", file], env=clean_env, timeout=500)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+    return train
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,8 @@ What another world changes is the order in which a gradient's terms are summed: 
 weight, and where the sums are the same (stages 0, 1, 2 and 3 on one process) nothing at all.
 """
 
-import json
 from pathlib import Path
 import shutil
-import sys
 
 import pytest
 import torch
@@ -18,7 +16,6 @@ import torch
 from hires.checkpoints import reading
 
 pytestmark = pytest.mark.slow
-PROCESSES = Path(__file__).parents[1] / "processes"
 STEP, GROWN, STABLE, END = 12, 36, 84, 108
 MOMENTS = {"one step before the growth": GROWN - STEP, "one step after the growth": GROWN + STEP, "inside the fade": STABLE - 2 * STEP}
 BEFORE, AFTER, INSIDE = MOMENTS.values()
@@ -43,29 +40,15 @@ def name(writer: tuple[int, int], reader: tuple[int, int], moment: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def worlds(tiny, forks, clean_env, tmp_path_factory):
-    """worlds([(size, runs), ...]): trains them."""
-    env = clean_env | {"PYTHONPATH": str(PROCESSES.parent.parent)}
-
-    def run(plan: list) -> None:
-        file = tmp_path_factory.mktemp("plan") / "plan.json"
-        file.write_text(json.dumps([[size, [[*tiny, *RUN, *one] for one in runs]] for size, runs in plan]))
-        command = [sys.executable, PROCESSES / "worlds.py", file]
-        done = forks.run(command, env=env, timeout=500)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def resharded(request, worlds, tmp_path_factory) -> Path:
+def resharded(request, tiny, worlds, tmp_path_factory) -> Path:
     """A folder with the run W-S of each writer and, for the rows that are tested, one begun from the writer's checkpoint of that moment."""
     out = tmp_path_factory.mktemp("reshard")
     cases = [item.callspec.params for item in request.session.items if item.path == request.path and "moment" in item.fixturenames]
     rows = [(case["writer"], case["reader"], case["moment"]) for case in cases]
     write: dict[int, list] = {}
     for world, stage in dict.fromkeys(writer for writer, *_ in rows):
-        write.setdefault(world, []).append([f"run={out}/{world}x{stage}", f"zero.stage={stage}", f"train.checkpoint_every={STEP}"])
+        whole = [f"run={out}/{world}x{stage}", f"zero.stage={stage}", f"train.checkpoint_every={STEP}"]
+        write.setdefault(world, []).append([*tiny, *RUN, *whole])
     worlds(list(write.items()))
     read: dict[int, list] = {}
     for writer, (world, stage), moment in rows:
@@ -73,7 +56,7 @@ def resharded(request, worlds, tmp_path_factory) -> Path:
         (run / "checkpoints").mkdir(parents=True)
         folder = reading.folder_name(moment)
         shutil.copytree(out / f"{writer[0]}x{writer[1]}" / "checkpoints" / folder, run / "checkpoints" / folder)
-        rest = [f"run={run}", f"zero.stage={stage}", f"train.max_images={moment + 3 * STEP}", "train.checkpoint_every=1k"]
+        rest = [*tiny, *RUN, f"run={run}", f"zero.stage={stage}", f"train.max_images={moment + 3 * STEP}", "train.checkpoint_every=1k"]
         read.setdefault(world, []).append(rest)
     worlds(list(read.items()))
     return out

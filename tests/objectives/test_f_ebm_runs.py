@@ -19,7 +19,6 @@ from hires.training.schedule import Schedule
 from hires.training.settings import train_config
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).parents[1] / "processes" / "several_runs.py"
 FADING, END = 64, 112
 CALM = "optimizer.eps=1e-3"  # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
 CHAINS = ["objective.chains.steps=2", "objective.chains.replay=40", CALM]
@@ -48,22 +47,18 @@ def compare(a: Path, b: Path, images: int = END) -> tuple[float, float]:
 
 
 @pytest.fixture(scope="module")
-def finished(ranks, tiny, tmp_path_factory) -> Path:
+def finished(worlds, tiny, tmp_path_factory) -> Path:
     """For each system whole-1, whole-2, whole-4; half-1 and half-2, in another world from the middle of the fade on."""
     out = tmp_path_factory.mktemp("runs")
     common = {name: [*tiny, *overrides, *CHAINS] for name, overrides in SYSTEMS.items()}
     (out / "common").write_text(json.dumps(common))
 
-    def play(size: int, *runs: tuple[str, list[str]]) -> None:
-        overrides = [[*start, f"run={out}/{name}/{run}", *more] for run, more in runs for name, start in common.items()]
-        (out / "now.json").write_text(json.dumps(overrides))
-        ranks(size, SCRIPT, out / "now.json")
+    def runs(name: str, *more: str) -> list[list[str]]:
+        return [[*start, f"run={out}/{system}/{name}", *more] for system, start in common.items()]
 
-    half = [f"train.max_images={FADING}"]
-    play(1, ("whole-1", []), ("half-1", half))
-    play(2, ("whole-2", []), ("half-2", half), ("half-1", []))
-    play(4, ("whole-4", []))
-    play(1, ("half-2", []))
+    half = f"train.max_images={FADING}"
+    worlds([(1, runs("whole-1") + runs("half-1", half)), (2, runs("whole-2") + runs("half-2", half) + runs("half-1")),
+            (4, runs("whole-4")), (1, runs("half-2"))])  # fmt: skip
     return out
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-import json
 from pathlib import Path
 import signal
 import subprocess
@@ -14,7 +13,6 @@ import torch
 from hires.checkpoints import reading
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).parents[1] / "processes" / "several_runs.py"
 FADING, END = 64, 112  # see `tiny`: growth at 48 images, fading until 80
 # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
 CALM = "optimizer.eps=1e-3"
@@ -32,14 +30,13 @@ def tensors(run: Path, images: int = END, fields: tuple[str, ...] = reading.FIEL
 
 
 @pytest.fixture(scope="module")
-def finished(ranks, pairs, tmp_path_factory) -> Callable[[int], Path]:
+def finished(worlds, pairs, tmp_path_factory) -> Callable[[int], Path]:
     """finished(processes) -> the folder of a finished run, trained once."""
     out = tmp_path_factory.mktemp("runs")
 
     @cache
     def train(size: int) -> Path:
-        (out / f"{size}.json").write_text(json.dumps([[*pairs, CALM, f"run={out}/{size}"]]))
-        ranks(size, SCRIPT, out / f"{size}.json")
+        worlds([(size, [[*pairs, CALM, f"run={out}/{size}"]])])
         return out / str(size)
 
     return train

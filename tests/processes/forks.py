@@ -1,11 +1,12 @@
 """Processes that are forked from one that has imported torch, DeepSpeed and hires, instead of importing them anew (seconds each).
 
-A `Server` is started once for each process that runs tests. `Server.start` is `subprocess.Popen` for commands of this Python: what runs
-finds its own arguments, environment, folder and output as in a process of its own, no process group and no thread. What does not fit,
-because a promise is about the start itself, uses subprocess.
+`serving` starts that process, which all workers of pytest share; it imports when the first of them asks. `Server.start` is
+`subprocess.Popen` for commands of this Python: what runs finds its own arguments, environment, folder and output as in a process of its
+own, no process group and no thread. What does not fit, because a promise is about the start itself, uses subprocess.
 """
 
 import atexit
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import gc
@@ -92,20 +93,30 @@ class Forked:
         return said[0].result(), said[1].result()
 
 
-class Server:
-    """The process that has imported everything, and forks."""
+@contextlib.contextmanager
+def serving(env: dict[str, str]) -> Iterator[str]:
+    """The process that imports everything, and forks; where a `Server` finds it."""
+    address = f"hires-forks-{os.getpid()}-{os.urandom(4).hex()}"
+    env = env | {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}  # as hires.training.distributed sets them before
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind("\0" + address)  # no file: nothing is left of it
+        listening.listen()
+        command, fd = [sys.executable, __file__, str(listening.fileno())], listening.fileno()
+        process = subprocess.Popen(command, env=env, pass_fds=[fd], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    with process:  # whose end is that of its standard input
+        yield address
 
-    def __init__(self, env: dict[str, str]):
-        self._here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with there:
-            command, quiet = [sys.executable, __file__, str(there.fileno())], subprocess.DEVNULL
-            env = env | {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}  # as hires.training.distributed sets them before
-            self.process = subprocess.Popen(command, env=env, pass_fds=[there.fileno()], stdin=quiet, stdout=quiet)
+
+class Server:
+    """One's connection to the process that forks."""
+
+    def __init__(self, address: str):
+        self._here = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._here.connect("\0" + address)
 
     def close(self) -> None:
-        """End it, and what it started and still runs."""
+        """End what was started here and still runs."""
         self._here.close()
-        self.process.wait()
 
     def start(self, command: list, *, env: dict[str, str], cwd: Path | str | None = None, stdout=None, stderr=None) -> Forked:
         """[python, options, -m MODULE | -c CODE | FILE, arguments …] begun; stdout and stderr are PIPE, DEVNULL, STDOUT, a file or None."""
@@ -134,7 +145,7 @@ class Server:
             os.close(fd)
         reader = open(answer)  # noqa: SIM115 - its pid, and much later how it ended
         line = reader.readline()
-        assert line, f"the server of forks has ended: {self.process.poll()}"
+        assert line, "the process that forks has ended"
         return Forked(int(line), reader, *pipes)
 
     def run(self, command: list, *, timeout: float, **how) -> subprocess.CompletedProcess:
@@ -171,22 +182,34 @@ class Server:
 # ------------------------------------------------------------------------------------------------ in the server
 
 
-def serve(asked: socket.socket) -> None:
-    """Fork for each request, tell each one's pid and how it ended, until the tests' end of the socket closes."""
+def serve(listening: socket.socket) -> None:
+    """Fork for each request, tell each one's pid and how it ended, until standard input closes."""
     with selectors.DefaultSelector() as ready:
-        ready.register(asked, selectors.EVENT_READ)
-        running: dict[int, tuple[int, int]] = {}
+        ready.register(0, selectors.EVENT_READ)
+        ready.register(listening, selectors.EVENT_READ)
+        running: dict[int, tuple[int, int, socket.socket]] = {}
+
+        def end(of: socket.socket | None = None) -> None:
+            for pid, _, asked in running.values():
+                if of in (None, asked):
+                    os.kill(pid, signal.SIGKILL)
+
         while True:
             for key, _ in ready.select():
-                if key.fileobj is asked:
-                    data, fds, *_ = socket.recv_fds(asked, LARGEST, 3)
+                if key.fileobj == 0:
+                    return end()
+                if key.fileobj is listening:
+                    ready.register(listening.accept()[0], selectors.EVENT_READ)
+                elif isinstance(key.fileobj, socket.socket):
+                    data, fds, *_ = socket.recv_fds(key.fileobj, LARGEST, 3)
                     if not data:
-                        for pid, _ in running.values():
-                            os.kill(pid, signal.SIGKILL)
-                        return
+                        end(key.fileobj)
+                        ready.unregister(key.fileobj)
+                        continue
                     out, err, answer = fds
                     pid = os.fork()
                     if not pid:
+                        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                         os.dup2(out, 1)
                         os.dup2(err, 2)
                         os.closerange(3, 1 << 12)  # the server's own
@@ -195,10 +218,10 @@ def serve(asked: socket.socket) -> None:
                     os.close(err)
                     os.write(answer, b"%d\n" % pid)
                     handle = os.pidfd_open(pid)
-                    running[handle] = pid, answer
+                    running[handle] = pid, answer, key.fileobj
                     ready.register(handle, selectors.EVENT_READ)
                 else:
-                    pid, answer = running.pop(key.fd)
+                    pid, answer, _ = running.pop(key.fd)
                     ready.unregister(key.fd)
                     os.close(key.fd)
                     status = os.waitpid(pid, 0)[1]
@@ -264,16 +287,21 @@ def _run(words: list[str]) -> int:
 
 
 def main() -> None:
-    """Import what most commands need and serve."""
+    """Import what most commands need, once one asks, and serve."""
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    if 0 in select.select([0, listening], [], [])[0]:
+        return
     for name in IMPORTED:
         importlib.import_module(name)
     from hires import cli
+    from hires import config as configuration
 
     for verb in (*cli.VERBS, "video_growth"):
         importlib.import_module(f"hires.verbs.{verb}")
+    configuration.load("train", ["run=none", "data.root=none"])  # Hydra's parser learns its grammar
     assert len(os.listdir("/proc/self/task")) == 1, "a thread would be missing in what is forked from here"
     gc.freeze()  # a player's end collects garbage: not through all that was imported, each time
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(listening)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run by test_reshard: runs in worlds of several sizes, one world after another, all forked from one process that has done the importing.
+"""For the fixture `worlds`: runs in worlds of several sizes, one world after another, forked from one process that has read all settings.
 
 python worlds.py PLAN.json          [[world size, [overrides, ...]], ...]
 """
@@ -15,18 +15,19 @@ import deepspeed  # noqa: F401 - slow to import: once for all
 
 from hires import config as configuration
 from hires.ground import distributed
+from hires.training.settings import TrainConfig
 from hires.training.trainer import Trainer
 
 
-def one_rank(rank: int, size: int, port: int, runs: list[list[str]]) -> None:
+def one_rank(rank: int, size: int, port: int, runs: list[TrainConfig]) -> None:
     """In a process of its own: this rank's part of every run."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     status = 1
     try:
         world = distributed.start(threads=1)
-        for overrides in runs:
-            status = Trainer(configuration.load("train", overrides), world).train()
+        for config in runs:
+            status = Trainer(config, world).train()
             if status:
                 break
         distributed.stop()
@@ -38,7 +39,7 @@ def one_rank(rank: int, size: int, port: int, runs: list[list[str]]) -> None:
 
 def main(plan: list) -> int:
     gc.freeze()  # a player's end collects garbage: not through all that was imported, each time
-    for size, runs in plan:
+    for size, runs in [(size, [configuration.load("train", overrides) for overrides in runs]) for size, runs in plan]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

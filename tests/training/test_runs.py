@@ -24,7 +24,6 @@ from hires.ground.distributed import World
 from hires.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).parents[1] / "processes" / "several_runs.py"
 GROWN, STABLE, END = 48, 80, 112
 CALM = "optimizer.eps=1e-3"  # Adam that does not turn an element whose gradient is rounding alone into a step of the learning rate
 STAGE = [CALM, "objective.r1=0"]  # stage 3 refuses the penalty
@@ -37,13 +36,10 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def finished(ranks, tiny, tmp_path_factory) -> Path:
+def finished(worlds, tiny, tmp_path_factory) -> Path:
     """A folder with a finished run `NAME-W` for each of RUNS."""
     out = tmp_path_factory.mktemp("runs")
-    for size, runs in RUNS.items():
-        overrides = [[*tiny, f"run={out}/{name}-{size}", *extra] for name, extra in runs.items()]
-        (out / f"{size}.json").write_text(json.dumps(overrides))
-        ranks(size, SCRIPT, out / f"{size}.json")
+    worlds([(size, [[*tiny, f"run={out}/{name}-{size}", *extra] for name, extra in runs.items()]) for size, runs in RUNS.items()])
     return out
 
 
