@@ -59,12 +59,18 @@ def test_problem_is_told_once_with_its_nodes():
 
 
 @pytest.mark.slow
-def test_run_folder_that_cannot_be_written_to(tiny, forks, clean_env, tmp_path):
-    """One line with the node's name and the system's reason, status 1, and nothing left."""
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("run={folder}/file/run", "run={folder}/file/run: cannot be written to: Not a directory"), ("train.max_imagez=3", "max_imagez")],
+    ids=["a run folder that cannot be written to", "no such setting"],
+)
+def test_what_cannot_start_is_told(setting, said, tiny, forks, clean_env, tmp_path):
+    """One line with the node's name and the reason, status 1, and nothing left."""
     (tmp_path / "file").write_text("")
-    command = [sys.executable, "-m", "hires.slurm.preflight", *tiny, f"run={tmp_path}/file/run"]
+    command = [sys.executable, "-m", "hires.slurm.preflight", *tiny, f"run={tmp_path}/run", setting.format(folder=tmp_path)]
     env = clean_env | {"SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "7"}
     done = forks.run(command, env=env, timeout=300)
     assert done.returncode == 1, done.stderr
-    assert f"preflight n1: error: run={tmp_path}/file/run: cannot be written to: Not a directory" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if "error" in line]
+    assert line.startswith("preflight n1: error: ") and said.format(folder=tmp_path) in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

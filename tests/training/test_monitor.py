@@ -104,7 +104,9 @@ def test_a_run_outlives_who_watches_it(tiny, clean_env, tmp_path, end):
         assert reading.complete(tmp_path / "run" / "checkpoints")
         return
     ours, theirs = os.openpty()
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
     run = subprocess.Popen(command, env=clean_env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    signal.signal(signal.SIGHUP, before)
     os.close(theirs)
     while b"kimg" not in os.read(ours, 4096):
         pass
