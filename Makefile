@@ -21,8 +21,9 @@ help:
 demo: $(DEMO)
 	@$(VENV)/bin/python -m hires demo $(if $(DATA),"data=$(DATA)") $(if $(RESOLUTION),"resolution=$(RESOLUTION)")
 
-# one thread a process: tests start several processes, and OpenMP threads that wait for a busy core cost far more than they bring
-PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# one thread a process: tests start several processes, and OpenMP threads that wait for a busy core cost far more than they bring;
+# bytecode is kept, whatever the shell says: each process would compile the same files again
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(READY)
 	@$(PYTEST)
 

@@ -48,7 +48,8 @@ def compare(a: Path, b: Path, images: int = END) -> tuple[float, float]:
 
 @pytest.fixture(scope="module")
 def finished(worlds, tiny, tmp_path_factory) -> Path:
-    """For each system whole-1, whole-2, whole-4; half-1 and half-2, in another world from the middle of the fade on."""
+    """For each system whole-1, whole-2, whole-4; half-1 and half-2, in another world from the middle of the fade on; and `order`: one
+    process, its sums in another order."""
     out = tmp_path_factory.mktemp("runs")
     common = {name: [*tiny, *overrides, *CHAINS] for name, overrides in SYSTEMS.items()}
     (out / "common").write_text(json.dumps(common))
@@ -56,9 +57,9 @@ def finished(worlds, tiny, tmp_path_factory) -> Path:
     def runs(name: str, *more: str) -> list[list[str]]:
         return [[*start, f"run={out}/{system}/{name}", *more] for system, start in common.items()]
 
-    half = f"train.max_images={FADING}"
-    worlds([(1, runs("whole-1") + runs("half-1", half)), (2, runs("whole-2") + runs("half-2", half) + runs("half-1")),
-            (4, runs("whole-4")), (1, runs("half-2"))])  # fmt: skip
+    half, micro = f"train.max_images={FADING}", [f"schedule.levels.{level}.micro_batch=4" for level in (4, 8)]
+    one, two = runs("whole-1") + runs("order", *micro) + runs("half-1", half), runs("whole-2") + runs("half-2", half) + runs("half-1")
+    worlds([(1, one), (2, two), (4, runs("whole-4")), (1, runs("half-2"))])
     return out
 
 
@@ -67,10 +68,15 @@ def runs(request, finished) -> Path:
     return finished / request.param
 
 
+def close(runs: Path, name: str) -> None:
+    """A run is no further from whole-1 than four times what another order of sums does on this machine (one of 255 levels is coarse)."""
+    (weights, pictures), (rounding, levels) = (compare(runs / "whole-1", runs / other) for other in (name, "order"))
+    assert weights < 4 * rounding < 4e-4 and pictures <= max(4 * levels, 0.01)
+
+
 @pytest.mark.parametrize("world", [2, 4])
 def test_worlds_agree_through_a_growth(runs, world):
-    weights, pictures = compare(runs / "whole-1", runs / f"whole-{world}")
-    assert weights < 1e-5 and pictures < 0.01
+    close(runs, f"whole-{world}")
     start, end = tensors(runs / "whole-1", 32), tensors(runs / "whole-1")
     assert max((start[key] - end[key]).abs().max().item() for key in start if key.endswith("weight") and key in end) > 1e-3
     assert end["carried/replay/state"].numel() == 40 * 8 * 8 and start["carried/replay/state"].numel() == 40 * 4 * 4
@@ -78,8 +84,7 @@ def test_worlds_agree_through_a_growth(runs, world):
 
 @pytest.mark.parametrize("before", [1, 2])
 def test_resumed_in_another_world_it_goes_on_with_the_same_chains(runs, before):
-    weights, pictures = compare(runs / "whole-1", runs / f"half-{before}")
-    assert weights < 1e-5 and pictures < 0.01
+    close(runs, f"half-{before}")
 
 
 def test_the_plan_tells_the_bytes_of_the_buffer(runs):

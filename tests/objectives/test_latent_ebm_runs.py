@@ -1,7 +1,5 @@
 """`hires train objective=latent_ebm` as users start it: through a growth and a fade, on several processes, killed and taken up again."""
 
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 import signal
 import subprocess
@@ -30,24 +28,23 @@ def tensors(run: Path, images: int = END, fields: tuple[str, ...] = reading.FIEL
 
 
 @pytest.fixture(scope="module")
-def finished(worlds, pairs, tmp_path_factory) -> Callable[[int], Path]:
-    """finished(processes) -> the folder of a finished run, trained once."""
+def finished(worlds, pairs, tmp_path_factory) -> Path:
+    """A folder with a finished run for each number of processes, and `order`: one process, its sums in another order."""
     out = tmp_path_factory.mktemp("runs")
-
-    @cache
-    def train(size: int) -> Path:
-        worlds([(size, [[*pairs, CALM, f"run={out}/{size}"]])])
-        return out / str(size)
-
-    return train
+    runs = {name: [*pairs, CALM, f"run={out}/{name}"] for name in ("1", "order", "2", "4")}
+    micro = [f"schedule.levels.{level}.micro_batch=4" for level in (4, 8)]
+    worlds([(1, [runs["1"], [*runs["order"], *micro]]), (2, [runs["2"]]), (4, [runs["4"]])])
+    return out
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_worlds_agree_through_a_growth(finished, world):
-    one, many = (tensors(finished(size), END, ("weight", "ema")) for size in (1, world))
+    """No further apart than four times what another order of sums does on this machine."""
+    one, other, many = (tensors(finished / name, END, ("weight", "ema")) for name in ("1", "order", str(world)))
     assert one.keys() == many.keys() and any("head.from_latent" in key for key in one)
-    assert max((one[key] - many[key]).abs().max().item() for key in one) < 1e-5
-    before = tensors(finished(1), FADING - 16, ("weight",))
+    rounding = max((one[key] - other[key]).abs().max().item() for key in one)
+    assert max((one[key] - many[key]).abs().max().item() for key in one) < 4 * rounding < 4e-4
+    before = tensors(finished / "1", FADING - 16, ("weight",))
     assert max((one[key] - before[key]).abs().max().item() for key in before if key in one) > 1e-3
 
 
@@ -61,7 +58,7 @@ def test_killed_in_a_fade_it_ends_where_the_uninterrupted_run_ends(finished, pai
     assert not (run / "checkpoints" / reading.folder_name(END)).exists()
     done = hires("train", *command)
     assert done.returncode == 0, done.stderr
-    left, right = tensors(finished(1)), tensors(run)
+    left, right = tensors(finished / "1"), tensors(run)
     assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
     shown = {path.name.partition("-")[0] for path in (run / "samples").iterdir()}
     assert shown == {"fakes", "reconstructions", "reals"}
