@@ -31,7 +31,7 @@ from hires.ground import distributed
 from hires.objectives.divergence_triangle import PLAYERS
 from hires.planning.memory import held
 from hires.training.game import build_network
-from hires.training.player import Player
+from hires.training.player import Player, new_player
 
 LEVELS = {"base": 64, "xl": 8}  # xl grown further does not fit four times into 24 GiB at stage 0
 PARTS = ("weights", "gathered", "gradients", "buffers", "moments", "average")
@@ -104,7 +104,7 @@ def measure(config, resolution: int, world: distributed.World) -> dict[str, dict
         gc.collect()
         before = sum(storages(live_tensors()).values())
         network = build_network(config, name, resolution, resolution > 4)
-        player = Player(name, network, config.optimizer, config.zero, config.train.precision, world.device)
+        player = new_player(name, network, config.optimizer, config.zero, config.train.precision, world.device)
         shape = (1, config.network.latent) if name == "generator" else (1, config.network.image_channels, resolution, resolution)
         del network
         ledger = Ledger(player, before)

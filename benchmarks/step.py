@@ -44,7 +44,7 @@ from hires.objectives.divergence_triangle import PLAYERS, Batch, Objective
 from hires.objectives.rounds import Rates
 from hires.objectives.terms import kl, nll, soft_clamp
 from hires.training.game import build_network
-from hires.training.player import Player, collect
+from hires.training.player import collect, new_player
 
 CPU_BATCH = {4: 32, 8: 32, 16: 32, 32: 16, 64: 8, 128: 4, 256: 2, 512: 1, 1024: 1}
 GPU_BATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 4}
@@ -163,7 +163,7 @@ class Contender:
             self.players[player] = (
                 PlainPlayer(network, config.optimizer, precision, device, average=name != LOOP)
                 if plain
-                else Player(player, network, config.optimizer, config.zero, precision, device)
+                else new_player(player, network, config.optimizer, config.zero, precision, device)
             )
         # the objective keeps the configuration it is given, and contenders differ in it
         objective = dataclasses.replace(config.objective)

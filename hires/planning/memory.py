@@ -56,7 +56,7 @@ def level_networks(config: TrainConfig, level: Level) -> dict[str, torch.nn.Modu
 def _plan(config: TrainConfig, schedule: Schedule, level: Level, world_size: int) -> LevelPlan:
     built = level_networks(config, level)
     parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in built.items()}
-    stage, sets = config.zero.stage, config.objective.together()
+    stage, sets = config.zero.stage if world_size > 1 else 0, config.objective.together()
     of = {name: held(network, stage, config.train.precision, world_size) for name, network in built.items()}
     share = max(1, level.config.batch // world_size)
     steps = schedule.steps[level.resolution, True] + schedule.steps[level.resolution, False]
@@ -82,8 +82,16 @@ def held(network: torch.nn.Module, stage: int, precision: str, world_size: int) 
     sizes = [p.numel() for p in network.parameters()]
     total, share = sum(sizes), share_of(network, stage, world_size)
     if stage == 0:
-        # no copies for the optimizer; gradients are copied into one tensor to be reduced
-        return Held(4 * total, 0, 4 * total, 4 * total, 8 * total, 4 * total)
+        # fp32 weights beside bf16 ones; gradients are copied to become fp32, and into one tensor to be reduced
+        halved = number < 4
+        return Held(
+            weights=(number + 4 * halved) * total,
+            gathered=0,
+            gradients=number * total,
+            buffers=4 * total * (halved + (world_size > 1)),
+            moments=8 * total,
+            average=4 * total,
+        )
     return Held(
         weights=number * (share if stage == 3 else share * world_size) + 4 * share,
         gathered=number * total if stage == 3 and world_size > 1 else 0,

@@ -18,7 +18,7 @@ from hires.training.player import bucket, group_of
 from hires.training.schedule import Level, Schedule
 from hires.training.settings import TrainConfig
 
-SMALL = {0: 1, 1: 3, 2: 3, 3: 2}  # stage -> collectives of a few numbers in a player's step: the gradient's norm, whether it is finite
+SMALL = {1: 3, 2: 3, 3: 2}  # stage -> collectives of a few numbers in a player's step: the gradient's norm, whether it is finite
 
 # ------------------------------------------------------------------------------------------------ bytes
 
@@ -28,14 +28,8 @@ class Collective:
     """What a round asks of the ranks together: `calls` collectives of `size` bytes in all, the whole tensors counted."""
 
     kind: str  # all_reduce | all_gather | reduce_scatter
-    size: float  # stage 0 counts every eighth round's penalty as an eighth of a pass
+    size: float
     calls: float
-
-
-def backwards(config: TrainConfig, parts: int) -> dict[str, int]:
-    """Backward passes into each player in a round of `parts` micro-batches, the penalty's left out."""
-    twice = 1 if config.objective.updates == "published" else 2  # R's, for the inference model's message, and the energy's
-    return {"generator": parts * (twice + config.objective.generator_steps - 1), "energy": parts, "inference": parts}
 
 
 def gathers(config: TrainConfig, parts: int) -> dict[str, int]:
@@ -65,11 +59,7 @@ def traffic(config: TrainConfig, built: dict[str, nn.Module], parts: int, world_
         sizes = [p.numel() for p in network.parameters()]
         total, share = sum(sizes), share_of(network, stage, world_size)
         if stage == 0:
-            # not coalesced: every backward pass is reduced
-            passes = backwards(config, parts)[name]
-            if name == "energy" and config.objective.r1:
-                passes += parts / config.objective.r1_every
-            found[name] = [Collective("all_reduce", passes * 4 * total, passes + SMALL[stage] * steps)]
+            found[name] = [Collective("all_reduce", steps * 4 * total, steps)]
         elif stage == 3:
             times = gathers(config, parts)[name]
             found[name] = [

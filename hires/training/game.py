@@ -15,7 +15,7 @@ from hires.ground.distributed import World
 from hires.ground.ranges import check_ranges
 from hires.objectives import system
 from hires.objectives.rounds import Rates
-from hires.training.player import Player, collect
+from hires.training.player import Player, ZeroConfig, collect, new_player
 from hires.training.schedule import Phase, Schedule, Shape
 from hires.training.settings import TrainConfig
 
@@ -24,8 +24,6 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
     """Raise HiresError for the first thing in a configuration that cannot train in a world of `world_size`."""
     check_ranges(config)
     schedule.check_world(world_size)
-    if config.train.precision == "bf16" and config.zero.stage == 0:
-        raise HiresError("train.precision=bf16 with zero.stage=0: DeepSpeed keeps no fp32 weights there; take zero.stage=1")
     objectives.check(config.objective, config.network, config.zero.stage)
     _check_rows(config, schedule, world_size)
     if config.train.precision == "bf16" and needs_fp32(config):
@@ -39,9 +37,8 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
 
 def needs_fp32(config: TrainConfig) -> bool:
     """Whether a configuration trains in fp32 alone: train.precision=auto takes it then, and bf16 is refused."""
-    # stage 0 keeps no fp32 weights beside bf16 ones; under spectral normalisation DeepSpeed leaves the singular vectors in fp32
-    # beside bf16 weights, which the power iteration cannot multiply
-    return config.zero.stage == 0 or getattr(config.objective, "energy", "") == "softplus"
+    # under spectral normalisation the singular vectors stay in fp32 beside bf16 weights, which the power iteration cannot multiply
+    return getattr(config.objective, "energy", "") == "softplus"
 
 
 def settle_precision(config: TrainConfig, world: World) -> TrainConfig:
@@ -107,7 +104,9 @@ class Game:
             network = build_network(config, name, shape.resolution, shape.fading)
             if checkpoint:
                 checkpoint.load_network(network, name)
-            one = Player(name, network, config.optimizer, config.zero, config.train.precision, world.device)
+            # with one process there is nothing to shard, and DeepSpeed's copies and reductions would cost for nothing
+            zero = config.zero if world.size > 1 else ZeroConfig(0)
+            one = new_player(name, network, config.optimizer, zero, config.train.precision, world.device)
             if checkpoint:
                 grows = checkpoint.manifest["resolution"] != shape.resolution
                 checkpoint.load_optimizer(one, moments=not grows or config.schedule.growth_moments == "keep")

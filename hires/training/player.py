@@ -1,19 +1,23 @@
-"""A player of the game: a network, its optimizer and its DeepSpeed engine. The only file that knows DeepSpeed's insides.
+"""A player of the game: a network, its optimizer and, where its state is sharded, its DeepSpeed engine. No other file knows DeepSpeed's
+insides.
 
 Rules that keep chained engines correct on every ZeRO stage (docs/reference/planning.md): the network is called through `engine.module`, so
 no graph crosses an engine; all backward passes of a round lie in one `accumulate()` block; players hand each other tensors.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 import copy
 from dataclasses import dataclass
 import gc
 import logging
+import math
 import re
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 import torch.distributed as dist
 
 from hires.checkpoints.fragments import MOMENTS, Fragment
@@ -60,77 +64,67 @@ def collect() -> None:
         torch.cuda.empty_cache()
 
 
-class Player:
-    """One network in the game, sharded over the ranks."""
+def new_player(
+    name: str, network: nn.Module, optimizer: OptimizerConfig, zero: ZeroConfig, precision: str, device: torch.device
+) -> "Player":
+    """A player whose state is whole on every rank at stage 0, else sharded by DeepSpeed.
 
-    def __init__(self, name: str, network: nn.Module, optimizer: OptimizerConfig, zero: ZeroConfig, precision: str, device: torch.device):
-        """`network` holds its starting weights in fp32, equal on all ranks; it is taken over (ZeRO-3 partitions it in place)."""
-        import deepspeed
+    `network` holds its starting weights in fp32, equal on all ranks; it is taken over (ZeRO-3 partitions it in place).
+    """
+    kind = Sharded if zero.stage else Whole
+    return kind(name, network.to(device), optimizer, zero, precision, device)
 
-        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        self.name, self.stage, self.device = name, zero.stage, device
+
+class Player(ABC):
+    """One network in the game and its Adam."""
+
+    stage: int
+    fragments: list[Fragment]
+
+    def __init__(self, name: str, network: nn.Module, optimizer: OptimizerConfig, device: torch.device):
+        self.name, self.network, self.device, self.clip = name, network, device, optimizer.clip
         self.shapes = {n: p.shape for n, p in network.named_parameters()}
-        groups: dict[str, list[nn.Parameter]] = {}
-        for n, p in network.named_parameters():
-            groups.setdefault(group_of(n), []).append(p)
-        self.group_names = list(groups)
-        adam = torch.optim.Adam(
-            [{"params": params, "name": group} for group, params in groups.items()],
-            lr=0.0,
-            betas=(optimizer.beta1, optimizer.beta2),
-            eps=optimizer.eps,
-            fused=True,  # one pass over weights, moments and gradients: ten times faster on a CPU too
-        )
-        self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=network.to(device),
-            optimizer=adam,
-            config=copy.deepcopy(_engine_config(optimizer, zero, precision, bucket([shape.numel() for shape in self.shapes.values()]))),
-            dist_init_required=False,
-        )
-        distributed.set_timeout()
-        self._adam = adam
-        self._prime()
-        self.fragments = list(self._fragments())
-
-    @property
-    def network(self) -> nn.Module:
-        """The module as the engine holds it: for sampling and measures under no_grad."""
-        return self.engine.module
 
     def __call__(self, *args):
         """Forward pass whose graph stays inside this player."""
-        return self.engine.module(*args)
+        return self.network(*args)
 
-    @contextmanager
-    def accumulate(self) -> Iterator[None]:
-        """One optimizer step's worth of backward passes; gradients are reduced over the ranks once, when the block ends."""
-        # without this block a second backward silently replaces the first's reduced gradients on stages 1-3
-        with self.engine.coalesce_grad_reduction() if self.stage else nullcontext():
-            yield
+    @abstractmethod
+    def accumulate(self) -> AbstractContextManager:
+        """One optimizer step's worth of backward passes; gradients are reduced over the ranks once, after the block."""
 
+    @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Back-propagate a scalar loss (this rank's mean over its images) into this player's parameters."""
-        self.engine.backward(loss)
+
+    @abstractmethod
+    def destroy(self) -> None:
+        """Free the state and, once `collect` was called, its memory; the player cannot be used afterwards."""
+
+    @abstractmethod
+    def _step(self, lr: float) -> bool:
+        """One Adam step; False, and no step, on all ranks alike, where a gradient is not finite."""
+
+    @abstractmethod
+    def _flats(self) -> list[tuple[Tensor, str]]:
+        """The fp32 tensors that Adam steps, each with its group."""
+
+    @abstractmethod
+    def _place(self, name: str, parameter: nn.Parameter) -> tuple[Tensor, int, int, int] | None:
+        """(flat fp32 tensor, offset in it, start in the parameter, numel) of this rank's part of a parameter, or None."""
 
     def step(self, lr: float, ema_decay: float) -> None:
         """One Adam step at learning rate `lr`, then the moving average: ema <- ema_decay * ema + (1 - ema_decay) * weight.
 
         Raises NotFinite, on all ranks alike, before the step, where a gradient is not finite.
         """
-        if self.stage == 0:  # there DeepSpeed would step all the same; the gradients are reduced already, so every rank sees the same
-            ends = [m for p in self.network.parameters() if p.grad is not None for m in torch.aminmax(p.grad)]
-            if not torch.stack(ends).isfinite().all():
-                raise NotFinite(f"the {self.name}'s gradient")
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.engine.step()
-        if not self.engine.was_step_applied():  # a line in its log is all that DeepSpeed makes of it, and the run would end well
+        if not self._step(lr):
             raise NotFinite(f"the {self.name}'s gradient")
         torch._foreach_lerp_([f.ema for f in self.fragments], [f.weight for f in self.fragments], 1 - ema_decay)
 
     def steps(self) -> dict[str, int]:
         """Adam's step count for each parameter group."""
-        return {group: int(state["step"]) for group, state in self._group_states().items()}
+        return {group: int(self._adam.state[flat]["step"]) for flat, group in self._flats()}
 
     def set_steps(self, steps: dict[str, int]) -> None:
         """Set Adam's step counts; groups not named keep theirs."""
@@ -140,16 +134,7 @@ class Player:
 
     def owned(self) -> list[Fragment]:
         """The fragments that this rank writes: over all ranks they cover every parameter exactly once."""
-        if self.stage:
-            return self.fragments
-        # nothing is sharded at stage 0: every rank writes a contiguous share of each parameter all the same
-        rank, size = dist.get_rank(), dist.get_world_size()
-        shares = []
-        for f in self.fragments:
-            a, b = f.numel * rank // size, f.numel * (rank + 1) // size
-            if b > a:
-                shares.append(Fragment(f.name, a, f.group, f.weight[a:b], f.exp_avg[a:b], f.exp_avg_sq[a:b], f.ema[a:b]))
-        return shares
+        return self.fragments
 
     def gather(self, field: str) -> dict[str, Tensor]:
         """Every parameter's `field` (weight, ema, …) whole, fp32, on every rank, and the network's buffers; a collective."""
@@ -167,36 +152,21 @@ class Player:
         states = [self._adam.state[flat] for flat, _ in self._flats()]
         return sum(state[m].numel() * state[m].element_size() for state in states for m in MOMENTS)
 
-    def destroy(self) -> None:
-        """Free the engine and, once `collect` was called, its memory; the player cannot be used afterwards."""
-        if self.stage == 3:  # DeepSpeed puts the module on a global stack and forgets it there, and the optimizer state with it
-            from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+    def _make_adam(self, groups: dict[str, list], optimizer: OptimizerConfig) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            [{"params": params, "name": group} for group, params in groups.items()],
+            lr=0.0,
+            betas=(optimizer.beta1, optimizer.beta2),
+            eps=optimizer.eps,
+            fused=True,  # one pass over weights, moments and gradients: ten times faster on a CPU too
+        )
 
-            mine = set(self.engine.module.modules())
-            FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module not in mine]
-        network, optimizer = self.engine.module, self.optimizer
-        self.engine.destroy()
-        if self.stage == 3:  # hooks that outlive the engine hold its parameters, and through them all that it held
-            for parameter in network.parameters():
-                vars(parameter).clear()
-            vars(optimizer).clear()
-            self._adam.state.clear()
-            self._adam.param_groups.clear()
-        self.engine = self.optimizer = self._adam = None
-        self.fragments = []
-
-    def _flats(self) -> list[tuple[Tensor, str]]:
-        """The fp32 tensors that Adam steps, each with its group: one flat partition a group on stages 1-3, the parameters on stage 0."""
-        if self.stage == 0:
-            return [(p, group["name"]) for group in self._adam.param_groups for p in group["params"]]
-        if self.stage == 3:
-            groups = [self.group_names[i] for i in self._stage3_groups()]
-            return list(zip(self.optimizer.fp32_partitioned_groups_flat, groups, strict=True))
-        return list(zip(self.optimizer.single_partition_of_fp32_groups, self.group_names, strict=True))
-
-    def _stage3_groups(self) -> list[int]:
-        # a group's parameters all lie in sub-groups of that group; sub_group_id -> param group id, in order
-        return [self.optimizer.sub_group_to_group_id[i] for i in range(len(self.optimizer.fp32_partitioned_groups_flat))]
+    def _grouped(self) -> dict[str, list[str]]:
+        """The names of the parameters of each group, in their order."""
+        groups: dict[str, list[str]] = {}
+        for name in self.shapes:
+            groups.setdefault(group_of(name), []).append(name)
+        return groups
 
     def _prime(self) -> None:
         """Adam's state does not exist before its first step: make it, so it can be read and written from the start."""
@@ -206,13 +176,11 @@ class Player:
                 "exp_avg": torch.zeros_like(flat.data),
                 "exp_avg_sq": torch.zeros_like(flat.data),
             }
-
-    def _group_states(self) -> dict[str, dict]:
-        return {group: self._adam.state[flat] for flat, group in self._flats()}
+        self.fragments = list(self._fragments())
 
     def _fragments(self) -> Iterator[Fragment]:
         for name, parameter in self.network.named_parameters():
-            place = self._place(parameter)
+            place = self._place(name, parameter)
             if place is None:
                 continue
             flat, offset, start, numel = place
@@ -220,10 +188,147 @@ class Player:
             view = [t.data.view(-1)[offset : offset + numel] for t in (flat, state["exp_avg"], state["exp_avg_sq"])]
             yield Fragment(name, start, group_of(name), *view, ema=view[0].clone())
 
-    def _place(self, parameter: nn.Parameter) -> tuple[Tensor, int, int, int] | None:
-        """(flat fp32 tensor, offset in it, start in the parameter, numel) of this rank's part of a parameter, or None."""
-        if self.stage == 0:
-            return parameter, 0, 0, parameter.numel()
+
+class Whole(Player):
+    """A player whose state every rank holds whole: plain autograd, one reduction of all gradients, one host wait a step."""
+
+    stage = 0
+
+    def __init__(self, name: str, network: nn.Module, optimizer: OptimizerConfig, _: ZeroConfig, precision: str, device: torch.device):
+        super().__init__(name, network, optimizer, device)
+        self._parameters = dict(network.named_parameters())
+        # Adam steps fp32 numbers: the parameters themselves, or what bf16 ones are rounded from
+        self._masters = dict(self._parameters)
+        if DTYPES[precision] is torch.bfloat16:
+            self._masters = {n: p.detach().float().requires_grad_() for n, p in self._parameters.items()}
+            for parameter in self._parameters.values():
+                parameter.data = parameter.data.bfloat16()
+        groups = self._grouped()
+        self._group = {n: group for group, names in groups.items() for n in names}
+        self._adam = self._make_adam({group: [self._masters[n] for n in names] for group, names in groups.items()}, optimizer)
+        self._prime()
+
+    def accumulate(self) -> AbstractContextManager:
+        """Gradients add up until the step."""
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add to this rank's gradients."""
+        loss.backward()
+
+    def owned(self) -> list[Fragment]:
+        """A contiguous share of each parameter, though nothing is sharded."""
+        rank, size = dist.get_rank(), dist.get_world_size()
+        shares = []
+        for f in self.fragments:
+            a, b = f.numel * rank // size, f.numel * (rank + 1) // size
+            if b > a:
+                shares.append(Fragment(f.name, a, f.group, f.weight[a:b], f.exp_avg[a:b], f.exp_avg_sq[a:b], f.ema[a:b]))
+        return shares
+
+    def destroy(self) -> None:
+        """Let go of everything."""
+        self._adam.state.clear()
+        self._adam.param_groups.clear()
+        self.fragments, self._parameters, self._masters = [], {}, {}
+        self.network = self._adam = None
+
+    def _step(self, lr: float) -> bool:
+        parameters, masters = list(self._parameters.values()), list(self._masters.values())
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        if dist.get_world_size() > 1:
+            flat = _flatten_dense_tensors([g.float() for g in gradients])
+            dist.all_reduce(flat)
+            gradients = list(_unflatten_dense_tensors(flat.div_(dist.get_world_size()), gradients))
+        gradients = [g.float() for g in gradients]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
+        if not math.isfinite(norm):
+            return False
+        if norm > self.clip:
+            torch._foreach_mul_(gradients, self.clip / norm)
+        for master, gradient in zip(masters, gradients, strict=True):
+            master.grad = gradient
+        for group in self._adam.param_groups:
+            group["lr"] = lr
+        self._adam.step()
+        for master in masters:
+            master.grad = None
+        if masters[0] is not parameters[0]:
+            torch._foreach_copy_([p.data for p in parameters], [m.data for m in masters])
+        return True
+
+    def _flats(self) -> list[tuple[Tensor, str]]:
+        return [(master, self._group[n]) for n, master in self._masters.items()]
+
+    def _place(self, name: str, parameter: nn.Parameter) -> tuple[Tensor, int, int, int]:
+        return self._masters[name], 0, 0, parameter.numel()
+
+
+class Sharded(Player):
+    """A player whose state DeepSpeed shards over the ranks, on stages 1 to 3."""
+
+    def __init__(self, name: str, network: nn.Module, optimizer: OptimizerConfig, zero: ZeroConfig, precision: str, device: torch.device):
+        import deepspeed
+
+        super().__init__(name, network, optimizer, device)
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        self.stage = zero.stage
+        groups, parameters = self._grouped(), dict(network.named_parameters())
+        self.group_names = list(groups)
+        adam = self._make_adam({group: [parameters[n] for n in names] for group, names in groups.items()}, optimizer)
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=network,
+            optimizer=adam,
+            config=copy.deepcopy(_engine_config(optimizer, zero, precision, bucket([shape.numel() for shape in self.shapes.values()]))),
+            dist_init_required=False,
+        )
+        distributed.set_timeout()
+        self._adam, self.network = adam, self.engine.module
+        self._prime()
+
+    def accumulate(self) -> AbstractContextManager:
+        """Without it a second backward pass silently replaces the first's reduced gradients."""
+        return self.engine.coalesce_grad_reduction()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add to this round's gradients."""
+        self.engine.backward(loss)
+
+    def destroy(self) -> None:
+        """Free the engine, and what it leaves reachable."""
+        if self.stage == 3:  # DeepSpeed puts the module on a global stack and forgets it there, and the optimizer state with it
+            from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
+            mine = set(self.network.modules())
+            FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module not in mine]
+        network, optimizer = self.network, self.optimizer
+        self.engine.destroy()
+        if self.stage == 3:  # hooks that outlive the engine hold its parameters, and through them all that it held
+            for parameter in network.parameters():
+                vars(parameter).clear()
+            vars(optimizer).clear()
+            self._adam.state.clear()
+            self._adam.param_groups.clear()
+        self.engine = self.network = self.optimizer = self._adam = None
+        self.fragments = []
+
+    def _step(self, lr: float) -> bool:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+        return self.engine.was_step_applied()  # a line in its log is all that DeepSpeed makes of it, and the run would end well
+
+    def _flats(self) -> list[tuple[Tensor, str]]:
+        """One flat partition a group; on stage 3 several."""
+        if self.stage == 3:
+            # a group's parameters all lie in sub-groups of that group; sub_group_id -> param group id, in order
+            flats = self.optimizer.fp32_partitioned_groups_flat
+            return [(flat, self.group_names[self.optimizer.sub_group_to_group_id[i]]) for i, flat in enumerate(flats)]
+        return list(zip(self.optimizer.single_partition_of_fp32_groups, self.group_names, strict=True))
+
+    def _place(self, name: str, parameter: nn.Parameter) -> tuple[Tensor, int, int, int] | None:
         if self.stage == 3:
             group, offset, size = self.optimizer.grad_position[self.optimizer.get_param_id(parameter)]
             start = size * dist.get_rank()  # contiguous 1/W of the parameter, the last part padded

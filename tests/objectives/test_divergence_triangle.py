@@ -10,7 +10,7 @@ from hires import networks
 from hires.networks import NetworkConfig
 from hires.objectives.divergence_triangle import PLAYERS, UPDATES, Batch, Config, Objective
 from hires.objectives.rounds import Rates
-from hires.training.player import OptimizerConfig, Player, ZeroConfig
+from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
 D, BATCH, RESOLUTION, ALPHA = 6, 4, 16, 0.4
 LR, ENERGY_LR = 2e-3, 1e-3
@@ -29,7 +29,7 @@ def start(plain, energy: str = "identity") -> dict[str, torch.nn.Module]:
 
 
 def triangle(config: Config, nets: dict, device, stage: int = 1) -> Objective:
-    return Objective(config, D, {n: Player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()})
+    return Objective(config, D, {n: new_player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()})
 
 
 def play(one: Objective, rounds: list[dict], penalise=lambda i: True, micro_batch: int = 0) -> tuple[list[dict], dict]:

@@ -18,7 +18,7 @@ from hires.networks import NetworkConfig
 from hires.objectives import contrastive_divergence, f_ebm
 from hires.objectives.replay import NAME, ChainsConfig
 from hires.objectives.rounds import Rates
-from hires.training.player import OptimizerConfig, Player, ZeroConfig
+from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
 RESOLUTION, BATCH, SLOTS, ALPHA, LR, ENERGY_LR, EPS = 8, 4, 10, 0.4, 2e-3, 5e-3, 1e-3
 ADAM = OptimizerConfig(beta1=0.3, beta2=0.9, eps=EPS, clip=30.0)
@@ -141,7 +141,7 @@ class Reference:
 
 def play(module, config, nets: dict, device, stage: int, rounds: int, micro_batch: int = 0, dtype=torch.float64):
     """Measures of each round, all parameters at the end and the buffer; the engines are freed."""
-    players = {name: Player(name, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for name, net in nets.items()}
+    players = {name: new_player(name, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for name, net in nets.items()}
     one, measures = module.Objective(config, 4, players), []
     for i in range(rounds):
         batch = one.batch(images(i, dtype), ALPHA, draw_of(i, dtype), 4)

@@ -17,7 +17,7 @@ from hires.networks import NetworkConfig
 from hires.objectives import latent_ebm
 from hires.objectives.latent_ebm import EQUATIONS, PLAYERS, UPDATES, Batch, Config, Objective
 from hires.objectives.rounds import Rates
-from hires.training.player import OptimizerConfig, Player, ZeroConfig
+from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
 D, BATCH, RESOLUTION, ALPHA = 6, 4, 16, 0.4
 PIXELS = RESOLUTION**2
@@ -37,7 +37,7 @@ def start(plain, config: Config) -> dict[str, torch.nn.Module]:
 
 
 def game(config: Config, nets: dict, device, stage: int = 1) -> Objective:
-    return Objective(config, D, {n: Player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()})
+    return Objective(config, D, {n: new_player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()})
 
 
 def play(one: Objective, rounds: list[dict], due=lambda i: True, micro_batch: int = 0) -> tuple[list[dict], dict]:

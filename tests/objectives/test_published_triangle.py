@@ -14,7 +14,7 @@ from hires import networks
 from hires.networks import NetworkConfig
 from hires.objectives.divergence_triangle import PLAYERS, Batch, Config, Objective
 from hires.objectives.rounds import Rates
-from hires.training.player import OptimizerConfig, Player, ZeroConfig
+from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
 D, BATCH, ROUNDS = 100, 2, 3
 LR, ENERGY_LR = 3e-4, 1e-4
@@ -47,7 +47,7 @@ def test_three_rounds_agree_with_plain_autograd(updates, start, world, plain, in
     assert config.kappa(32) == 3072
     reference = plain.Reference(copy.deepcopy(start), plain.Settings(updates=updates))
     adam = OptimizerConfig(beta1=0.5, beta2=0.999, eps=1e-8, clip=100.0)
-    players = {n: Player(n, copy.deepcopy(net), adam, ZeroConfig(0), "fp32", world.device) for n, net in start.items()}
+    players = {n: new_player(n, copy.deepcopy(net), adam, ZeroConfig(0), "fp32", world.device) for n, net in start.items()}
     triangle = Objective(config, D, players)
     assert triangle.beta == pytest.approx(1.0)
     for data in plain.draw(ROUNDS, BATCH, D, 3, 32):

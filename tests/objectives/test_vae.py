@@ -15,7 +15,7 @@ from hires.networks import NetworkConfig
 from hires.objectives import vae
 from hires.objectives.rounds import Rates
 from hires.objectives.vae import PLAYERS, Batch, Config, Objective
-from hires.training.player import OptimizerConfig, Player, ZeroConfig
+from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 from hires.training.trainer import Trainer
 
 D, BATCH, RESOLUTION, ALPHA, LR = 6, 4, 16, 0.4, 2e-3
@@ -34,7 +34,7 @@ def start(plain) -> dict[str, torch.nn.Module]:
 
 def play(config: Config, nets: dict, rounds: list[dict], device, stage: int = 0, micro_batch: int = 0) -> tuple[list[dict], dict]:
     """Measures of each round, and all parameters at the end; the engines are freed."""
-    players = {n: Player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()}
+    players = {n: new_player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()}
     one, measures = Objective(config, D, players), []
     for data in rounds:
         found = one.round(Batch(data["x"], data["eps"], ALPHA), Rates(LR, 0.0, 0.5), RESOLUTION, False, micro_batch)

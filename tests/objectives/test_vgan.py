@@ -17,7 +17,7 @@ from hires.networks import NetworkConfig
 from hires.objectives import SYSTEMS
 from hires.objectives.rounds import Rates
 from hires.objectives.vgan import batch_entropy, mean_of_all
-from hires.training.player import OptimizerConfig, Player, ZeroConfig
+from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
 D, BATCH, RESOLUTION, ALPHA, EXPERTS = 6, 8, 16, 0.4, 5
 LR, ENERGY_LR = 2e-3, 1e-3
@@ -60,7 +60,7 @@ def data(plain, rounds: int = 3, dtype=torch.float32) -> list[tuple]:
 
 def play(config, nets, rounds, device, stage: int = 1, micro_batch: int = 0) -> tuple[list[dict], dict]:
     """Measures of each round, and all parameters at the end; the engines are freed."""
-    players = {n: Player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()}
+    players = {n: new_player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()}
     one, measures = SYSTEMS[config.name].Objective(config, D, players), []
     for x, draw in rounds:
         found = one.round(one.batch(x, ALPHA, draw, D), Rates(LR, ENERGY_LR, 0.5), RESOLUTION, True, micro_batch)

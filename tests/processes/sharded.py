@@ -17,7 +17,7 @@ from hires import networks
 from hires.checkpoints import reading, writing
 from hires.ground import distributed
 from hires.networks import NetworkConfig
-from hires.training.player import OptimizerConfig, Player, ZeroConfig
+from hires.training.player import OptimizerConfig, Player, ZeroConfig, new_player
 
 CONFIG = NetworkConfig(latent=6, channels_base=256, channels_max=24, convs=1, image_channels=1)
 BATCH = 8
@@ -29,7 +29,7 @@ def play(world, stage: int) -> dict[str, Player]:
     for name in ("energy", "inference"):
         network = networks.build(CONFIG, name, 16, True)
         networks.initialise(network, lambda parameter: torch.Generator().manual_seed(zlib.crc32(parameter.encode())))
-        players[name] = Player(name, network, OptimizerConfig(eps=1e-3), ZeroConfig(stage), "fp32", world.device)
+        players[name] = new_player(name, network, OptimizerConfig(eps=1e-3), ZeroConfig(stage), "fp32", world.device)
     for step in range(2):
         x = torch.randn(BATCH, 1, 16, 16, generator=torch.Generator().manual_seed(step))[world.rows(BATCH)]
         for player in players.values():

@@ -8,7 +8,7 @@ import torch
 
 from hires import networks
 from hires.networks import NetworkConfig
-from hires.training.player import OptimizerConfig, Player, ZeroConfig
+from hires.training.player import OptimizerConfig, Player, ZeroConfig, new_player
 
 NETWORK = NetworkConfig(latent=6, channels_base=64, channels_max=8, convs=1, image_channels=1)
 
@@ -32,7 +32,7 @@ def make_player(world) -> Callable[..., Player]:
         precision: str = "fp32",
     ) -> Player:
         network = make_network(name, resolution, fading, config)
-        return Player(name, network, OptimizerConfig(beta1=0.5, beta2=0.9, clip=1e6), ZeroConfig(stage), precision, world.device)
+        return new_player(name, network, OptimizerConfig(beta1=0.5, beta2=0.9, clip=1e6), ZeroConfig(stage), precision, world.device)
 
     return make
 

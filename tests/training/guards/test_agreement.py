@@ -6,7 +6,7 @@ import torch
 from hires.errors import NotFinite
 from hires.objectives.divergence_triangle import TERMS
 from hires.training.guards.agreement import Health, noise_seed
-from hires.training.player import Player, ZeroConfig
+from hires.training.player import ZeroConfig, new_player
 
 
 def measures(**values: float) -> dict[str, torch.Tensor]:
@@ -64,7 +64,7 @@ def test_a_gradient_that_is_not_finite_is_refused_before_the_step(stage, precisi
 
     player = make_player(stage=stage)
     if precision == "bf16":
-        player = Player("energy", player.network, OptimizerConfig(), ZeroConfig(stage), precision, world.device)
+        player = new_player("energy", player.network, OptimizerConfig(), ZeroConfig(stage), precision, world.device)
     before = [(f.weight.clone(), f.ema.clone()) for f in player.fragments]
     x = torch.ones(4, 1, 8, 8, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     with player.accumulate():
