@@ -50,8 +50,8 @@ def write(config: TrainConfig, world: World) -> None:
 
 def overview(config: TrainConfig, schedule: Schedule, world: World, feed: Feed, players: Mapping[str, Player]) -> Table:
     """What will run, on what, and how it is sharded."""
-    processes = f"{world.size} process{'es' if world.size > 1 else ''}"
-    table = Table(title=f"{config.run}: {processes}, ZeRO {config.zero.stage}, {config.train.precision}")
+    processes = f"{world.size} processes, ZeRO {config.zero.stage}" if world.size > 1 else "1 process"  # that has nothing to shard
+    table = Table(title=f"{config.run}: {processes}, {config.train.precision}")
     for column in ("level", "images", "fade", "batch", "lr", *config.objective.weights_at(4)):
         table.add_column(column, justify="right")
     for level in schedule.levels:

@@ -235,14 +235,13 @@ class Whole(Player):
 
     def _step(self, lr: float) -> bool:
         parameters, masters = list(self._parameters.values()), list(self._masters.values())
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        gradients = [torch.zeros_like(m) if p.grad is None else p.grad.to(m.dtype) for p, m in zip(parameters, masters, strict=True)]
         for parameter in parameters:
             parameter.grad = None
         if dist.get_world_size() > 1:
-            flat = _flatten_dense_tensors([g.float() for g in gradients])
+            flat = _flatten_dense_tensors(gradients)
             dist.all_reduce(flat)
             gradients = list(_unflatten_dense_tensors(flat.div_(dist.get_world_size()), gradients))
-        gradients = [g.float() for g in gradients]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
         if not math.isfinite(norm):
             return False
