@@ -276,10 +276,9 @@ def test_a_full_disk_leaves_nothing(trained, tmp_path, kilobytes):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_the_bundle_gives_the_checkpoints_pictures(bundle, trained):
+def test_the_bundle_gives_the_checkpoints_pictures(bundle, trained, same_network):
     loaded, handed = from_run.load(str(trained)), hires_bundle.load(bundle)
-    z = handed.latents([5, 6])
-    torch.testing.assert_close(handed.generator(z), loaded.networks["generator"](z), atol=1e-5, rtol=1e-5)
+    same_network(handed.generator, loaded.networks["generator"], handed.latents([5, 6]))
 
 
 def test_a_system_without_a_generator_is_told_in_one_line(tiny, world, digits, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """ONNX and torch.export: the same numbers at any batch size, nothing of this machine in them, and a check that can fail."""
 
+from functools import partial
 import json
 from pathlib import Path
 import shutil
@@ -41,7 +42,7 @@ def make(config, resolution, form="identity"):
 @pytest.fixture(scope="module", params=["growing", pytest.param("dcgan32", marks=pytest.mark.slow)])
 def both(request, tmp_path_factory):
     """A bundle in every format that can be written here."""
-    config, resolution = (SMALL, 16) if request.param == "growing" else (NetworkConfig(kind="dcgan32", latent=8), 32)
+    config, resolution = (SMALL, 8) if request.param == "growing" else (NetworkConfig(kind="dcgan32", latent=8), 32)
     forms = [form for form in formats.FORMATS if all(formats.find_spec(package) for package in formats.FORMATS[form])]
     networks = make(config, resolution, "softplus" if request.param == "growing" else "identity")
     return write_bundle(tmp_path_factory.mktemp("bundles") / request.param, config, resolution, networks, {}, forms)
@@ -62,18 +63,13 @@ def call(path, batch):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_network_gives_the_same_at_any_batch_size(both, form):
+def test_every_network_gives_the_same_at_any_batch_size(both, form, same_network):
     bundle = hires_bundle.load(both)
     z = bundle.latents(list(range(7)))
     x = torch.rand(7, bundle.config["image_channels"], bundle.resolution, bundle.resolution) * 2 - 1
     for name, batch in {"generator": z, "inference": x, "energy": x}.items():
         for count in (1, 2, 7):
-            want = getattr(bundle, name)(batch[:count])
-            want = list(want) if isinstance(want, tuple) else [want]
-            for found, wanted in zip(call(both / f"{name}.{form}", batch[:count]), want, strict=True):
-                assert found.shape == wanted.shape
-                torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
-        assert wanted.std() > 1e-4  # outputs that do vary
+            same_network(partial(call, both / f"{name}.{form}"), getattr(bundle, name), batch[:count])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -110,7 +106,7 @@ def test_a_format_that_gives_other_numbers_is_not_handed_over(form, tmp_path, mo
     monkeypatch.setattr(formats, f"_{form}", bent)
     # the program may share its weights with the bundle's networks: those were written before
     with pytest.raises(HiresError, match=rf"\({form}, 1 at once\) of seeds .* differ by") as caught:
-        write_bundle(tmp_path / "b", SMALL, 8, make(SMALL, 8), {}, [form])
+        write_bundle(tmp_path / "b", SMALL, 4, make(SMALL, 4), {}, [form])
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -31,7 +31,7 @@ import numpy as np
 
 # beside every verb: what these import late; not pyarrow, which starts a thread
 IMPORTED = ("deepspeed.runtime.zero.muon.muon_optimizer", "torch._dynamo", "sklearn.datasets", "matplotlib.pyplot", "av")
-OPTIONS = ("-u", "-I", "-B")  # of Python; the last two change nothing here
+OPTIONS = ("-u", "-I", "-B")  # of Python; -I changes nothing here
 LARGEST = 1 << 18  # bytes of a request
 
 
@@ -242,6 +242,7 @@ def become(words: list[str], env: dict[str, str], cwd: str) -> None:
         np.random.seed()
         start = next(i for i, word in enumerate(words) if word not in OPTIONS)
         unbuffered = "-u" in words[:start] or bool(env.get("PYTHONUNBUFFERED"))
+        sys.dont_write_bytecode = "-B" in words[:start] or bool(env.get("PYTHONDONTWRITEBYTECODE"))
         words = words[start:]
         for name, fd in (("stdout", 1), ("stderr", 2)):
             raw = open(fd, "wb", buffering=0 if unbuffered else -1)  # noqa: SIM115 - to the process's end

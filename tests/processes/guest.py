@@ -13,11 +13,9 @@ import signal
 import sys
 import threading
 
+import torch
+
 import hires
-
-LIGHT = "torch" not in sys.modules and "omegaconf" not in sys.modules and "rich" not in sys.modules
-
-import torch  # noqa: E402 - after the look at what hires imports
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -88,7 +86,7 @@ def main(settings: list[str], folder: Path, board: bool) -> dict:
         signal.signal(number, mine)
     logging.getLogger("DeepSpeed").setLevel(logging.INFO)
     torch.set_num_threads(1)
-    found = {"light": LIGHT, "killed": killed([*settings, f"monitor.tensorboard={str(board).lower()}"], folder / "killed")}
+    found = {"killed": killed([*settings, f"monitor.tensorboard={str(board).lower()}"], folder / "killed")}
     before = state()
     one = hires.train(settings, run=folder / "one", train={"threads": 2})
     found["one"] = {"images": one.images, "finished": one.finished, "status": one.status, "changed": changed(before)}
