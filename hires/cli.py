@@ -5,6 +5,7 @@ import sys
 import traceback
 
 from hires.errors import HiresError
+from hires.ground.interrupts import OUTPUT, interrupts_in_a_line, outlive_readers
 from hires.ground.terminal import speak_utf8
 
 VERBS = {
@@ -30,10 +31,29 @@ VERBS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0, 85 for "saved, run me again", 1 for a failure told in one line, 2 for bad usage."""
-    if arguments is None:
-        arguments = sys.argv[1:]
+    """Run one verb; returns the exit status: 0, 85 for "saved, run me again", 1 for a failure told in one line, 2 for bad usage.
+
+    Without `arguments` it takes the process's, which it then owns: Ctrl-C ends it in one line with status 130, and a reader of its output
+    that goes away ends nothing.
+    """
+    if arguments is not None:
+        return _run(arguments)
+    arguments = sys.argv[1:]
+    with interrupts_in_a_line(" ".join(["hires", *arguments[:1]])):
         speak_utf8()
+        outlive_readers()
+        try:
+            status = _run(arguments)
+            if sys.stdout:
+                sys.stdout.flush()
+            return status
+        except OSError as error:
+            if error.filename != OUTPUT:
+                raise
+            return _fail(arguments[0] if arguments else "--help", f"{OUTPUT}: {error.strerror}")
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in VERBS:
         unknown = bool(arguments) and arguments[0] not in ("-h", "--help")
         lines = [f"hires: no verb {arguments[0]!r}"] if unknown else []
@@ -55,10 +75,6 @@ def main(arguments: list[str] | None = None) -> int:
         return call(name, overrides, **own).status
     except HiresError as error:
         return _fail(verb, str(error))
-    except KeyboardInterrupt:
-        if verb == "train":
-            raise  # asked twice: it has its own way to stop
-        return _fail(verb, "interrupted") and 130
     except Exception:
         from hires.verbs import processes
 

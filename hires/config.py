@@ -93,7 +93,8 @@ def _typed(schema: type, plain: dict) -> DictConfig:
     """`plain` merged into its schema, an objective's settings into those of its system."""
     typed = OmegaConf.structured(schema)
     if "objective" in plain:
-        systems, name = schema.GROUPS["objective"], plain["objective"].get("name")
+        systems, objective = schema.GROUPS["objective"], plain["objective"]
+        name = objective.get("name") if isinstance(objective, dict) else None
         if name not in systems:
             raise HiresError(f"objective.name={name}: wanted {', '.join(systems)}")
         typed.objective = OmegaConf.structured(systems[name])

@@ -1,6 +1,5 @@
 """What a bundle says of itself: where its networks come from, and the model card that tells it to people."""
 
-import json
 import math
 from pathlib import Path
 import re
@@ -8,6 +7,7 @@ from typing import Any
 
 from hires.bundle.from_run import RunNetworks
 from hires.errors import HiresError
+from hires.ground.outside import parse
 from pipelines import DataError, Shards
 from pipelines.files import LocalFiles
 from pipelines.manifest import read_manifest
@@ -152,7 +152,7 @@ def _of_the_data(root: str, identity: str) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -279,6 +279,8 @@ _HAS = {"generator": True, "inference": True, "energy": True, "variational": Fal
 _CHAINS = {"steps": int, "step_size": float, "noise": float, "reach": float}
 _KEYS = {"kind": str, "resolution": int, "latent": int, "image_channels": int, "convs": int, "widths": dict, "energy_form": str}
 
+_MOST = {"resolution": 2**14, "latent": 2**20, "image_channels": 2**10, "convs": 2**6}
+
 
 def _resolutions(resolution: int) -> list[int]:
     return [2**k for k in range(2, resolution.bit_length())]
@@ -461,7 +463,7 @@ class Bundle:
 def _read_config(path: Path) -> dict:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     version = config.get("format") if isinstance(config, dict) else None
     if version != FORMAT:
@@ -469,6 +471,9 @@ def _read_config(path: Path) -> dict:
     for key, kind in _KEYS.items():
         if not isinstance(config.get(key), kind):
             raise ValueError(f"{path}: {key}={config.get(key)!r}, wanted {kind.__name__}")
+    for key, most in _MOST.items():  # what a damaged number would build without end
+        if key in config and not 1 <= config[key] <= most:
+            raise ValueError(f"{path}: {key}={config[key]}, wanted 1 to {most}")
     if config["kind"] not in _NETWORKS:
         raise ValueError(f"{path}: kind={config['kind']!r}, wanted one of {', '.join(_NETWORKS)}")
     if config["energy_form"] not in ("identity", "softplus", "experts"):
@@ -478,6 +483,8 @@ def _read_config(path: Path) -> dict:
     for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, **groups, **has}.items():
         if key in config and not isinstance(config[key], kind):
             raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
+    if not 1 <= config.get("experts", 1) <= _MOST["latent"]:
+        raise ValueError(f"{path}: experts={config['experts']}, wanted 1 to {_MOST['latent']}")
     if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] != "growing"):
         raise ValueError(f"{path}: energy_form=experts with kind={config['kind']}, wanted kind=growing and the number of experts")
     chains = config.get("chains")
@@ -492,7 +499,8 @@ def _read_config(path: Path) -> dict:
         raise ValueError(f"{path}: resolution={r}, wanted a power of two, at least 4")
     if config["kind"] == "growing":
         for r in _resolutions(config["resolution"]):
-            if not isinstance(config["widths"].get(str(r)), int):
+            width = config["widths"].get(str(r))
+            if not isinstance(width, int) or not 1 <= width <= _MOST["latent"]:
                 raise ValueError(f"{path}: widths has no number for {r}x{r}")
     return config
 

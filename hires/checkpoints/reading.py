@@ -24,9 +24,14 @@ from hires.checkpoints import retention
 from hires.checkpoints.fragments import FIELDS, Restored
 from hires.errors import HiresError
 from hires.ground import distributed
+from hires.ground.outside import Number, parse, problem
 
 FORMAT = 3  # 3: files are hashed by BLAKE3 (SHA-256 took longer than writing them); 2: the manifest holds its own hash
 MANIFEST = "manifest.json"
+SHAPE = {  # of a manifest; what a reader needs beside, it asks for
+    **{"images": int, "files": [{"name": str, "bytes": int, "blake3": str}], "config?": dict, "steps?": dict, "resolution?": int},
+    **{"world_size?": int, "fading?": bool, "alpha?": Number, "time?": Number, "measured?": dict, "data?": str, "attempt?": int},
+}
 HASHING = 4  # files hashed side by side
 
 
@@ -59,11 +64,13 @@ def manifest_text(manifest: dict) -> str:
 def read_manifest(path: Path) -> dict:
     """A checkpoint's manifest; raises HiresError saying in a few words what is wrong with it."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse((path / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
             raise HiresError(f"format {manifest['format']}, wanted {FORMAT}")
         if manifest.pop("sha256") != _manifest_hash(manifest):
             raise HiresError(f"{MANIFEST} does not have the hash it was written with")
+        if wrong := problem(manifest, SHAPE):
+            raise HiresError(f"unreadable manifest ({wrong})")
         for entry in manifest["files"]:
             entry["name"] = Path(entry["name"]).name  # a manifest cannot point outside its folder
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,23 +3,19 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-import json
 import math
 from pathlib import Path
 import re
 import time
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-import yaml
-
 from hires.checkpoints.listing import Found, look
 from hires.errors import HiresError
+from hires.ground.outside import parse
 from hires.slurm import jobs
 from hires.slurm.jobs import Record
 from hires.training.monitor import read_records
-from hires.training.schedule import Schedule, ScheduleConfig
-from hires.training.settings import TrainConfig, train_config
+from hires.training.schedule import Schedule
+from hires.training.settings import TrainConfig, schedule_of, settings_of, train_config
 
 PARTS = ("config.yaml", "metrics.jsonl", "checkpoints", "samples")  # a folder with none of them is no run
 ALIVE = 30.0  # seconds since the last sign of life of a run that goes on; it gives one every 5
@@ -102,29 +98,21 @@ def read(folder: Path, key: str = "run") -> Run:
 
 
 def _read_config(run: Run) -> None:
-    path = run.folder / "config.yaml"
     try:
-        run.plain = OmegaConf.to_container(OmegaConf.load(path))
-        if not isinstance(run.plain, dict):
-            raise ValueError("no settings in it")
+        run.plain = settings_of(run.folder)
     except FileNotFoundError:
-        run.plain = {}
         run.missing.append("config.yaml: not there: configuration and schedule are not known")
         return
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        run.plain = {}
-        run.missing.append(f"config.yaml: not readable ({_one_line(error)})")
+    except HiresError as error:
+        run.missing.append(f"config.yaml: {_one_line(error)}")
         return
     try:
         run.config = train_config(run.plain)
-        levels = run.config.schedule
-    except (HiresError, AttributeError) as error:
+    except HiresError as error:
         run.missing.append(f"config.yaml: settings that this version does not know ({_one_line(error)})")
-        levels = run.plain.get("schedule") or {}
     try:
-        run.schedule = Schedule(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScheduleConfig), levels)))
-        run.end = run.schedule.end((run.plain.get("train") or {}).get("max_images"))
-    except (HiresError, OmegaConfBaseException, AttributeError) as error:
+        run.schedule, run.end = schedule_of(run.plain)
+    except HiresError as error:
         run.missing.append(f"config.yaml: no schedule ({_one_line(error)})")
 
 
@@ -172,7 +160,7 @@ def _read_measures(run: Run) -> None:
 def _json(run: Run, path: Path) -> dict | None:
     """A file's object; None, and a line, where it has none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return found
         problem = "no object in it"

@@ -11,6 +11,7 @@ import time
 
 from hires.checkpoints import reading
 from hires.errors import HiresError
+from hires.ground.outside import Number, parse, problem
 from hires.training.schedule import Schedule
 from hires.training.settings import TrainConfig
 
@@ -40,6 +41,10 @@ class Record:
     failures: int = 0  # after which it was requeued
 
 
+START = {"restart": int, "images": int, "nodes": str, "processes": int, "time": Number}
+RECORD = {"job": str, "name": str, "log": str, "starts": [START], "failures?": int}
+
+
 def images(run: Path) -> int:
     """Of a run's newest checkpoint, by its name; 0 where there is none."""
     found = reading.complete(run / "checkpoints")
@@ -54,7 +59,9 @@ def path(run: Path, job: str) -> Path:
 def read(file: Path) -> Record | None:
     """A record; None where there is none that can be read."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse(file.read_bytes())
+        if problem(content, RECORD):
+            return None
         return Record(**content | {"starts": [Start(**start) for start in content["starts"]]})
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -132,8 +139,8 @@ def owner(run: Path) -> str:
     """The Slurm job that holds a run's folder, else the process; empty where nobody does. A dead one's lock may still be there."""
     for lock in run.glob(".running-*"):
         try:
-            there = json.loads(lock.read_text(encoding="utf-8"))
-            return there["job"] or f"process {there['pid']} on {there['host']}"
-        except (OSError, ValueError, KeyError):
+            there = parse(lock.read_bytes())
+            return str(there["job"] or f"process {there['pid']} on {there['host']}")
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # released, or just being made
     return ""

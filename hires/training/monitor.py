@@ -19,6 +19,7 @@ from torch import Tensor
 import torch.distributed as dist
 
 from hires.ground.distributed import World
+from hires.ground.outside import Number, parse, problem
 from hires.ground.showing import Line, in_notebook
 from hires.training import boards
 from hires.training.boards import TensorBoard, Wandb
@@ -41,14 +42,19 @@ def memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
+RECORD = {
+    **{"images": int, "resolution?": int, "alpha?": Number, "seconds_per_kimg?": Number, "eta_seconds?": Number, "memory_gb?": Number},
+    **{"alarm?": [str], "start?": int, "processes?": int, "rollback?": int, "why?": str, "measures?": dict},
+}
+
+
 def read_records(path: Path) -> Iterator[tuple[bytes, dict]]:
     """Each line of a metrics.jsonl with its record; {} where a killed run left it half written, or a disk damaged."""
     for line in path.read_bytes().splitlines():
-        record = {}
+        record = None
         with suppress(ValueError):
-            record = json.loads(line.decode())
-        whole = isinstance(record, dict) and all(type(record.get(key, 0)) is int for key in ("images", "resolution")) and "images" in record
-        yield line, record if whole else {}
+            record = parse(line)
+        yield line, {} if problem(record, RECORD) else record
 
 
 def duration(seconds: float) -> str:

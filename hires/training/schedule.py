@@ -14,7 +14,10 @@ def parse_images(text: str, name: str = "images") -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", str(text).strip())
     if not match:
         raise HiresError(f"{name}={text}: wanted a number of images such as 5000, 600k or 1.2M")
-    return round(float(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]])
+    number = float(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
+    if number >= 2**63:
+        raise HiresError(f"{name}: wanted fewer than 2^63 images")
+    return round(number)
 
 
 @dataclass

@@ -1,18 +1,22 @@
 """The settings of a training as a whole, and a run's again out of its files."""
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+import yaml
 
 from hires import config
 from hires.checkpoints.retention import Policy
+from hires.errors import HiresError
 from hires.ground.machine import PRECISIONS
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives import SYSTEMS
 from hires.training.player import OptimizerConfig, ZeroConfig
-from hires.training.schedule import ScheduleConfig, parse_images
+from hires.training.schedule import Schedule, ScheduleConfig, parse_images
 
 
 @dataclass
@@ -104,6 +108,29 @@ def with_later_settings(plain: dict) -> dict:
     triangle = isinstance(plain.get("objective"), dict) and plain["objective"].get("name") == "divergence_triangle"
     sections = [name for name in before if isinstance(plain.get(name), dict) and (name == "network" or triangle)]
     return plain | {name: before[name] | plain[name] for name in sections}
+
+
+def settings_of(run: Path) -> dict:
+    """What a run's config.yaml holds, unchecked; raises HiresError for one that is no YAML of settings, FileNotFoundError for none."""
+    path = run / "config.yaml"
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
+            raise ValueError("no settings in it")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise HiresError(f"{path}: not readable ({' '.join(str(error).split())[:200]})") from error
+    return plain
+
+
+def schedule_of(plain: dict) -> tuple[Schedule, int]:
+    """The schedule of a run's settings, and the images at which the run ends; raises HiresError where there is none in them."""
+    rows, train = plain.get("schedule"), plain.get("train", {})
+    if not isinstance(rows, dict) or not isinstance(train, dict):
+        raise HiresError("configuration: no schedule, or no train in it")
+    schedule = Schedule(config.from_plain(ScheduleConfig, rows))
+    return schedule, schedule.end(train.get("max_images"))
 
 
 def to_dict(config: Any) -> dict:

@@ -19,6 +19,7 @@ from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject
 from hires.ground import distributed
 from hires.ground.files import in_words, whole_file
+from hires.ground.outside import parse, problem
 from hires.ground.showing import show_table
 from hires.sampling import drawing
 from hires.sampling.seeds import open_bundle, parse_device
@@ -173,10 +174,10 @@ def _read(path: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse(path.read_bytes())
     except ValueError:
         record = None
-    if not isinstance(record, dict) or not all(key in record for key in PLACE):
+    if problem(record, {"data": str}) or not all(key in record for key in PLACE):
         print(f"{path}: could not be read, replaced")
         return {}
     return record

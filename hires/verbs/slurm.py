@@ -1,20 +1,21 @@
 """`hires slurm status`."""
 
 from dataclasses import dataclass
+import math
 from pathlib import Path
 import re
 import shutil
 import subprocess
 import time
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING
 
 from hires.checkpoints import reading
 from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.slurm import jobs
 from hires.training.monitor import duration, read_records
-from hires.training.schedule import Schedule, ScheduleConfig, parse_images
+from hires.training.settings import schedule_of, settings_of
 from hires.verbs import Result
 
 
@@ -78,15 +79,13 @@ def in_slurm(number: str, name: str) -> str:
 
 def progress(folder: Path) -> dict[str, str]:
     """Images seen and to be seen, speed, and what is left."""
-    settings = OmegaConf.load(folder / "config.yaml")
-    schedule = Schedule(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScheduleConfig), settings.schedule)))
-    end = min(schedule.total, parse_images(settings.train.max_images) if settings.train.max_images else schedule.total)
+    schedule, end = schedule_of(settings_of(folder))
     last = last_status(folder / "metrics.jsonl")
-    if last is None:
-        return {"images": f"0 of {end:,}"}
-    images, speed = last["images"], last["seconds_per_kimg"]
-    level = next(level for level in schedule.levels if level.resolution == last["resolution"])
-    fading = f", fading in (α {last['alpha']:.2f})" if last["alpha"] < 1 else ""
+    level = next((level for level in schedule.levels if last and level.resolution == last["resolution"]), None)
+    if last is None or level is None:  # the latter of another schedule than the folder's
+        return {"images": f"{last['images'] if last else 0:,} of {end:,}"}
+    images, speed, alpha = last["images"], last.get("seconds_per_kimg", math.nan), last.get("alpha", 1)
+    fading = f", fading in (α {alpha:.2f})" if alpha < 1 else ""
     lines = {"images": f"{images:,} of {end:,}, {level.resolution}x{level.resolution}{fading}", "speed": f"{speed:.2f} s/kimg"}
     if images >= end:
         return lines | {"ETA": "done"}
@@ -107,5 +106,8 @@ def checkpoint(folder: Path) -> str:
     found = reading.complete(folder / "checkpoints")
     if not found:
         return "none yet"
-    age = time.time() - reading.read_manifest(found[-1])["time"]
+    try:
+        age = time.time() - reading.read_manifest(found[-1]).get("time", math.inf)
+    except HiresError as error:
+        return f"{found[-1]}: {error}"
     return f"{found[-1]}" + (f", {duration(age)} old" if age >= 0 else "")

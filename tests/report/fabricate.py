@@ -46,7 +46,7 @@ def checkpoint(folder: Path, images: int, time: float = 0.0, damaged: bool = Fal
     manifest = {
         "format": reading.FORMAT, "images": images, "world_size": 1, "steps": {}, "resolution": 4 if images <= 400 else 8, "fading": False,
         "alpha": 1.0, "zero_stage": 1, "attempt": 0, "data": "", "time": time, "config": config, "measured": measured or {},
-        "files": [{"name": "rank.safetensors", "bytes": 2}],
+        "files": [{"name": "rank.safetensors", "bytes": 2, "blake3": ""}],
     }  # fmt: skip
     (path / reading.MANIFEST).write_text(reading.manifest_text(manifest))
     if damaged:
