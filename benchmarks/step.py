@@ -3,7 +3,7 @@
     python benchmarks/step.py                                    # what this machine bears in --budget seconds
     python benchmarks/step.py --network base --resolutions 32,64 --rounds 3 --write
 
-Six contenders step on the same batch, one after the other, round after round, so whatever else the machine does strikes all alike; a ratio
+Seven contenders step on the same batch, in turn, round after round, so whatever else the machine does strikes all alike; a ratio
 is the median over rounds of (contender / published loop) within a round, and '/ plain' that of energy_first over the same code without
 engines. Counted in forward passes of one network (docs/inside.md):
 
@@ -12,6 +12,7 @@ engines. Counted in forward passes of one network (docs/inside.md):
     energy_first        20  hires, the default
     simultaneous        18  hires
     energy_first plain  20  the same code as energy_first on plain autograd players: what it lacks against energy_first is DeepSpeed's cost
+    energy_first in turn 20  energy_first on networks that resample and convolve in turn, as the published ones do
     energy_first R1         energy_first in a step that computes the gradient penalty (one in objective.r1_every)
 
 The penalty is off in the others: the published loop has none. All clip gradients and take the same Adam; hires keeps a moving average of
@@ -39,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hires import config as configuration
 from hires.ground import distributed, noise
 from hires.ground.machine import precision_of
-from hires.networks.growing import resolutions_up_to
+from hires.networks.growing import UpsamplingConv2d, resolutions_up_to, upsample
 from hires.objectives.divergence_triangle import PLAYERS, Batch, Objective
 from hires.objectives.rounds import Rates
 from hires.objectives.terms import kl, nll, soft_clamp
@@ -50,7 +51,8 @@ CPU_BATCH = {4: 32, 8: 32, 16: 32, 32: 16, 64: 8, 128: 4, 256: 2, 512: 1, 1024: 
 GPU_BATCH = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 4}
 LOOP = "loop as published"
 PLAIN = "energy_first plain"
-CONTENDERS = (LOOP, "published", "energy_first", "simultaneous", PLAIN, "energy_first R1")
+IN_TURN = "energy_first in turn"
+CONTENDERS = (LOOP, "published", "energy_first", "simultaneous", IN_TURN, PLAIN, "energy_first R1")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 RATES = Rates(lr=1e-4, energy_lr=5e-5, ema_decay=0.99)
 
@@ -148,6 +150,13 @@ class PublishedLoop:
             other.forget()
 
 
+def in_turn(network: nn.Module) -> None:
+    """Upsample, then convolve, where the network does both at once."""
+    for module in network.modules():
+        if isinstance(module, UpsamplingConv2d):
+            module.forward = lambda x, conv=module: F.conv2d(upsample(x), conv.weight * conv.scale, conv.bias, padding=1)
+
+
 class Contender:
     """One way to step, with networks of its own that start alike."""
 
@@ -158,8 +167,12 @@ class Contender:
         plain = name in (LOOP, PLAIN)
         precision = config.train.precision
         self.players = {}
+        if name in (LOOP, IN_TURN):
+            config.network.downsampling = "separate"
         for player in PLAYERS:
             network = build_network(config, player, resolution, fading=False)
+            if name in (LOOP, IN_TURN):
+                in_turn(network)
             self.players[player] = (
                 PlainPlayer(network, config.optimizer, precision, device, average=name != LOOP)
                 if plain
@@ -389,7 +402,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=15, help="steps of each contender at most (default 15)")
     parser.add_argument("--budget", type=float, default=600, help="seconds for the whole table (default 600)")
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help="some of: " + ", ".join(CONTENDERS))
-    parser.add_argument("--stage", type=int, default=1, help="ZeRO stage (default 1)")
+    parser.add_argument("--stage", type=int, default=0, help="ZeRO stage (default 0: nothing sharded, as one process trains)")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: processor time, for a shared machine")
     parser.add_argument("--no-memory", action="store_true", help="skip the memory column: on CPUs it takes a fresh process a row")
     parser.add_argument("--profile", action="store_true", help="no table of steps: where the time of energy_first goes, by torch.profiler")
