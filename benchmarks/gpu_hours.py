@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hires import config as configuration
 from hires.ground import distributed
 from hires.objectives import system
-from hires.objectives.rounds import Rates
+from hires.objectives.base import Rates
 from hires.planning.steptime import _NoModules, _PaperPlayer
 from hires.training.game import build_network
 from hires.training.schedule import Level, Schedule
@@ -65,7 +65,7 @@ def round_of(config, level: Level) -> tuple[float, int]:
     module, objective = system(config.objective), config.objective
     for due in (False, True):
         players = {name: CountingPlayer(build_network(config, name, r, False)) for name in objective.players()}
-        game = module.Objective(objective, config.network.latent, players)
+        game = module(objective, config.network.latent, players)
         x = torch.zeros(ROWS, config.network.image_channels, r, r)
         batch = game.batch(x, 1.0, lambda _, size: torch.randn(ROWS, size), config.network.latent)
         counter = FlopCounterMode(display=False)

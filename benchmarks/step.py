@@ -42,7 +42,6 @@ from hires.ground import distributed, noise
 from hires.ground.machine import precision_of
 from hires.networks.growing import UpsamplingConv2d, resolutions_up_to, upsample
 from hires.objectives.divergence_triangle import PLAYERS, Batch, Objective
-from hires.objectives.rounds import Rates
 from hires.objectives.terms import kl, nll, soft_clamp
 from hires.training.game import build_network
 from hires.training.player import collect, new_player

@@ -24,8 +24,8 @@ import torch.distributed as dist
 from hires.ground.files import whole_file
 from hires.networks.transition import markov_chain
 from hires.objectives import SYSTEMS
+from hires.objectives.base import Rates
 from hires.objectives.replay import ChainsConfig, refine
-from hires.objectives.rounds import Rates
 
 BATCH, DRAWS, TRANSITIONS, FROM_NOISE = 256, 5000, 40, 300  # the last two: VCD's transitions and Langevin's steps that samples take
 STEP = 0.03  # of Langevin, with noise as large: it samples exp(-U), at temperature 1
@@ -76,9 +76,9 @@ def learn(system: System, truth: PlaneSet, seed: int, rounds: int) -> tuple[obje
     torch.manual_seed(seed)  # of the starting weights
     dice = torch.Generator().manual_seed(seed)
     module = SYSTEMS[system.objective]
-    config = module.Config(**system.settings)
+    config = module.Settings(**system.settings)
     players = {name: Learner(network(config, name, system.latent), system.betas) for name in config.players()}
-    objective = module.Objective(config, system.latent, players)
+    objective = module(config, system.latent, players)
 
     def draw(stream: str, size: int) -> Tensor:
         return torch.randn(BATCH, size, generator=dice)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from hires.bundle.chains import chains_of
 from hires.bundle.hires_bundle import Bundle, latents
 from hires.networks.pair_energy import PairEnergy
-from hires.networks.transition import markov_chain
-from hires.objectives import vae
+from hires.objectives import system
+from hires.objectives.base import ObjectiveConfig
 
 Of = Callable[[Tensor], Tensor]
 
@@ -50,7 +50,13 @@ LACKS = {  # a function of a Subject, and what it means to a person that it is n
 
 
 def of_networks(
-    networks: dict[str, nn.Module], objective, name: str, images: int, size: tuple[int, int, int], alpha: float, device: torch.device
+    networks: dict[str, nn.Module],
+    objective: ObjectiveConfig,
+    name: str,
+    images: int,
+    size: tuple[int, int, int],
+    alpha: float,
+    device: torch.device,
 ) -> Subject:
     """A subject of averaged networks by player, moved to `device`, in eval mode; `objective`: the settings, `size`: r, channels, d."""
     networks = {player: network.to(device).eval() for player, network in networks.items()}
@@ -72,11 +78,13 @@ def of_networks(
         subject.energy = lambda x: U(x.to(device), alpha)
     if U and hasattr(U, "features"):
         subject.features = lambda x: U.features(x.to(device), alpha).flatten(1).float()
-    if objective.name == "vae":
-        subject.bound = lambda x: vae.minus_bound(objective, x.to(device), subject.posterior(x), subject.generate)
-    if objective.name == "vcd":
-        subject.transition = lambda x, noise: markov_chain(I, G, x.to(device), 1, noise, alpha)[:, 1].cpu()
+    for name, function in system(objective).gives(objective, networks, alpha).items():
+        setattr(subject, name, _on(device, function))
     return subject
+
+
+def _on(device: torch.device, function: Callable) -> Callable:
+    return lambda x, *rest: function(x.to(device), *rest)
 
 
 def of_bundle(bundle: Bundle, name: str, prior: str = "standard") -> Subject:

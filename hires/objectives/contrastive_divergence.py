@@ -7,33 +7,24 @@ without gradient.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hires import networks
-from hires.errors import NotFinite
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
+from hires.objectives import base
+from hires.objectives.base import Carried, Draw, ObjectiveConfig, Pictures, Rates, Record
 from hires.objectives.replay import Chains, ChainsConfig
-from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record
+from hires.objectives.terms import diversity
 
 PLAYERS = ("energy",)
-LOSSES = {"energy": "E U(x) − E U(x̃) + λ_U (E U(x)² + E U(x̃)²),  x̃ by Langevin from a replay buffer"}
-TAKES = {"energy": "x"}
-SHAPED_BY = ()
-ROWS = 1
-TERMS = {
-    "energy": (
-        *("energy_real", "energy_fake", "energy_gap", "energy_size", "loss_energy", "chain_slope", "chain_moved"),
-        "diversity",
-    )
-}
-LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "|∂U|": "chain_slope", "moved": "chain_moved", "div": "diversity"}
 
 
 @dataclass
-class Config:
+class Config(ObjectiveConfig):
     """Weight of the bound on the energy, noise on the data, and the chains."""
 
     name: str = "contrastive_divergence"
@@ -42,33 +33,13 @@ class Config:
     chains: ChainsConfig = field(default_factory=ChainsConfig)
 
     def players(self) -> tuple[str, ...]:
-        """The networks of the game."""
         return PLAYERS
 
-    def together(self) -> tuple[tuple[str, ...], ...]:
-        """The players whose gradients are held at the same time, for each moment of a round."""
-        return (PLAYERS,)
-
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
-        """Bytes that autograd keeps an image at the fullest moment: the energy sees x and x_q."""
-        return 2 * kept["energy"]
+        return 2 * kept["energy"]  # the energy sees x and x_q
 
     def carries(self, resolution: int, channels: int) -> int:
-        """Bytes of the chains' buffer, of all ranks together."""
         return self.chains.bytes(resolution, channels)
-
-    def weights_at(self, resolution: int) -> dict[str, float]:
-        """No weight changes with the resolution."""
-        return {}
-
-
-def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-    """The network of a player, parameters not yet set."""
-    return networks.build(shape, "energy", resolution, fading)
-
-
-def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Every combination of the settings trains."""
 
 
 @dataclass
@@ -80,35 +51,47 @@ class Batch:
     draw: Draw
 
 
-class Objective(CarriesNothing):
+class Objective(base.Objective):
     """One round on one player; the chains' buffer is what it carries."""
 
-    every = 1
+    Settings = Config
+    LOSSES = {"energy": "E U(x) − E U(x̃) + λ_U (E U(x)² + E U(x̃)²),  x̃ by Langevin from a replay buffer"}
+    TAKES = {"energy": "x"}
+    TERMS = {
+        "energy": (
+            *("energy_real", "energy_fake", "energy_gap", "energy_size", "loss_energy", "chain_slope", "chain_moved"),
+            "diversity",
+        )
+    }
+    LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "|∂U|": "chain_slope", "moved": "chain_moved", "div": "diversity"}
 
     def __init__(self, config: Config, latent: int, players: dict):
         self.config, self.U = config, players["energy"]
         self.chains = Chains(config.chains)
-        self.carried, self.restore = self.chains.buffer.carried, self.chains.buffer.restore
+
+    @staticmethod
+    def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        return networks.build(shape, "energy", resolution, fading)
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        """What a round on the faded real images x (B, C, r, r) needs."""
         return Batch(x + self.config.data_noise * draw("data", x[0].numel()).view(x.shape), alpha, draw)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Let the chains go on, update the energy, and return the round's measures as scalars on the device (this rank's means)."""
+        """Let the chains go on, then update the energy."""
         size, alpha = micro_batch or len(batch.x), batch.alpha
-        record = Record(size / len(batch.x))
         x_q, measures = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
-        try:
+        with Record(size / len(batch.x), measures) as record:
             self._energy(batch, x_q, size, rates, record)
-        except NotFinite as error:
-            error.measures = record.means | measures
-            raise
-        return record.means | measures | spread(batch.x, x_q)
+        return record.means | diversity(batch.x, x_q)
 
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        """`chains`: as many pictures of the buffer as there are latents."""
-        return {"chains": (self.chains.shown(len(z)), None)}
+        return self.chains.pictures(len(z))
+
+    def carried(self) -> Carried:
+        return self.chains.buffer.carried()
+
+    def restore(self, checkpoint: Any) -> None:
+        self.chains.buffer.restore(checkpoint)
 
     def _energy(self, batch: Batch, x_q: Tensor, size: int, rates: Rates, record: Record) -> None:
         with self.U.accumulate():
@@ -135,8 +118,3 @@ def energies(e_p: Tensor, e_q: Tensor) -> dict[str, Tensor]:
     """Measures of the energy on data and samples."""
     size = (e_p.abs().mean() + e_q.abs().mean()) / 2
     return {"energy_real": e_p.mean(), "energy_fake": e_q.mean(), "energy_gap": e_q.mean() - e_p.mean(), "energy_size": size}
-
-
-def spread(x: Tensor, x_q: Tensor) -> dict[str, Tensor]:
-    """`diversity`: the spread of the samples over that of the data; none of a batch of one."""
-    return {"diversity": (x_q.var(0).mean() / x.var(0).mean()).sqrt()} if len(x) > 1 else {}

@@ -19,33 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from hires import networks
-from hires.errors import HiresError, NotFinite
+from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
-from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record, in_parts
-from hires.objectives.terms import BOXES, kl, nll, overshoot, residual, soft_clamp
+from hires.objectives import base
+from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Pictures, Rates, Reconstructs, Record, fakes, reconstructions
+from hires.objectives.terms import BOXES, diversity, kl, nll, overshoot, reconstruction_pull, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
-LOSSES = {
-    "energy": "E U(x) − E U(x̃) + λ_U (E U(x)² + E U(x̃)²) + γ/2 E |∂U/∂x|²",
-    "inference": "κ R(x, x̂) + β K(q(z|x) ‖ p(z)) + λ_z N(z | x̃)",
-    "generator": "κ R(x, x̂) + w E U(x̃) + λ_z N(z | x̃) + range",
-}
-ROWS = 1
-TAKES = {"generator": "z", "energy": "x", "inference": "x"}
-SHAPED_BY = ("energy",)  # settings that decide what the networks are
-TERMS = {
-    "energy": ("energy_real", "energy_fake", "energy_gap", "energy_size", "energy_slope", "loss_energy", "r1", "divisor_held"),
-    "inference": ("K", "N", "logvar"),
-    "generator": ("R", "rho", "diversity"),
-}
-LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "ρ": "rho", "R": "R", "K": "K", "N": "N", "div": "diversity"}
 UPDATES = ("published", "energy_first", "simultaneous")
 SEES = ("samples", "samples_and_reconstructions", "samples_and_refined")
 
 
 @dataclass
-class Config:
+class Config(Reconstructs, Penalised, ObjectiveConfig):
     """Weights of the terms and the order of the updates; docs/reference/stability.md says what to turn when."""
 
     name: str = "divergence_triangle"
@@ -79,11 +66,9 @@ class Config:
     refine_size: float = setting(0.005, at_least=0, below=math.inf)
 
     def players(self) -> tuple[str, ...]:
-        """The networks of the game."""
         return PLAYERS
 
     def together(self) -> tuple[tuple[str, ...], ...]:
-        """The players whose gradients are held at the same time, for each moment of a round."""
         return {
             "published": (("energy",), ("inference",), ("generator",)),
             "energy_first": (("energy",), ("inference", "generator")),
@@ -91,42 +76,18 @@ class Config:
         }[self.updates]
 
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
-        """Bytes that autograd keeps an image at the fullest moment of a round, `kept` those of a pass through each network.
-
-        G's synthesis waits (where the batch is `whole`; else it is made again) while the energy sees x and x_tilde; or I sees both and G
-        reconstructs.
-        """
+        # G's synthesis waits (where the batch is whole; else it is made again) while the energy sees x and x_tilde; or I sees both and G
+        # reconstructs
         g, u, i = (kept[name] for name in PLAYERS)
         return max((g if whole else 0) + 2 * u, g + g + 2 * i)
 
     def weights_at(self, resolution: int) -> dict[str, float]:
-        """The weights of the terms that change with the resolution, as a table shows them."""
         return {"κ": self.kappa(resolution), "γ": self.gamma(resolution)}
 
-    def kappa(self, resolution: int) -> float:
-        """Weight of R at `resolution`."""
-        return min(self.kappa_pixel * resolution**2, self.kappa_max)
-
-    def gamma(self, resolution: int) -> float:
-        """Weight of the gradient penalty at `resolution`."""
-        return self.r1 * max(0.25, (resolution / 32) ** 2)
-
-
-def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-    """The network of a player, parameters not yet set."""
-    return networks.build(shape, player, resolution, fading, config.energy)
-
-
-def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Raise HiresError for a combination that does not train."""
-    if config.energy == "experts" and shape.kind != "growing":
-        raise HiresError(f"objective.energy=experts with network.kind={shape.kind}: it is built for growing networks, network=base or slim")
-    if config.energy_sees != "samples" and config.updates == "published":
-        raise HiresError(f"objective.energy_sees={config.energy_sees}: the published order has samples alone among the fakes")
-    if zero_stage == 3 and config.r1:
-        raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
-    if zero_stage == 3 and config.energy == "softplus":
-        raise HiresError("objective.energy=softplus with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
+    def needs_fp32(self) -> bool:
+        # under spectral normalisation DeepSpeed leaves the singular vectors in fp32 beside bf16 weights, which the power iteration
+        # cannot multiply
+        return self.energy == "softplus"
 
 
 @dataclass
@@ -140,46 +101,68 @@ class Batch:
     alpha: float = 1.0
 
 
-class Objective(CarriesNothing):
+class Objective(base.Objective):
     """One round of the game on three players; see the module's text for the losses."""
+
+    Settings = Config
+    LOSSES = {
+        "energy": "E U(x) − E U(x̃) + λ_U (E U(x)² + E U(x̃)²) + γ/2 E |∂U/∂x|²",
+        "inference": "κ R(x, x̂) + β K(q(z|x) ‖ p(z)) + λ_z N(z | x̃)",
+        "generator": "κ R(x, x̂) + w E U(x̃) + λ_z N(z | x̃) + range",
+    }
+    TAKES = {"generator": "z", "energy": "x", "inference": "x"}
+    SHAPED_BY = ("energy",)  # settings that decide what the networks are
+    TERMS = {
+        "energy": ("energy_real", "energy_fake", "energy_gap", "energy_size", "energy_slope", "loss_energy", "r1", "divisor_held"),
+        "inference": ("K", "N", "logvar"),
+        "generator": ("R", "rho", "diversity"),
+    }
+    LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "ρ": "rho", "R": "R", "K": "K", "N": "N", "div": "diversity"}
+    SCALING = True
 
     def __init__(self, config: Config, latent: int, players: dict):
         self.config = config
         self.G, self.U, self.I = (players[name] for name in PLAYERS)
         self.beta, self.every, self.weight = config.beta * latent, config.r1_every, config.energy_weight
 
+    @staticmethod
+    def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        return networks.build(shape, player, resolution, fading, config.energy)
+
+    @staticmethod
+    def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
+        if config.energy == "experts" and shape.kind != "growing":
+            found = f"objective.energy=experts with network.kind={shape.kind}"
+            raise HiresError(f"{found}: it is built for growing networks, network=base or slim")
+        if config.energy_sees != "samples" and config.updates == "published":
+            raise HiresError(f"objective.energy_sees={config.energy_sees}: the published order has samples alone among the fakes")
+        if zero_stage == 3 and config.r1:
+            raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
+        if zero_stage == 3 and config.energy == "softplus":
+            raise HiresError("objective.energy=softplus with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
+
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        """What a round on the faded real images x (B, C, r, r) needs, its noise drawn."""
         extra = [(draw(f"latent{k}", latent), draw(f"posterior{k}", latent)) for k in range(1, self.config.generator_steps)]
         return Batch(x, draw("latent", latent), draw("posterior", latent), extra, alpha)
 
-    def round(self, batch: Batch, rates: Rates, resolution: int, penalise: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Update all three players once and return the round's measures as scalars on the device (this rank's means).
-
-        `penalise` says whether the gradient penalty is due; `micro_batch` splits the rank's images to save memory.
-        """
+    def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
+        """Update the three players once, the generator `generator_steps` times; the gradient penalty is what may be `due`."""
         self.kappa, self.gamma = self.config.kappa(resolution), self.config.gamma(resolution)
         parts = _split(batch, micro_batch)
         order = self._published if self.config.updates == "published" else self._messages
-        record = Record(1 / len(parts))
-        try:
-            measures = order(parts, rates, penalise, record)
-        except NotFinite as error:
-            error.measures = record.means  # those that this rank had by then: which of them broke is told
-            raise
+        with Record(1 / len(parts)) as record:
+            order(parts, rates, due, record)
         for z, eps in batch.extra:
             self._generator_step(_split(Batch(batch.x, z, eps, [], batch.alpha), micro_batch), rates)
-        return measures
+        return record.means
 
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        """`fakes`, the samples of latents z, and `reconstructions`, each picture of x beside its own from the posterior's mean."""
-        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
-        x_hat = in_parts(lambda part: G(I(part, alpha)[0], alpha), x)
-        return {"fakes": (in_parts(lambda part: G(part, alpha), z), None), "reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8)}
+        G = networks["generator"]
+        return fakes(G, z, alpha) | reconstructions(G, networks["inference"], x, alpha)
 
     # -------------------------------------------------------------------------------------------- the three orders
 
-    def _messages(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> dict[str, Tensor]:
+    def _messages(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> None:
         """`energy_first` (20 forward passes a round) and `simultaneous` (18): I and G step from one point."""
         simultaneous = self.config.updates == "simultaneous"
         share = 1 / len(parts)
@@ -200,9 +183,8 @@ class Objective(CarriesNothing):
             self.U.step(rates.energy_lr, rates.ema_decay)
         self.I.step(rates.lr, rates.ema_decay)
         self.G.step(rates.lr, rates.ema_decay)
-        return record.means
 
-    def _published(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> dict[str, Tensor]:
+    def _published(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> None:
         """P1's loop: alpha, then phi, then theta, each seeing the others already updated (25 forward passes a round)."""
         share = 1 / len(parts)
         synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
@@ -223,7 +205,6 @@ class Objective(CarriesNothing):
                 record.add(K=K, N=N, logvar=logvar.mean())
         self.I.step(rates.lr, rates.ema_decay)
         self._generator_step(parts, rates, synthesis, record)
-        return record.means
 
     def _generator_step(
         self, parts: list[Batch], rates: Rates, synthesis: list[Tensor] | None = None, record: Record | None = None
@@ -355,16 +336,10 @@ class Objective(CarriesNothing):
 
     def _record_generator(self, record: Record, part: Batch, x_tilde: Tensor, x_hat: Tensor, R: Tensor, g_u: Tensor) -> None:
         """R, |dU/dx_tilde| per sample, rho = w |dU/dx_tilde| / |d kappa R/dx_hat| and the spread of the samples over that of the data."""
-        B = len(part.x)
-        force = g_u.flatten(1).norm(dim=1).mean() * B
-        error = residual(x_hat.detach(), part.x, self.config.reconstruct_box)
-        block = part.x.shape[-1] // error.shape[-1]  # a box mean's gradient is spread over block^2 pixels
-        pull = error.flatten(1).norm(dim=1).mean() * (2 * self.kappa / error[0].numel() / block)
-        record.add(R=R, energy_slope=force)
+        force = g_u.flatten(1).norm(dim=1).mean() * len(part.x)
+        record.add(R=R, energy_slope=force, **diversity(part.x, x_tilde))
         if self.kappa:  # without the pull there is no ratio
-            record.add(rho=self.weight * force / pull)
-        if B > 1:
-            record.add(diversity=(x_tilde.detach().var(0).mean() / part.x.var(0).mean()).sqrt())
+            record.add(rho=self.weight * force / reconstruction_pull(x_hat, part.x, self.config.reconstruct_box, self.kappa))
 
 
 def _split(batch: Batch, micro_batch: int) -> list[Batch]:

@@ -11,44 +11,28 @@ published image code: no first steps on the L2 terms alone, exponents go on stra
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 import torch.distributed as dist
 
 from hires import networks
-from hires.errors import NotFinite
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
-from hires.objectives import divergences
-from hires.objectives.contrastive_divergence import Batch, energies, paired, spread, squares
+from hires.objectives import base, divergences
+from hires.objectives.base import Carried, Draw, ObjectiveConfig, Pictures, Rates, Record
+from hires.objectives.contrastive_divergence import Batch, energies, paired, squares
 from hires.objectives.divergences import bound, divergence, energy_loss
 from hires.objectives.proposals import Proposals
 from hires.objectives.replay import Chains, ChainsConfig
-from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record
+from hires.objectives.terms import diversity
 
 PLAYERS = ("variational", "energy")  # and, with sampler=generator, the generator
-LOSSES = {
-    "variational": "−[E A(r(x)) − E B(r(x̃))] + λ_H (E H(x)² + E H(x̃)²),  r = H + U, x̃ by Langevin from a replay buffer",
-    "energy": "E A(r(x)) − E B(r(x̃)) + Cov(U(x̃), B(r(x̃))) + λ_U (E U(x)² + E U(x̃)²)",
-    "generator": "E (G(z) − x̃)², x̃ by Langevin from G(z)   (with sampler=generator alone)",
-}
-TAKES = {"variational": "x", "energy": "x", "generator": "z"}
-SHAPED_BY = ("sampler",)
-ROWS = 1
-TERMS = {
-    "variational": ("bound", "ratio_real", "ratio_fake", "beyond", "variational_size", "loss_variational"),
-    "energy": ("energy_real", "energy_fake", "energy_gap", "energy_size", "loss_energy", "chain_slope", "chain_moved", "diversity"),
-    "generator": ("loss_generator",),
-}
-LINE = {
-    **{"E(real)": "energy_real", "E(fake)": "energy_fake", "r(real)": "ratio_real", "r(fake)": "ratio_fake", "D_f ≥": "bound"},
-    **{"|∂U|": "chain_slope", "moved": "chain_moved", "div": "diversity"},
-}
 
 
 @dataclass
-class Config:
+class Config(ObjectiveConfig):
     """The divergence, weights of the bounds on U and H, noise on the data, and the chains; docs/reference/f_ebm.md says what to change."""
 
     name: str = "f_ebm"
@@ -63,77 +47,80 @@ class Config:
     chains: ChainsConfig = field(default_factory=ChainsConfig)
 
     def players(self) -> tuple[str, ...]:
-        """The networks of the game."""
         return (*PLAYERS, "generator") if self.sampler == "generator" else PLAYERS
 
-    def together(self) -> tuple[tuple[str, ...], ...]:
-        """The players whose gradients are held at the same time, for each moment of a round."""
-        return tuple((name,) for name in self.players())
-
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
-        """Bytes that autograd keeps an image at the fullest moment: one of the two sees x and x_q, or the generator learns."""
+        # one of the two sees x and x_q, or the generator learns
         return max(2 * kept["variational"], 2 * kept["energy"], kept.get("generator", 0))
 
     def carries(self, resolution: int, channels: int) -> int:
-        """Bytes of the chains' buffer, of all ranks together; there is none beside a generator."""
         return 0 if self.sampler == "generator" else self.chains.bytes(resolution, channels)
 
-    def weights_at(self, resolution: int) -> dict[str, float]:
-        """No weight changes with the resolution."""
-        return {}
 
-
-def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-    """The network of a player, parameters not yet set: H has the energy's."""
-    return networks.build(shape, "generator" if player == "generator" else "energy", resolution, fading)
-
-
-def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Raise HiresError for a value that means nothing."""
-    divergence(config.divergence, config.order, config.limit)
-
-
-class Objective(CarriesNothing):
+class Objective(base.Objective):
     """One round of the game; the chains' buffer is what it carries."""
 
-    every = 1
+    Settings = Config
+    LOSSES = {
+        "variational": "−[E A(r(x)) − E B(r(x̃))] + λ_H (E H(x)² + E H(x̃)²),  r = H + U, x̃ by Langevin from a replay buffer",
+        "energy": "E A(r(x)) − E B(r(x̃)) + Cov(U(x̃), B(r(x̃))) + λ_U (E U(x)² + E U(x̃)²)",
+        "generator": "E (G(z) − x̃)², x̃ by Langevin from G(z)   (with sampler=generator alone)",
+    }
+    TAKES = {"variational": "x", "energy": "x", "generator": "z"}
+    SHAPED_BY = ("sampler",)
+    TERMS = {
+        "variational": ("bound", "ratio_real", "ratio_fake", "beyond", "variational_size", "loss_variational"),
+        "energy": ("energy_real", "energy_fake", "energy_gap", "energy_size", "loss_energy", "chain_slope", "chain_moved", "diversity"),
+        "generator": ("loss_generator",),
+    }
+    LINE = {
+        **{"E(real)": "energy_real", "E(fake)": "energy_fake", "r(real)": "ratio_real", "r(fake)": "ratio_fake", "D_f ≥": "bound"},
+        **{"|∂U|": "chain_slope", "moved": "chain_moved", "div": "diversity"},
+    }
 
     def __init__(self, config: Config, latent: int, players: dict):
         self.config = config
         self.H, self.U = (players[name] for name in PLAYERS)
         self.divergence = divergence(config.divergence, config.order, config.limit)
+        self.negatives: Proposals | Chains
         if config.sampler == "generator":
             self.negatives = Proposals(config.chains, players["generator"], latent)
         else:
             self.negatives = Chains(config.chains)
-            self.carried, self.restore = self.negatives.buffer.carried, self.negatives.buffer.restore
+
+    @staticmethod
+    def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        return networks.build(shape, "generator" if player == "generator" else "energy", resolution, fading)  # H has the energy's
+
+    @staticmethod
+    def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
+        divergence(config.divergence, config.order, config.limit)
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        """What a round on the faded real images x (B, C, r, r) needs."""
         return Batch(x + self.config.data_noise * draw("data", x[0].numel()).view(x.shape), alpha, draw)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Run the chains, update H, then the energy, then a generator; returns measures as scalars on the device (this rank's means)."""
+        """Run the chains, then update H, the energy, and a generator where there is one."""
         size, alpha = micro_batch or len(batch.x), batch.alpha
-        record = Record(size / len(batch.x))
         x_q, measures = self.negatives.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
         parts = list(zip(batch.x.split(size), x_q.split(size), strict=True))
-        try:
+        with Record(size / len(batch.x), measures) as record:
             energy = self._numbers(self.U, parts, alpha)
             self._variational(parts, energy, alpha, rates, record)
             self._energy(parts, energy, self._numbers(self.H, parts, alpha), alpha, rates, record)
             if isinstance(self.negatives, Proposals):
-                measures |= self.negatives.learn(x_q, alpha, rates, micro_batch)
-        except NotFinite as error:
-            error.measures = record.means | measures
-            raise
-        return record.means | measures | spread(batch.x, x_q)
+                record.means |= self.negatives.learn(x_q, alpha, rates, micro_batch)
+        return record.means | diversity(batch.x, x_q)
 
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        """`chains`: as many pictures of the buffer as there are latents; with a generator, those of Proposals."""
-        if isinstance(self.negatives, Proposals):
-            return self.negatives.pictures(networks, z, alpha)
-        return {"chains": (self.negatives.shown(len(z)), None)}
+        return self.negatives.pictures(networks, z, alpha) if isinstance(self.negatives, Proposals) else self.negatives.pictures(len(z))
+
+    def carried(self) -> Carried:
+        return {} if isinstance(self.negatives, Proposals) else self.negatives.buffer.carried()
+
+    def restore(self, checkpoint: Any) -> None:
+        if not isinstance(self.negatives, Proposals):
+            self.negatives.buffer.restore(checkpoint)
 
     def _variational(self, parts, energy, alpha: float, rates: Rates, record: Record) -> None:
         config = self.config

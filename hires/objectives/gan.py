@@ -16,35 +16,39 @@ from hires.ground.ranges import setting
 from hires.networks import Generator, NetworkConfig
 from hires.networks.expert_energy import GanEnergy
 from hires.objectives import vgan
-
-LOSSES = {
-    "energy": "E U(x) − E ln(1 − D(x̃)) + λ_s (E s(x)² + E s(x̃)²), U = −ln D, D = sigmoid(s)",
-    "generator": "E U(x̃) + range",
-}
-ROWS, TAKES, SHAPED_BY = vgan.ROWS, vgan.TAKES, ()
-TERMS = {"energy": ("energy_real", "energy_fake", "energy_gap", "score_square", "loss_energy"), "generator": ("energy_slope", "diversity")}
-LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "div": "diversity"}
-check = vgan.check
+from hires.objectives.base import ObjectiveConfig
 
 
 @dataclass
-class Config:
+class Config(ObjectiveConfig):
     """The order of the updates."""
 
     name: str = "gan"
     generator_steps: int = setting(1, at_least=1)
     lambda_s: float = setting(0.01, at_least=0)  # L2 on the scores, as in vgan
     range: float = setting(10.0, at_least=0)  # weight of the mean of max(|x| - 1, 0)^2 over samples
-    players, together, fullest, weights_at = vgan.Config.players, vgan.Config.together, vgan.Config.fullest, vgan.Config.weights_at
 
-
-def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-    """The network of a player, parameters not yet set."""
-    return (Generator if player == "generator" else GanEnergy)(shape, resolution, fading)
+    players, fullest = vgan.Config.players, vgan.Config.fullest
 
 
 class Objective(vgan.Objective):
     """VGAN's round with a GAN's losses."""
+
+    Settings = Config
+    LOSSES = {
+        "energy": "E U(x) − E ln(1 − D(x̃)) + λ_s (E s(x)² + E s(x̃)²), U = −ln D, D = sigmoid(s)",
+        "generator": "E U(x̃) + range",
+    }
+    TERMS = {
+        "energy": ("energy_real", "energy_fake", "energy_gap", "score_square", "loss_energy"),
+        "generator": ("energy_slope", "diversity"),
+    }
+    LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "div": "diversity"}
+    SHAPED_BY = ()
+
+    @staticmethod
+    def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        return (Generator if player == "generator" else GanEnergy)(shape, resolution, fading)
 
     def energy_loss(self, real: Tensor, fake: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """L_alpha without its last term of scores (B, 1) of real images and fakes, and measures."""

@@ -19,34 +19,21 @@ import torch
 from torch import Tensor, nn
 
 from hires import networks
-from hires.errors import HiresError, NotFinite
+from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.networks.pair_energy import PairEnergy
-from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record, in_parts
-from hires.objectives.terms import BOXES, overshoot, residual, soft_clamp
+from hires.objectives import base
+from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Pictures, Rates, Reconstructs, Record, fakes, reconstructions
+from hires.objectives.terms import BOXES, diversity, overshoot, reconstruction_pull, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
-LOSSES = {
-    "energy": "E U(x, z̃) − E U(x̃, z) + λ_U (E U(x, z̃)² + E U(x̃, z)²) + γ/2 E |∂U/∂x|² + γ_z/2 E |∂U/∂z|²",
-    "inference": "κ R(x, x̂) + β E z̃²/2 − E U(x, z̃)   (eq15; eq17: κ R + β E (z̃²/2 + 2 log q) + E U(x, z̃))",
-    "generator": "κ R(x, x̂) + E U(x̃, z) + range",
-}
-ROWS = 1
-TAKES = {"generator": "z", "energy": "xz", "inference": "x"}
-SHAPED_BY = ("energy",)
-TERMS = {
-    "energy": ("energy_real", "energy_fake", "energy_gap", "energy_size", "energy_slope", "energy_slope_z", "loss_energy", "r1"),
-    "inference": ("prior", "logvar"),
-    "generator": ("R", "rho", "rho_z", "diversity"),
-}
-LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "ρ": "rho", "ρz": "rho_z", "R": "R", "z²/2": "prior", "div": "diversity"}
 UPDATES = ("published", "energy_first")
 EQUATIONS = ("eq15", "eq17")
 
 
 @dataclass
-class Config:
+class Config(Reconstructs, Penalised, ObjectiveConfig):
     """Weights of the terms and the order of the updates; docs/reference/latent_ebm.md says where they come from."""
 
     name: str = "latent_ebm"
@@ -73,53 +60,23 @@ class Config:
     range: float = setting(768.0, at_least=0)
 
     def players(self) -> tuple[str, ...]:
-        """The networks of the game."""
         return PLAYERS
 
     def together(self) -> tuple[tuple[str, ...], ...]:
-        """The players whose gradients are held at the same time, for each moment of a round."""
         both = (("inference", "generator"),) if self.updates == "energy_first" else (("inference",), ("generator",))
         return (("energy",), *both)
 
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
-        """Bytes that autograd keeps an image at the fullest moment of a round, `kept` those of a pass through each network.
-
-        The synthesis and the posterior wait (where the batch is `whole`; else they are made again) while the energy sees two pairs; or
-        beside them G reconstructs and the energy sees one.
-        """
+        # the synthesis and the posterior wait (where the batch is whole; else they are made again) while the energy sees two pairs; or
+        # beside them G reconstructs and the energy sees one
         g, u, i = (kept[name] for name in PLAYERS)
         return max((g + i if whole else 0) + 2 * u, g + i + g + u)
 
     def weights_at(self, resolution: int) -> dict[str, float]:
-        """The weights of the terms that change with the resolution, as a table shows them."""
         return {"κ": self.kappa(resolution), "γ": self.gamma(resolution)}
 
-    def kappa(self, resolution: int) -> float:
-        """Weight of R at `resolution`."""
-        return min(self.kappa_pixel * resolution**2, self.kappa_max)
-
-    def gamma(self, resolution: int) -> float:
-        """Weight of the penalty on the image's gradient at `resolution`."""
-        return self.r1 * max(0.25, (resolution / 32) ** 2)
-
-
-def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-    """The network of a player, parameters not yet set."""
-    if player == "energy":
-        return PairEnergy(shape, resolution, fading, config.energy)
-    return networks.build(shape, player, resolution, fading)
-
-
-def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Raise HiresError for a combination that does not train."""
-    if shape.kind != "growing":
-        raise HiresError(f"network.kind={shape.kind} with objective=latent_ebm: its energy of pairs is built for growing networks alone")
-    if zero_stage == 3 and (config.r1 or config.r1_z):
-        raise HiresError(
-            "objective.r1 and r1_z with zero.stage=3: their second derivative crashes in ZeRO-3; set both to 0 or zero.stage=2"
-        )
-    if zero_stage == 3 and config.energy == "softplus":
-        raise HiresError("objective.energy=softplus with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
+    def needs_fp32(self) -> bool:
+        return self.energy == "softplus"  # as in divergence_triangle
 
 
 @dataclass
@@ -141,8 +98,23 @@ class Pairs:
     logvar: Tensor
 
 
-class Objective(CarriesNothing):
+class Objective(base.Objective):
     """One round of the game on three players; see the module's text for the losses."""
+
+    Settings = Config
+    LOSSES = {
+        "energy": "E U(x, z̃) − E U(x̃, z) + λ_U (E U(x, z̃)² + E U(x̃, z)²) + γ/2 E |∂U/∂x|² + γ_z/2 E |∂U/∂z|²",
+        "inference": "κ R(x, x̂) + β E z̃²/2 − E U(x, z̃)   (eq15; eq17: κ R + β E (z̃²/2 + 2 log q) + E U(x, z̃))",
+        "generator": "κ R(x, x̂) + E U(x̃, z) + range",
+    }
+    TAKES = {"generator": "z", "energy": "xz", "inference": "x"}
+    SHAPED_BY = ("energy",)
+    TERMS = {
+        "energy": ("energy_real", "energy_fake", "energy_gap", "energy_size", "energy_slope", "energy_slope_z", "loss_energy", "r1"),
+        "inference": ("prior", "logvar"),
+        "generator": ("R", "rho", "rho_z", "diversity"),
+    }
+    LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "ρ": "rho", "ρz": "rho_z", "R": "R", "z²/2": "prior", "div": "diversity"}
 
     def __init__(self, config: Config, latent: int, players: dict):
         self.config = config
@@ -150,35 +122,42 @@ class Objective(CarriesNothing):
         self.beta, self.every = config.beta * latent, config.r1_every
         self.sign = -1.0 if config.inference_loss == "eq15" else 1.0  # of U(x, z_tilde) in phi's loss
 
+    @staticmethod
+    def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        if player == "energy":
+            return PairEnergy(shape, resolution, fading, config.energy)
+        return networks.build(shape, player, resolution, fading)
+
+    @staticmethod
+    def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
+        if shape.kind != "growing":
+            raise HiresError(f"network.kind={shape.kind} with objective=latent_ebm: its energy of pairs is built for growing networks")
+        if zero_stage == 3 and (config.r1 or config.r1_z):
+            raise HiresError(
+                "objective.r1 and r1_z with zero.stage=3: their second derivative crashes in ZeRO-3; set both to 0 or zero.stage=2"
+            )
+        if zero_stage == 3 and config.energy == "softplus":
+            raise HiresError("objective.energy=softplus with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
+
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        """What a round on the faded real images x (B, C, r, r) needs, its noise drawn."""
         return Batch(x, draw("latent", latent), draw("posterior", latent), alpha)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Update all three players once and return the round's measures as scalars on the device (this rank's means).
-
-        `due` says whether the gradient penalty is; `micro_batch` splits the rank's images to save memory.
-        """
+        """Update the three players once; the gradient penalty is what may be `due`."""
         self.kappa, self.gamma = self.config.kappa(resolution), self.config.gamma(resolution)
         parts = _split(batch, micro_batch)
-        record = Record(1 / len(parts))
-        try:
+        with Record(1 / len(parts)) as record:
             drawn = self._energy_turn(parts, rates, due, record)
             if self.config.updates == "published":
                 self._inference_turn(parts, drawn, rates, record)
                 self._generator_turn(parts, drawn, rates, record)
             else:
                 self._joint_turn(parts, drawn, rates, record)
-        except NotFinite as error:
-            error.measures = record.means  # those that this rank had by then: which of them broke is told
-            raise
         return record.means
 
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        """`fakes`, the samples of latents z, and `reconstructions`, each picture of x beside its own from the posterior's mean."""
-        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
-        x_hat = in_parts(lambda part: G(I(part, alpha)[0], alpha), x)
-        return {"fakes": (in_parts(lambda part: G(part, alpha), z), None), "reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8)}
+        G = networks["generator"]
+        return fakes(G, z, alpha) | reconstructions(G, networks["inference"], x, alpha)
 
     # -------------------------------------------------------------------------------------------- turns
 
@@ -289,16 +268,11 @@ class Objective(CarriesNothing):
         leaf = x_tilde.detach().requires_grad_()
         (g_u,) = torch.autograd.grad(self.U(leaf, part.z, part.alpha).mean(), leaf)
         self.G.backward(record.share * (loss + (x_tilde * g_u).sum() + self.config.range * overshoot(x_tilde)))
-        # slope a sample; rho = |dU/dx_tilde| / |d kappa R/dx_hat|, a box mean's gradient being spread over its pixels
-        B, error = len(part.x), residual(x_hat.detach(), part.x, self.config.reconstruct_box)
-        block = part.x.shape[-1] // error.shape[-1]
-        force = g_u.flatten(1).norm(dim=1).mean() * B
-        pull = error.flatten(1).norm(dim=1).mean() * (2 * self.kappa / error[0].numel() / block)
-        record.add(R=R, energy_slope=force)
+        # slope a sample; rho = |dU/dx_tilde| / |d kappa R/dx_hat|
+        force = g_u.flatten(1).norm(dim=1).mean() * len(part.x)
+        record.add(R=R, energy_slope=force, **diversity(part.x, x_tilde))
         if self.kappa:
-            record.add(rho=force / pull)
-        if B > 1:
-            record.add(diversity=(x_tilde.detach().var(0).mean() / part.x.var(0).mean()).sqrt())
+            record.add(rho=force / reconstruction_pull(x_hat, part.x, self.config.reconstruct_box, self.kappa))
 
 
 def _split(batch: Batch, micro_batch: int) -> list[Batch]:

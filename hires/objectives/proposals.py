@@ -9,8 +9,8 @@ None of the project's papers has this; P4 names it as future work.
 import torch
 from torch import Tensor, nn
 
+from hires.objectives.base import Draw, Pictures, Rates, Record, fakes
 from hires.objectives.replay import ChainsConfig, refine
-from hires.objectives.rounds import Draw, Pictures, Rates, Record, in_parts
 
 
 class Proposals:
@@ -41,10 +41,10 @@ class Proposals:
     def pictures(self, networks: dict[str, nn.Module], z: Tensor, alpha: float) -> Pictures:
         """`fakes`, the generator's pictures of latents z, and `refined`, these after the chains, whose noise is then the same each time."""
         dice = torch.Generator().manual_seed(0)
-        fakes = in_parts(lambda part: networks["generator"](part, alpha), z)
+        drawn = fakes(networks["generator"], z, alpha)
 
         def draw(stream: str, size: int) -> Tensor:
             return torch.randn(len(z), size, generator=dice).to(z.device)
 
-        refined, _ = refine(self.config, lambda x: networks["energy"](x, alpha), fakes, draw, 16)
-        return {"fakes": (fakes, None), "refined": (refined, None)}
+        refined, _ = refine(self.config, lambda x: networks["energy"](x, alpha), drawn["fakes"][0], draw, 16)
+        return drawn | {"refined": (refined, None)}

@@ -17,7 +17,7 @@ from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.networks.growing import upsample
 from hires.objectives import langevin
-from hires.objectives.rounds import Draw
+from hires.objectives.base import Carried, Draw, Pictures
 
 NAME = "replay"  # in a checkpoint
 
@@ -81,7 +81,7 @@ class Replay:
         inside = torch.minimum((share * counts).long(), counts - 1)
         return counts.cumsum(0) - counts + inside
 
-    def carried(self) -> dict[str, tuple[Tensor, int]]:
+    def carried(self) -> Carried:
         """What a checkpoint is to hold: this rank's pictures and where they begin."""
         if self.pictures is None:
             return {}
@@ -126,9 +126,9 @@ class Chains:
         self.buffer.pictures[slots] = to_bytes(x_q)
         return x_q, measures
 
-    def shown(self, count: int) -> Tensor:
-        """The first `count` pictures of this rank's buffer (N, C, r, r) in [-1, 1]."""
-        return self.buffer.pictures[:count].float() / 127.5 - 1
+    def pictures(self, count: int) -> Pictures:
+        """`chains`: the first `count` pictures of this rank's buffer."""
+        return {"chains": (self.buffer.pictures[:count].float() / 127.5 - 1, None)}
 
 
 def refine(config: ChainsConfig, energy, begin: Tensor, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:

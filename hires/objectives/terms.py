@@ -33,3 +33,15 @@ def overshoot(x: Tensor) -> Tensor:
 def nll(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     """N = mean over batch and dimensions of (logvar + (z - mu)^2 / exp(logvar)) / 2: P1's sleep term per dimension."""
     return 0.5 * (logvar + (z - mu).square() * (-logvar).exp()).mean()
+
+
+def diversity(x: Tensor, samples: Tensor) -> dict[str, Tensor]:
+    """`diversity`: the spread of the samples over that of the real images x; none of a batch of one."""
+    return {"diversity": (samples.detach().var(0).mean() / x.var(0).mean()).sqrt()} if len(x) > 1 else {}
+
+
+def reconstruction_pull(x_hat: Tensor, x: Tensor, box: int, kappa: float) -> Tensor:
+    """|d kappa R / dx_hat|, the mean over the batch (R itself a mean over it): a box mean's gradient is spread over its pixels."""
+    error = residual(x_hat.detach(), x, box)
+    block = x.shape[-1] // error.shape[-1]
+    return error.flatten(1).norm(dim=1).mean() * (2 * kappa / error[0].numel() / block)

@@ -9,33 +9,21 @@ p(x | z) with variance s^2 = beta D / (2 kappa), for D pixel values and d latent
 The players exchange tensors: z_tilde, and kappa dR/dz_tilde, never graphs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from hires import networks
-from hires.errors import NotFinite
 from hires.ground.ranges import setting
-from hires.networks import NetworkConfig
-from hires.objectives import latent_ebm
-from hires.objectives.rounds import CarriesNothing, Draw, Rates, Record
+from hires.objectives import base
+from hires.objectives.base import Draw, ObjectiveConfig, Pictures, Rates, Reconstructs, Record, fakes, reconstructions
 from hires.objectives.terms import BOXES, kl, overshoot, residual, soft_clamp
 
 PLAYERS = ("generator", "inference")
-LOSSES = {
-    "generator": "κ R(x, x̂) + range",
-    "inference": "κ R(x, x̂) + β K(q(z|x) ‖ p(z))",
-}
-ROWS = 1
-TAKES = {"generator": "z", "inference": "x"}
-SHAPED_BY = ()
-TERMS = {"generator": ("R", "loss"), "inference": ("K", "logvar")}
-LINE = {"L": "loss", "R": "R", "K": "K", "logvar": "logvar"}
 
 
 @dataclass
-class Config:
+class Config(Reconstructs, ObjectiveConfig):
     """Weights of the terms, in the scale of the other systems: kappa of a mean over pixels, beta of a sum over latent dimensions."""
 
     name: str = "vae"
@@ -50,33 +38,16 @@ class Config:
     range: float = setting(768.0, at_least=0)
 
     def players(self) -> tuple[str, ...]:
-        """The networks of the game."""
         return PLAYERS
 
     def together(self) -> tuple[tuple[str, ...], ...]:
-        """The players whose gradients are held at the same time, for each moment of a round."""
         return (PLAYERS,)
 
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
-        """Bytes that autograd keeps an image at the fullest moment: the posterior's graph waits while G reconstructs."""
-        return kept["generator"] + kept["inference"]
+        return kept["generator"] + kept["inference"]  # the posterior's graph waits while G reconstructs
 
     def weights_at(self, resolution: int) -> dict[str, float]:
-        """The weights of the terms that change with the resolution, as a table shows them."""
         return {"κ": self.kappa(resolution)}
-
-    def kappa(self, resolution: int) -> float:
-        """Weight of R at `resolution`."""
-        return min(self.kappa_pixel * resolution**2, self.kappa_max)
-
-
-def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-    """The network of a player, parameters not yet set."""
-    return networks.build(shape, player, resolution, fading)
-
-
-def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Every combination of the settings trains."""
 
 
 def minus_bound(config: Config, x: Tensor, posterior: tuple[Tensor, Tensor], generate: Callable[[Tensor], Tensor]) -> Tensor:
@@ -99,38 +70,45 @@ class Batch:
     alpha: float = 1.0
 
 
-class Objective(CarriesNothing):
+class Objective(base.Objective):
     """One round on two players that step from one point; see the module's text for the loss."""
 
-    every = 1  # nothing is due only now and then
-    pictures = latent_ebm.Objective.pictures
+    Settings = Config
+    LOSSES = {
+        "generator": "κ R(x, x̂) + range",
+        "inference": "κ R(x, x̂) + β K(q(z|x) ‖ p(z))",
+    }
+    TAKES = {"generator": "z", "inference": "x"}
+    TERMS = {"generator": ("R", "loss"), "inference": ("K", "logvar")}
+    LINE = {"L": "loss", "R": "R", "K": "K", "logvar": "logvar"}
 
     def __init__(self, config: Config, latent: int, players: dict):
         self.config, self.beta = config, config.beta * latent
         self.G, self.I = (players[name] for name in PLAYERS)
 
+    @staticmethod
+    def gives(config: Config, networks: Mapping[str, nn.Module], alpha: float) -> dict[str, Callable]:
+        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
+        return {"bound": lambda x: minus_bound(config, x, I(x, alpha), lambda z: G(z, alpha))}
+
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        """What a round on the faded real images x (B, C, r, r) needs, its noise drawn."""
         return Batch(x, draw("posterior", latent), alpha)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Update both players once and return the round's measures as scalars on the device (this rank's means).
-
-        `micro_batch` splits the rank's images to save memory.
-        """
+        """Update both players once."""
         kappa, size = self.config.kappa(resolution), micro_batch or len(batch.x)
         parts = list(zip(batch.x.split(size), batch.eps.split(size), strict=True))
-        record = Record(1 / len(parts))
-        try:
+        with Record(1 / len(parts)) as record:
             with self.G.accumulate(), self.I.accumulate():
                 for x, eps in parts:
                     self._backward(x, eps, batch.alpha, kappa, record)
             self.I.step(rates.lr, rates.ema_decay)
             self.G.step(rates.lr, rates.ema_decay)
-        except NotFinite as error:
-            error.measures = record.means  # those that this rank had by then: which of them broke is told
-            raise
         return record.means
+
+    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
+        G = networks["generator"]
+        return fakes(G, z, alpha) | reconstructions(G, networks["inference"], x, alpha)
 
     def _backward(self, x: Tensor, eps: Tensor, alpha: float, kappa: float, record: Record) -> None:
         """L into both players: G's backward pass gives its own gradient and what the reconstruction says to z_tilde."""

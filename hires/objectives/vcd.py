@@ -12,31 +12,20 @@ are means over experts: with K experts the paper's rho is ours where rho / (1 - 
 operator's halves are players of their own; the encoder gets the gradient with respect to a as a tensor.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from hires.errors import NotFinite
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.networks.transition import Decoder, Encoder, markov_chain, mix
 from hires.objectives import vgan
-from hires.objectives.rounds import Draw, Pictures, Rates, Record, in_parts
-from hires.objectives.terms import overshoot
+from hires.objectives.base import Draw, Pictures, Rates, Record, fakes, reconstructions
+from hires.objectives.terms import diversity, overshoot
 
 PLAYERS = ("generator", "energy", "inference")
-LOSSES = {
-    "energy": vgan.LOSSES["energy"],
-    "generator": "ρ (E U(x̃) − H̃(x̃)) + (1 − ρ) R(c, ĉ) + range",
-    "inference": "ρ (E U(x̃) − H̃(x̃)) + (1 − ρ) R(c, ĉ) + range",
-}
-ROWS = 2
-TAKES = {"generator": "z", "energy": "x", "inference": "x"}
-SHAPED_BY = vgan.SHAPED_BY
-check = vgan.check
-TERMS = {**vgan.TERMS, "generator": (*vgan.TERMS["generator"], "R"), "inference": ("code",)}
-LINE = {**vgan.LINE, "R": "R"}
 CHAINS, STEPS, EVERY = 8, 40, 4  # of the grid of chains: rows, transitions, and one picture every so many
 
 
@@ -48,24 +37,14 @@ class Config(vgan.Config):
     rho: float = setting(0.2, at_least=0, at_most=1)  # 1: no reconstruction, 0: an autoencoder
 
     def players(self) -> tuple[str, ...]:
-        """The networks of the game: the generator decodes, the inference model encodes."""
-        return PLAYERS
+        return PLAYERS  # the generator decodes, the inference model encodes
 
     def together(self) -> tuple[tuple[str, ...], ...]:
-        """The players whose gradients are held at the same time, for each moment of a round."""
         return (("energy",), ("generator", "inference"))
 
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
-        """Bytes that autograd keeps an image at the fullest moment: every other one is encoded and decoded twice."""
-        g, u, i = (kept[name] for name in PLAYERS)
+        g, u, i = (kept[name] for name in PLAYERS)  # every other image is encoded and decoded twice
         return max((g + i // 2 if whole else 0) + u, g + i // 2 + u // 2)
-
-
-def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-    """The network of a player, parameters not yet set."""
-    if player == "energy":
-        return vgan.network(config, shape, player, resolution, fading)
-    return (Decoder if player == "generator" else Encoder)(shape, resolution, fading)
 
 
 @dataclass
@@ -81,44 +60,57 @@ class Batch:
 class Objective(vgan.Objective):
     """One round of the game on three players; see the module's text for the losses."""
 
+    Settings = Config
+    LOSSES = {
+        "energy": vgan.Objective.LOSSES["energy"],
+        "generator": "ρ (E U(x̃) − H̃(x̃)) + (1 − ρ) R(c, ĉ) + range",
+        "inference": "ρ (E U(x̃) − H̃(x̃)) + (1 − ρ) R(c, ĉ) + range",
+    }
+    ROWS = 2
+    TAKES = {"generator": "z", "energy": "x", "inference": "x"}
+    TERMS = {**vgan.Objective.TERMS, "generator": (*vgan.Objective.TERMS["generator"], "R"), "inference": ("code",)}
+    LINE = {**vgan.Objective.LINE, "R": "R"}
+    PRIOR_CODES = False
+
     def __init__(self, config: Config, latent: int, players: dict):
         super().__init__(config, latent, players)
         self.I = players["inference"]
 
+    @staticmethod
+    def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        if player == "energy":
+            return vgan.Objective.network(config, shape, player, resolution, fading)
+        return (Decoder if player == "generator" else Encoder)(shape, resolution, fading)
+
+    @staticmethod
+    def gives(config: Config, networks: Mapping[str, nn.Module], alpha: float) -> dict[str, Callable]:
+        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
+        return {"transition": lambda x, noise: markov_chain(I, G, x, 1, noise, alpha)[:, 1].cpu()}
+
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        """What a round on the faded real images x needs, its noise drawn."""
         steps = range(self.config.generator_steps)
         mixing = [(draw(f"coin{k or ''}", latent)[1::2], draw(f"mixing{k or ''}", latent)[1::2]) for k in steps]
         return Batch(x[0::2], x[1::2], mixing, alpha)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Update the energy once, then the operator `generator_steps` times; returns measures as scalars on the device (this rank's)."""
+        """Update the energy once, then the operator `generator_steps` times."""
         size = micro_batch // 2 or len(batch.x)
         x, c = batch.x.split(size), batch.c.split(size)
         mixing = [list(zip(coin.split(size), noise.split(size), strict=True)) for coin, noise in batch.mixing]
-        record = Record(1 / len(x))
-        try:
+        with Record(1 / len(x)) as record:
             with torch.set_grad_enabled(len(x) == 1):  # its graphs wait for the operator's backward when they fit, else they are made again
                 moves = [_Move(self, *each, batch.alpha) for each in zip(c, mixing[0], strict=True)]
             self.energy_turn(x, [move.x_tilde.detach() for move in moves], batch.alpha, rates, record)
             self._operator_turn(c, mixing[0], x, batch.alpha, rates, record, moves if len(x) == 1 else None)
             for each in mixing[1:]:
                 self._operator_turn(c, each, x, batch.alpha, rates)
-        except NotFinite as error:
-            error.measures = record.means
-            raise
         return record.means
 
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        """`fakes`, codes of noise decoded; `reconstructions` beside pictures x; `chains`, a row each, from their first picture on."""
+        """Codes of noise decoded, reconstructions, and `chains`, a row each, from their first picture on."""
         G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
-        x_hat = in_parts(lambda part: G(I(part, alpha)[0], alpha), x)
         chains = markov_chain(I, G, x[:CHAINS], STEPS, torch.Generator().manual_seed(0), alpha)[:, ::EVERY]
-        return {
-            "fakes": (in_parts(lambda part: G(part, alpha), z), None),
-            "reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8),
-            "chains": (chains.flatten(0, 1), chains.shape[1]),
-        }
+        return fakes(G, z, alpha) | reconstructions(G, I, x, alpha) | {"chains": (chains.flatten(0, 1), chains.shape[1])}
 
     # -------------------------------------------------------------------------------------------- turns
 
@@ -145,8 +137,7 @@ class Objective(vgan.Objective):
                 self.G.backward((rho * (move.x_tilde * g).sum() + (1 - rho) * R + out_of_range) / len(c))
                 self.I.backward((move.a * move.leaf.grad).sum())
                 if record is not None:
-                    record.add(R=R, code=move.a.square().mean())
-                    vgan.record_diversity(record, move.x_tilde, x[i])
+                    record.add(R=R, code=move.a.square().mean(), **diversity(x[i], move.x_tilde))
         self.I.step(rates.lr, rates.ema_decay)
         self.G.step(rates.lr, rates.ema_decay)
 

@@ -19,30 +19,19 @@ import torch
 from torch import Tensor, nn
 import torch.distributed as dist
 
-from hires.errors import HiresError, NotFinite
+from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.networks import Generator, NetworkConfig
 from hires.networks.expert_energy import ExpertEnergy, binary_entropy, probabilities
-from hires.objectives.rounds import CarriesNothing, Draw, Pictures, Rates, Record, in_parts
-from hires.objectives.terms import overshoot
+from hires.objectives import base
+from hires.objectives.base import Draw, ObjectiveConfig, Pictures, Rates, Record, fakes
+from hires.objectives.terms import diversity, overshoot
 
 PLAYERS = ("generator", "energy")
-LOSSES = {
-    "energy": "E U(x) − E U(x̃) − H̃(x) + λ_s (E s(x)² + E s(x̃)²)",
-    "generator": "E U(x̃) − H̃(x̃) + range",
-}
-ROWS = 1
-TAKES = {"generator": "z", "energy": "x"}
-SHAPED_BY = ("experts",)
-TERMS = {
-    "energy": ("energy_real", "energy_fake", "energy_gap", "entropy_real", "score_square", "loss_energy"),
-    "generator": ("entropy_fake", "energy_slope", "diversity"),
-}
-LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "H(real)": "entropy_real", "H(fake)": "entropy_fake", "div": "diversity"}
 
 
 @dataclass
-class Config:
+class Config(ObjectiveConfig):
     """The experts and the order of the updates."""
 
     name: str = "vgan"
@@ -52,34 +41,11 @@ class Config:
     range: float = setting(10.0, at_least=0)  # weight of the mean of max(|x| - 1, 0)^2 over samples: a linear output has no other bound
 
     def players(self) -> tuple[str, ...]:
-        """The networks of the game."""
         return PLAYERS
 
-    def together(self) -> tuple[tuple[str, ...], ...]:
-        """The players whose gradients are held at the same time, for each moment of a round."""
-        return (("energy",), ("generator",))
-
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
-        """Bytes that autograd keeps an image at the fullest moment: G's synthesis waits while the energy sees x and x_tilde."""
-        g, u = kept["generator"], kept["energy"]
+        g, u = kept["generator"], kept["energy"]  # G's synthesis waits while the energy sees x and x_tilde
         return max((g if whole else 0) + 2 * u, g + u)
-
-    def weights_at(self, resolution: int) -> dict[str, float]:
-        """No weight changes with the resolution."""
-        return {}
-
-
-def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-    """The network of a player, parameters not yet set."""
-    if player == "generator":
-        return Generator(shape, resolution, fading)
-    return ExpertEnergy(shape, resolution, fading, config.experts)
-
-
-def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-    """Raise HiresError for a combination that does not train."""
-    if shape.kind != "growing":
-        raise HiresError(f"network.kind={shape.kind} with objective={config.name}: it is built for growing networks, network=base or slim")
 
 
 def mean_of_all(values: list[Tensor]) -> Tensor:
@@ -106,39 +72,56 @@ class Batch:
     alpha: float = 1.0
 
 
-class Objective(CarriesNothing):
+class Objective(base.Objective):
     """One round of the game on two players; see the module's text for the losses."""
 
-    every = 1
+    Settings = Config
+    LOSSES = {
+        "energy": "E U(x) − E U(x̃) − H̃(x) + λ_s (E s(x)² + E s(x̃)²)",
+        "generator": "E U(x̃) − H̃(x̃) + range",
+    }
+    TAKES = {"generator": "z", "energy": "x"}
+    SHAPED_BY = ("experts",)
+    TERMS = {
+        "energy": ("energy_real", "energy_fake", "energy_gap", "entropy_real", "score_square", "loss_energy"),
+        "generator": ("entropy_fake", "energy_slope", "diversity"),
+    }
+    LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "H(real)": "entropy_real", "H(fake)": "entropy_fake", "div": "diversity"}
 
     def __init__(self, config: Config, latent: int, players: dict):
         self.config = config
         self.G, self.U = (players[name] for name in PLAYERS)
 
+    @staticmethod
+    def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        if player == "generator":
+            return Generator(shape, resolution, fading)
+        return ExpertEnergy(shape, resolution, fading, config.experts)
+
+    @staticmethod
+    def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
+        if shape.kind != "growing":
+            found = f"network.kind={shape.kind} with objective={config.name}"
+            raise HiresError(f"{found}: it is built for growing networks, network=base or slim")
+
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        """What a round on the faded real images x needs, its noise drawn."""
         return Batch(x, [draw(f"latent{k or ''}", latent) for k in range(self.config.generator_steps)], alpha)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Update the energy once, then the generator `generator_steps` times; returns measures as scalars on the device (this rank's)."""
+        """Update the energy once, then the generator `generator_steps` times."""
         size = micro_batch or len(batch.x)
         x, z = batch.x.split(size), [latents.split(size) for latents in batch.z]
-        record = Record(1 / len(x))
-        try:
+        with Record(1 / len(x)) as record:
             with torch.set_grad_enabled(len(x) == 1):  # its graph waits for the generator's backward when it fits, else it is made again
                 x_tilde = [self.G(part, batch.alpha) for part in z[0]]
             self.energy_turn(x, [fake.detach() for fake in x_tilde], batch.alpha, rates, record)
             self._generator_turn(z[0], x, batch.alpha, rates, record, x_tilde if len(x) == 1 else None)
             for latents in z[1:]:
                 self._generator_turn(latents, x, batch.alpha, rates)
-        except NotFinite as error:
-            error.measures = record.means
-            raise
         return record.means
 
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        """`fakes`: the samples of latents z."""
-        return {"fakes": (in_parts(lambda part: networks["generator"](part, alpha), z), None)}
+        return fakes(networks["generator"], z, alpha)
 
     # -------------------------------------------------------------------------------------------- turns
 
@@ -188,7 +171,7 @@ class Objective(CarriesNothing):
                 g = self.force(x_tilde, alpha, mean, record)
                 self.G.backward(((x_tilde * g).sum() + self.config.range * overshoot(x_tilde)) / len(z))
                 if record is not None:
-                    record_diversity(record, x_tilde, x[i])
+                    record.add(**diversity(x[i], x_tilde))
         self.G.step(rates.lr, rates.ema_decay)
 
     @torch.no_grad()
@@ -197,9 +180,3 @@ class Objective(CarriesNothing):
         if len(parts) == 1:
             return None
         return mean_of_all([probabilities(self.U(images(part), alpha, True)) for part in parts])
-
-
-def record_diversity(record: Record, x_tilde: Tensor, x: Tensor) -> None:
-    """The spread of the samples over that of real images."""
-    if len(x) > 1:
-        record.add(diversity=(x_tilde.detach().var(0).mean() / x.var(0).mean()).sqrt())

@@ -60,7 +60,6 @@ def _plan(config: TrainConfig, schedule: Schedule, level: Level, world_size: int
     of = {name: held(network, stage, config.train.precision, world_size) for name, network in built.items()}
     share = max(1, level.config.batch // world_size)
     steps = schedule.steps[level.resolution, True] + schedule.steps[level.resolution, False]
-    carries = getattr(config.objective, "carries", None)
     buffers = [player.buffers for player in of.values()]
     return LevelPlan(
         level,
@@ -72,7 +71,7 @@ def _plan(config: TrainConfig, schedule: Schedule, level: Level, world_size: int
         moments=sum(player.moments for player in of.values()),
         average=sum(player.average for player in of.values()),
         activations=_activations(config, built, level.resolution, level.config.micro_batch or share, share),
-        carried=math.ceil(carries(level.resolution, config.network.image_channels) / world_size) if carries else 0,
+        carried=math.ceil(config.objective.carries(level.resolution, config.network.image_channels) / world_size),
     )
 
 

@@ -12,8 +12,8 @@ import yaml
 
 from hires.errors import HiresError
 from hires.ground.machine import DTYPES
+from hires.objectives.base import Rates
 from hires.objectives.divergence_triangle import Batch, Objective
-from hires.objectives.rounds import Rates
 from hires.planning.memory import level_networks
 from hires.training.schedule import Level
 from hires.training.settings import TrainConfig

@@ -14,7 +14,7 @@ from hires.ground import distributed, machine, noise
 from hires.ground.distributed import World
 from hires.ground.ranges import check_ranges
 from hires.objectives import system
-from hires.objectives.rounds import Rates
+from hires.objectives.base import Rates
 from hires.training.player import Player, ZeroConfig, collect, new_player
 from hires.training.schedule import Phase, Schedule, Shape
 from hires.training.settings import TrainConfig
@@ -37,8 +37,7 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
 
 def needs_fp32(config: TrainConfig) -> bool:
     """Whether a configuration trains in fp32 alone: train.precision=auto takes it then, and bf16 is refused."""
-    # under spectral normalisation the singular vectors stay in fp32 beside bf16 weights, which the power iteration cannot multiply
-    return getattr(config.objective, "energy", "") == "softplus"
+    return config.objective.needs_fp32()
 
 
 def settle_precision(config: TrainConfig, world: World) -> TrainConfig:
@@ -111,7 +110,7 @@ class Game:
                 grows = checkpoint.manifest["resolution"] != shape.resolution
                 checkpoint.load_optimizer(one, moments=not grows or config.schedule.growth_moments == "keep")
             self.players[name] = one
-        self.objective = system(config.objective).Objective(config.objective, config.network.latent, self.players)
+        self.objective = system(config.objective)(config.objective, config.network.latent, self.players)
         if checkpoint:
             self.objective.restore(checkpoint)
 

@@ -92,7 +92,7 @@ class TrainConfig:
 
     # configuration groups beside the files of configs/: key -> name -> settings; `objective` is of one of these classes by its name
     GROUPS: ClassVar[dict[str, dict[str, Any]]] = {
-        "objective": {name: system.Config for name, system in SYSTEMS.items()},
+        "objective": {name: system.Settings for name, system in SYSTEMS.items()},
         "zero": {f"stage{stage}": {"stage": stage} for stage in range(4)},
     }
 

@@ -15,6 +15,7 @@ from hires.bundle.hires_bundle import pictures_at_once
 from hires.bundle.writing import KNOWN, require_new, write_bundle
 from hires.errors import HiresError
 from hires.ground.ranges import setting
+from hires.objectives import system
 from hires.verbs import Result
 from pipelines import Loader, Shards
 
@@ -77,9 +78,9 @@ def run(config: Config) -> Exported:
 
 def _moments(loaded: from_run.RunNetworks, count: int) -> Aggregate:
     """Moments of the codes of `count` training pictures, or all there are, drawn by a fixed permutation; raises HiresError or DataError."""
-    inference, objective = loaded.networks.get("inference"), loaded.config.objective.name
-    if inference is None or objective == "vcd":  # whose codes are no draws from a posterior
-        raise HiresError(f"moments={count}: objective={objective} has no inference model whose codes stand for latents; leave it out")
+    inference, objective = loaded.networks.get("inference"), loaded.config.objective
+    if inference is None or not system(objective).PRIOR_CODES:
+        raise HiresError(f"moments={count}: objective={objective.name} has no inference model whose codes stand for latents; leave it out")
     shards = Shards.open(loaded.config.data.root)
     if shards.identity != loaded.data:
         raise HiresError(f"moments={count}: data.root={loaded.config.data.root} holds other pictures than the run was trained on")

@@ -63,7 +63,7 @@ def run(config: Config) -> Planned:
     world_size = _world_size(config)
     schedule = Schedule(config.schedule)
     game.check(config, schedule, 1 if scales else world_size)
-    if scales and config.objective.name != "divergence_triangle":
+    if scales and not system(config.objective).SCALING:
         raise HiresError(f"objective={config.objective.name}: scaling is modelled for divergence_triangle alone; leave nodes=… out")
     if config.data.root:
         shards = Shards.open(config.data.root, config.data.remote_cache, config.data.remote_gb)
@@ -74,7 +74,7 @@ def run(config: Config) -> Planned:
     show_table(_levels(config, schedule, plans, world_size, whose))
     print("bytes are a rank's: gradients of the players that hold theirs at one time, buffers on top while they are reduced, ", end="")
     print("moments and EMA of all players, activations of the fullest moment of a step", end="")
-    print("; carried: a replay buffer" if hasattr(config.objective, "carries") else "")
+    print("; carried: a replay buffer" if any(plan.carried for plan in plans) else "")
     print(f"{config.objective.name}: what each player lowers")
     for player, loss in system(config.objective).LOSSES.items():
         print(f"  {player:10} {loss}")

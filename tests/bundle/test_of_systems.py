@@ -45,7 +45,7 @@ def made(tmp_path_factory):
         if name in known:
             return known[name]
         system, networks = SYSTEMS[name.split()[0]], {}
-        config, noise = system.Config(**SETTINGS[name]), torch.Generator().manual_seed(3)
+        config, noise = system.Settings(**SETTINGS[name]), torch.Generator().manual_seed(3)
         for player in config.players():
             network = system.network(config, CONFIG, player, 8, False)
             nets.initialise(network, lambda key, player=player: torch.Generator().manual_seed(sum(map(ord, player + key))))
@@ -109,7 +109,7 @@ def test_pictures_are_where_the_trainings_own_chains_end(name, made, agree):
     assert torch.equal(bundle.sample(seeds, steps=0), begin) or "generator" in networks
     if "variational" in networks:
         assert torch.equal(bundle.log_ratio(found), bundle.variational(found) + bundle.energy(found))
-    of = subject.of_networks(dict(networks), SYSTEMS[name.split()[0]].Config(**SETTINGS[name]), "", 0, (8, 3, 8), 1.0, torch.device("cpu"))
+    of = subject.of_networks(dict(networks), SYSTEMS[name.split()[0]].Settings(**SETTINGS[name]), "", 0, (8, 3, 8), 1.0, torch.device("cpu"))
     agree(of.draw(seeds), wanted, lambda double: chain(double)[1])
 
 

@@ -8,8 +8,8 @@ import torch
 
 from hires import networks
 from hires.networks import NetworkConfig
+from hires.objectives.base import Rates
 from hires.objectives.divergence_triangle import PLAYERS, UPDATES, Batch, Config, Objective
-from hires.objectives.rounds import Rates
 from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
 D, BATCH, RESOLUTION, ALPHA = 6, 4, 16, 0.4

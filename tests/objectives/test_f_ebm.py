@@ -16,8 +16,8 @@ from hires import networks, objectives
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
 from hires.objectives import contrastive_divergence, f_ebm
+from hires.objectives.base import Rates
 from hires.objectives.replay import NAME, ChainsConfig
-from hires.objectives.rounds import Rates
 from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
 RESOLUTION, BATCH, SLOTS, ALPHA, LR, ENERGY_LR, EPS = 8, 4, 10, 0.4, 2e-3, 5e-3, 1e-3
@@ -204,8 +204,8 @@ def test_measures_are_those_of_some_player(world):
     for module, config in (f_ebm, f_ebm.Config(sampler="generator")), (contrastive_divergence, contrastive_divergence.Config()):
         config.chains = CHAINS
         (measures,), _, _ = play(module, config, start(config.players()), world.device, 0, 1, dtype=torch.float32)
-        assert set(measures) == {term for terms in module.TERMS.values() for term in terms}
-        assert set(module.LINE.values()) <= set(measures) and set(module.TERMS) == set(config.players())
+        assert set(measures) == {term for terms in module.Objective.TERMS.values() for term in terms}
+        assert set(module.Objective.LINE.values()) <= set(measures) and set(module.Objective.TERMS) == set(config.players())
 
 
 @pytest.mark.parametrize(

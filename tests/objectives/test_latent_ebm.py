@@ -14,9 +14,8 @@ from torch.distributions import Normal
 from hires import networks, objectives
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
-from hires.objectives import latent_ebm
+from hires.objectives.base import Rates
 from hires.objectives.latent_ebm import EQUATIONS, PLAYERS, UPDATES, Batch, Config, Objective
-from hires.objectives.rounds import Rates
 from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
 D, BATCH, RESOLUTION, ALPHA = 6, 4, 16, 0.4
@@ -30,7 +29,7 @@ SHAPE = NetworkConfig(latent=D, channels_base=64, channels_max=8, convs=1, image
 
 
 def start(plain, config: Config) -> dict[str, torch.nn.Module]:
-    nets = {name: latent_ebm.network(config, SHAPE, name, RESOLUTION, True) for name in PLAYERS}
+    nets = {name: Objective.network(config, SHAPE, name, RESOLUTION, True) for name in PLAYERS}
     for name, net in nets.items():
         networks.initialise(net, lambda parameter, name=name: plain.stream(f"{name}/{parameter}"))
     return nets
@@ -243,8 +242,8 @@ def test_measures_say_what_they_are_called(world, plain):
     assert m["energy_size"] == pytest.approx(torch.cat([real, fake]).abs().mean().item(), abs=1e-5)
     assert m["prior"] == pytest.approx(z_tilde.square().mean().item() / 2, rel=1e-4)
     assert m["diversity"] == pytest.approx((x_tilde.var(0).mean() / x.var(0).mean()).sqrt().item(), rel=1e-4)
-    known = {term for terms in latent_ebm.TERMS.values() for term in terms}
-    assert m.keys() <= known and set(latent_ebm.LINE.values()) <= known
+    known = {term for terms in Objective.TERMS.values() for term in terms}
+    assert m.keys() <= known and set(Objective.LINE.values()) <= known
 
 
 BAD = [

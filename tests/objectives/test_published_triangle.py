@@ -12,8 +12,8 @@ import torch
 
 from hires import networks
 from hires.networks import NetworkConfig
+from hires.objectives.base import Rates
 from hires.objectives.divergence_triangle import PLAYERS, Batch, Config, Objective
-from hires.objectives.rounds import Rates
 from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
 D, BATCH, ROUNDS = 100, 2, 2

@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 from hires.errors import HiresError
 from hires.ground.ranges import check_ranges
 from hires.networks import NetworkConfig
-from hires.objectives.divergence_triangle import Config, check
+from hires.objectives.divergence_triangle import Config, Objective
 from hires.objectives.terms import kl, nll, overshoot, soft_clamp
 
 
@@ -77,14 +77,14 @@ BAD = [
 def test_meaningless_values_are_refused_in_one_line(bad):
     with pytest.raises(HiresError) as refusal:
         check_ranges(Config(**bad), "objective.")
-        check(Config(**bad), NetworkConfig(), zero_stage=1)
+        Objective.check(Config(**bad), NetworkConfig(), zero_stage=1)
     text = str(refusal.value)
     assert "\n" not in text and next(iter(bad)) in text
 
 
 def test_second_derivatives_are_refused_on_stage_3_alone():
-    check(Config(r1=0.0), NetworkConfig(), zero_stage=3)
+    Objective.check(Config(r1=0.0), NetworkConfig(), zero_stage=3)
     for stage in (0, 1, 2):
-        check(Config(r1=1.0), NetworkConfig(), stage)
+        Objective.check(Config(r1=1.0), NetworkConfig(), stage)
     with pytest.raises(HiresError, match=r"objective\.r1.*zero\.stage=3"):
-        check(Config(r1=1.0), NetworkConfig(), zero_stage=3)
+        Objective.check(Config(r1=1.0), NetworkConfig(), zero_stage=3)

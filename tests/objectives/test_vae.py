@@ -12,8 +12,7 @@ from hires import networks, objectives
 from hires.checkpoints import reading
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
-from hires.objectives import vae
-from hires.objectives.rounds import Rates
+from hires.objectives.base import Rates
 from hires.objectives.vae import PLAYERS, Batch, Config, Objective
 from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 from hires.training.trainer import Trainer
@@ -26,7 +25,7 @@ OPTIONS = {"plain": {}, "all": {"logvar_min": -1.0, "logvar_max": 0.5, "reconstr
 
 
 def start(plain) -> dict[str, torch.nn.Module]:
-    nets = {name: vae.network(PLAIN, SHAPE, name, RESOLUTION, True) for name in PLAYERS}
+    nets = {name: Objective.network(PLAIN, SHAPE, name, RESOLUTION, True) for name in PLAYERS}
     for name, net in nets.items():
         networks.initialise(net, lambda parameter, name=name: plain.stream(f"{name}/{parameter}"))
     return nets
@@ -102,7 +101,8 @@ def test_micro_batches_give_the_whole_batchs_step(world, plain, in_double):
     parts, split = play(config, nets, rounds, world.device, micro_batch=1)
     assert plain.worst(weights, split) < 1e-6
     assert parts[-1] == pytest.approx(whole[-1], rel=1e-4)
-    assert whole[-1].keys() == {term for terms in vae.TERMS.values() for term in terms} and set(vae.LINE.values()) <= whole[-1].keys()
+    assert whole[-1].keys() == {term for terms in Objective.TERMS.values() for term in terms}
+    assert set(Objective.LINE.values()) <= whole[-1].keys()
 
 
 @pytest.mark.parametrize("bad", [{"beta": -1.0}, {"kappa_max": float("nan")}, {"reconstruct_box": 3}, {"range": -1.0}], ids=str)

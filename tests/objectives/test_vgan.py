@@ -15,7 +15,7 @@ from hires import networks, objectives
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
 from hires.objectives import SYSTEMS
-from hires.objectives.rounds import Rates
+from hires.objectives.base import Rates
 from hires.objectives.vgan import batch_entropy, mean_of_all
 from hires.training.player import OptimizerConfig, ZeroConfig, new_player
 
@@ -33,7 +33,7 @@ CASES = [(name, steps) for name in OPTIONS for steps in (1, 3)]
 
 
 def settings(name: str, steps: int = 1):
-    return SYSTEMS[name].Config(**OPTIONS[name], generator_steps=steps)
+    return SYSTEMS[name].Settings(**OPTIONS[name], generator_steps=steps)
 
 
 def start(plain, config) -> dict[str, torch.nn.Module]:
@@ -61,7 +61,7 @@ def data(plain, rounds: int = 3, dtype=torch.float32) -> list[tuple]:
 def play(config, nets, rounds, device, stage: int = 1, micro_batch: int = 0) -> tuple[list[dict], dict]:
     """Measures of each round, and all parameters at the end; the engines are freed."""
     players = {n: new_player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()}
-    one, measures = SYSTEMS[config.name].Objective(config, D, players), []
+    one, measures = SYSTEMS[config.name](config, D, players), []
     for x, draw in rounds:
         found = one.round(one.batch(x, ALPHA, draw, D), Rates(LR, ENERGY_LR, 0.5), RESOLUTION, True, micro_batch)
         measures.append({name: value.item() for name, value in found.items()})
@@ -200,7 +200,7 @@ def test_the_batch_entropy_has_the_value_and_gradient_of_the_whole_batch(world, 
 def test_the_energys_loss_is_lowest_for_experts_that_split_the_data_in_halves(world):
     """P3 §4: on real images each expert is to be sure of each and undecided over all of them."""
     config = settings("vgan")
-    loss = SYSTEMS["vgan"].Objective.energy_loss
+    loss = SYSTEMS["vgan"].energy_loss
     fake = torch.zeros(8, 1)
     halves, one_side = torch.tensor([[9.0], [-9.0]] * 4), torch.full((8, 1), 9.0)
     values = [loss(config, scores, fake, None)[0].item() for scores in (halves, one_side, fake)]
@@ -232,9 +232,9 @@ BAD = [{"experts": 0}, {"generator_steps": 0}, {"range": -1.0}, {"range": math.n
 @pytest.mark.parametrize("bad", BAD, ids=str)
 def test_meaningless_values_are_refused_in_one_line(bad):
     for name, system in SYSTEMS.items():
-        if name in OPTIONS and bad.keys() <= {f.name for f in dataclasses.fields(system.Config)}:
+        if name in OPTIONS and bad.keys() <= {f.name for f in dataclasses.fields(system.Settings)}:
             with pytest.raises(HiresError) as refusal:
-                objectives.check(system.Config(**bad), SHAPE, 1)
+                objectives.check(system.Settings(**bad), SHAPE, 1)
             assert "\n" not in str(refusal.value) and next(iter(bad)) in str(refusal.value)
 
 

@@ -68,7 +68,7 @@ def test_the_plan_prints_players_and_losses(name, tiny):
     with redirect_stdout(io.StringIO()) as out:
         assert main(["plan", *command(tiny, name, "none")]) == 0
     text = re.sub(r"\s+", " ", out.getvalue())
-    for player in SYSTEMS[name].Config().players():
+    for player in SYSTEMS[name].Settings().players():
         assert f"{player} {SYSTEMS[name].LOSSES[player]}" in text, text
 
 

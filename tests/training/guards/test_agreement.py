@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hires.errors import NotFinite
-from hires.objectives.divergence_triangle import TERMS
+from hires.objectives.divergence_triangle import Objective
 from hires.training.guards.agreement import Health, noise_seed
 from hires.training.player import ZeroConfig, new_player
 
@@ -14,7 +14,7 @@ def measures(**values: float) -> dict[str, torch.Tensor]:
 
 
 def test_it_answers_one_step_late_so_the_host_never_waits(world):
-    health = Health(world, TERMS)
+    health = Health(world, Objective.TERMS)
     health.record(measures(), True, 16)
     assert health.look() is False
     health.record(measures(), False, 32)
@@ -24,7 +24,7 @@ def test_it_answers_one_step_late_so_the_host_never_waits(world):
 
 
 def test_what_is_not_finite_is_named_with_its_player_and_the_images_of_its_step(world):
-    health = Health(world, TERMS)
+    health = Health(world, Objective.TERMS)
     health.record(measures(K=float("nan"), loss_energy=float("inf"), r1=float("nan")), False, 16)
     health.record(measures(), False, 32)
     with pytest.raises(NotFinite, match=r"^at 16 images: energy: loss_energy, r1; inference: K$"):
@@ -32,7 +32,7 @@ def test_what_is_not_finite_is_named_with_its_player_and_the_images_of_its_step(
 
 
 def test_before_saving_the_newest_step_counts(world):
-    health = Health(world, TERMS)
+    health = Health(world, Objective.TERMS)
     health.record(measures(R=float("inf")), False, 16)
     assert not health.look()
     with pytest.raises(NotFinite, match="at 16 images: generator: R"):
@@ -40,7 +40,7 @@ def test_before_saving_the_newest_step_counts(world):
 
 
 def test_the_spread_of_a_batch_of_one_says_nothing(world):
-    health = Health(world, TERMS)
+    health = Health(world, Objective.TERMS)
     for images in (16, 32, 48):
         health.record(measures(diversity=float("nan")), False, images)
         assert not health.look(newest=True)
@@ -49,7 +49,7 @@ def test_the_spread_of_a_batch_of_one_says_nothing(world):
 @pytest.mark.parametrize("field", ["weight", "exp_avg", "exp_avg_sq", "ema"])
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_state_that_is_not_finite_is_named(field, value, world, make_player, trained):
-    player, health = make_player(), Health(world, TERMS)
+    player, health = make_player(), Health(world, Objective.TERMS)
     trained(player, 1)
     health.check_state({"energy": player}, 16)
     getattr(player.fragments[-1], field)[-1] = value

@@ -1,0 +1,178 @@
+"""What a system is: its settings, a game between players, and what the trainer, the plan and export ask of both."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hires import networks
+from hires.errors import NotFinite
+from hires.networks import NetworkConfig
+
+# draw(stream, size) -> this rank's rows of the global batch's N(0, 1) noise (B, size), a function of (seed, stream, images seen)
+Draw = Callable[[str, int], Tensor]
+# what a grid in RUN/samples shows: name -> images (N, C, r, r) in [-1, 1], and the grid's columns (None: as square as it gets)
+Pictures = dict[str, tuple[Tensor, int | None]]
+# what goes from step to step beside the players: name -> (this rank's stretch, flattened; its start in the whole)
+Carried = dict[str, tuple[Tensor, int]]
+
+
+@dataclass
+class ObjectiveConfig(ABC):
+    """The settings of a system, and what follows from them without its networks."""
+
+    name: str = ""
+
+    @abstractmethod
+    def players(self) -> tuple[str, ...]:
+        """The networks of the game."""
+
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The players whose gradients are held at the same time, for each moment of a round."""
+        return tuple((name,) for name in self.players())
+
+    @abstractmethod
+    def fullest(self, kept: dict[str, int], whole: bool) -> int:
+        """Bytes that autograd keeps an image at the fullest moment of a round.
+
+        `kept`: those of a pass through each network; `whole`: the rank's batch is computed at once, else in micro-batches.
+        """
+
+    def weights_at(self, resolution: int) -> dict[str, float]:
+        """The weights of the terms that change with the resolution, by the letters that tables show."""
+        return {}
+
+    def carries(self, resolution: int, channels: int) -> int:
+        """Bytes, of all ranks together, of what the objective carries from step to step beside the players."""
+        return 0
+
+    def needs_fp32(self) -> bool:
+        """Whether a network of the game cannot be trained in bf16."""
+        return False
+
+
+class Reconstructs:
+    """Of settings with a reconstruction term."""
+
+    kappa_pixel: float
+    kappa_max: float
+
+    def kappa(self, resolution: int) -> float:
+        """Weight of R at `resolution`."""
+        return min(self.kappa_pixel * resolution**2, self.kappa_max)
+
+
+class Penalised:
+    """Of settings with a gradient penalty."""
+
+    r1: float
+
+    def gamma(self, resolution: int) -> float:
+        """Weight of the penalty on the image's gradient at `resolution`."""
+        return self.r1 * max(0.25, (resolution / 32) ** 2)
+
+
+@dataclass
+class Rates:
+    """Learning rates and moving-average decay of a round."""
+
+    lr: float
+    energy_lr: float
+    ema_decay: float
+
+
+class Objective(ABC):
+    """A game between players; of a system its class is registered in hires.objectives.SYSTEMS under the name of its settings."""
+
+    Settings: ClassVar[type[ObjectiveConfig]]
+    LOSSES: ClassVar[dict[str, str]]  # what each player lowers, in a line
+    TAKES: ClassVar[dict[str, str]]  # what each player reads: images "x", latents "z" or pairs "xz"
+    TERMS: ClassVar[dict[str, tuple[str, ...]]]  # measures by the player that they tell of
+    LINE: ClassVar[dict[str, str]]  # shown name -> measure, of a progress line
+    SHAPED_BY: ClassVar[tuple[str, ...]] = ()  # settings that decide what the networks are
+    ROWS: ClassVar[int] = 1  # images are taken in groups of so many
+    PRIOR_CODES: ClassVar[bool] = True  # whether an inference model's codes are draws from a posterior over the prior's latents
+    SCALING: ClassVar[bool] = False  # whether hires.planning counts its operations
+    every: int = 1  # what is due only now and then is due each `every` steps
+
+    @abstractmethod
+    def __init__(self, config: Any, latent: int, players: Mapping[str, Any]):
+        """`players`: training.player.Player or what computes like one, by name; `latent`: dimensions d of a latent."""
+
+    @staticmethod
+    def network(config: Any, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        """A player's network, parameters not yet set."""
+        return networks.build(shape, player, resolution, fading)
+
+    @staticmethod  # noqa: B027 - most have nothing to check
+    def check(config: Any, shape: NetworkConfig, zero_stage: int) -> None:
+        """Raise HiresError for a combination that does not train."""
+
+    @staticmethod
+    def gives(config: Any, networks: Mapping[str, nn.Module], alpha: float) -> dict[str, Callable]:
+        """Functions that only this system has for a Subject of hires.evaluation, out of trained networks, by the Subject's names."""
+        return {}
+
+    @abstractmethod
+    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Any:
+        """What a round on this rank's real images x (B, C, r, r) in [-1, 1], faded by `alpha`, needs, its noise drawn."""
+
+    @abstractmethod
+    def round(self, batch: Any, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
+        """Update every player; returns measures as scalars on the device, this rank's means.
+
+        `due`: whether it is a step of those that `every` counts; `micro_batch`: images computed at once, 0 = all, to save memory. Raises
+        NotFinite, with the measures by then, where a gradient is not finite.
+        """
+
+    @abstractmethod
+    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
+        """What the averaged networks make of held-out pictures x and fixed latents z."""
+
+    def carried(self) -> Carried:
+        """What a checkpoint holds beside the players, such as a replay buffer; most systems have none."""
+        return {}
+
+    def restore(self, checkpoint: Any) -> None:  # noqa: B027 - most have nothing to restore
+        """Take up what `carried` gave when `checkpoint` was written: `checkpoint.read("carried", name, "state", start, numel)`."""
+
+
+class Record:
+    """The measures of a round, on the device: nothing waits for the host. As a context it hands them to a NotFinite that leaves it."""
+
+    def __init__(self, share: float, means: Mapping[str, Tensor] | None = None):
+        """`share`: one over the number of micro-batches; `means`: what was measured of the whole batch before."""
+        self.share = share
+        self.means: dict[str, Tensor] = dict(means or {})
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        if isinstance(error, NotFinite):
+            error.measures = self.means  # which of them broke is reported
+
+    def add(self, **measures: Tensor) -> None:
+        """Add a micro-batch's means."""
+        for name, value in measures.items():
+            value = value.detach().float() * self.share
+            self.means[name] = self.means[name] + value if name in self.means else value
+
+
+def in_parts(function: Callable[[Tensor], Tensor], inputs: Tensor, size: int = 16) -> Tensor:
+    """function(inputs), computed for `size` rows at a time."""
+    return torch.cat([function(part) for part in inputs.split(size)])
+
+
+def fakes(generator: nn.Module, z: Tensor, alpha: float) -> Pictures:
+    """`fakes`: the samples of latents z."""
+    return {"fakes": (in_parts(lambda part: generator(part, alpha), z), None)}
+
+
+def reconstructions(generator: nn.Module, inference: nn.Module, x: Tensor, alpha: float) -> Pictures:
+    """`reconstructions`: each picture of x beside its own from the posterior's mean."""
+    x_hat = in_parts(lambda part: generator(inference(part, alpha)[0], alpha), x)
+    return {"reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8)}
