@@ -14,7 +14,7 @@ help:
 	@echo "make demo DATA=folder RESOLUTION=64    the same on your own pictures"
 	@echo "make test                              run the tests; of campaigns (many seeds, many kills, long tables) a sample"
 	@echo "make test-all                          run every case of them"
-	@echo "make lint                              ruff and shellcheck"
+	@echo "make lint                              ruff, mypy and shellcheck"
 	@echo "make environment                       only make $(VENV), with all that the verbs may use, at the versions of constraints.txt"
 	@echo "make clean                             remove $(VENV), demo/ and caches; runs/ and data/ are kept"
 
@@ -32,6 +32,7 @@ test-all: $(READY)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
 	@$(VENV)/bin/shellcheck .ci/run launch/*.sh slurm/*.sh slurm/chain slurm/preflight slurm/box/*.sh
 
 environment: $(FULL)
@@ -42,5 +43,5 @@ $(VENV)/.demo $(VENV)/.all $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .slurm .chromium demo build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .slurm .chromium demo build dist ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

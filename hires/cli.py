@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from typing import Any
 
 from hires.errors import HiresError
 from hires.ground.interrupts import OUTPUT, interrupts_in_a_line, outlive_readers
@@ -70,7 +71,7 @@ def _run(arguments: list[str]) -> int:
     from hires.verbs import call
 
     # training alone ends a process that hangs, and counts its time from the process's start
-    own = {"owns_process": True} if verb == "train" else {}
+    own: dict[str, Any] = {"owns_process": True} if verb == "train" else {}
     try:
         return call(name, overrides, **own).status
     except HiresError as error:

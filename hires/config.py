@@ -89,7 +89,7 @@ def from_plain(schema: type, plain: dict) -> Any:
         raise HiresError(f"configuration: {_one_line(error)}") from error
 
 
-def _typed(schema: type, plain: dict) -> DictConfig:
+def _typed(schema: Any, plain: dict) -> DictConfig:
     """`plain` merged into its schema, an objective's settings into those of its system."""
     typed = OmegaConf.structured(schema)
     if "objective" in plain:
@@ -101,7 +101,7 @@ def _typed(schema: type, plain: dict) -> DictConfig:
     return OmegaConf.merge(typed, command_line.literal(plain))
 
 
-def _as_field(override: str, schema: type) -> str:
+def _as_field(override: str, schema: Any) -> str:
     """`from=a.jpg` as `from_=a.jpg` where the schema has that field."""
     return re.sub(r"^([+~]*)from(?==|$)", rf"\1{FROM}", override) if FROM in schema.__dataclass_fields__ else override
 
@@ -124,7 +124,7 @@ def _quoted(override: str) -> str:
     return key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """Hydra's messages say the essential in their first lines; the deepest cause names the key."""
     while error.__cause__ is not None:
         error = error.__cause__

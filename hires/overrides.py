@@ -4,7 +4,7 @@ from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields, is_dataclass
 import os
 import re
-from typing import get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from omegaconf import MISSING
 
@@ -55,12 +55,13 @@ def literal(plain):
     return re.sub(r"(\\*)\$\{(?!oc\.env:)", r"\1\1\\${", plain) if isinstance(plain, str) else plain
 
 
-def _field(schema: type, path: list[str]):
+def _field(schema: Any, path: list[str]):
     """The dataclass field at a path of names; None where there is none, or its schema is not known yet (a system's settings)."""
     found = next((one for one in fields(schema) if one.name == path[0]), None)
     if found is None or len(path) == 1:
         return found
-    inside, rest = found.type, path[1:]
+    inside: Any = found.type
+    rest = path[1:]
     if get_origin(inside) is dict:
         inside, rest = get_args(inside)[1], rest[1:]
     return _field(inside, rest) if is_dataclass(inside) and rest else None

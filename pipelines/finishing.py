@@ -85,8 +85,10 @@ class Index:
     def __init__(self, folder: Path, levels: list[int]):
         folder.mkdir(exist_ok=True)
         self.levels = levels
-        self._places = {(split, level): (folder / f"{split}-{level}.entries").open("wb") for split in SPLITS for level in levels}
-        self._keys = {split: (folder / f"{split}.keys").open("w", encoding="utf-8") for split in SPLITS}
+        self._places: dict[tuple[str, int], Any] = {
+            (split, level): (folder / f"{split}-{level}.entries").open("wb") for split in SPLITS for level in levels
+        }
+        self._keys: dict[str, Any] = {split: (folder / f"{split}.keys").open("w", encoding="utf-8") for split in SPLITS}
 
     def add(self, split: str, ledger: dict) -> None:
         """Appends the pictures of one shard."""

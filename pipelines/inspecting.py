@@ -32,7 +32,7 @@ def verify(shards: Shards, workers: int = 0, seen: Callable[[int], None] | None 
     index, lines = _index_files(shards)
     wanted = index | {name: (found["bytes"], found["sha256"]) for *_, name, found in shard_files(shards)}
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        jobs = {name: pool.submit(_state, folder / name, *what, seen or (lambda _: None)) for name, what in wanted.items()}
+        jobs = {name: pool.submit(_state, folder / name, size, sha, seen or (lambda _: None)) for name, (size, sha) in wanted.items()}
         try:
             states = {name: job.result() for name, job in jobs.items()}
         finally:

@@ -1,7 +1,7 @@
 """Pictures as tensors, in the order asked for, decoded ahead of the training that uses them."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 
 import numpy as np
@@ -41,7 +41,7 @@ class Loader:
         self._cache = torch.empty((count, *shape), dtype=torch.uint8) if self.cached else None
         self._known = np.zeros(count, bool)
 
-    def stream(self, plan: Iterable[np.ndarray]) -> Iterator[Tensor]:
+    def stream(self, plan: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
         """For each index array (B,) of `plan`, in that order, uint8 (B, C, r, r) in 0..255; `plan` may be endless.
 
         The memory lies as it was decoded, (B, r, r, C), and what is delivered is a view of it with torch's channels_last strides: the

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 import zlib
 
 import numpy as np
@@ -41,7 +42,7 @@ class Shards:
         if "://" in str(root):
             from .remote import RemoteFiles  # fsspec, which a local folder does not need
 
-            files = RemoteFiles(str(root), cache, cache_gb)
+            files: Any = RemoteFiles(str(root), cache, cache_gb)
         else:
             files = LocalFiles(root)
         shards = cls(files, read_manifest(files))

@@ -119,16 +119,16 @@ def _write(job: Job, shard: Shard) -> None:
                     tars[level].add(f"{item.key}.{codecs[level].suffix}", codecs[level].encode(pixels))
             with job.done.get_lock():
                 job.done.value += 1
-    levels = {}
+    written: dict[str, dict] = {}
     for level, tar in tars.items():
         if keys:
-            levels[str(level)] = {"bytes": tar.path.stat().st_size, "sha256": tar.sha256(), "entries": tar.entries}
+            written[str(level)] = {"bytes": tar.path.stat().st_size, "sha256": tar.sha256(), "entries": tar.entries}
             os.replace(tar.path, job.place(shard, level))
             sync_folder(job.place(shard, level).parent)
         else:
             tar.path.unlink()
     ledger = {"fingerprint": job.fingerprint(shard), "name": shard.name, "split": shard.split, "keys": keys, "bad": bad}
-    write_whole(job.ledger(shard), json.dumps({**ledger, "histogram": values.tolist(), "levels": levels}))
+    write_whole(job.ledger(shard), json.dumps({**ledger, "histogram": values.tolist(), "levels": written}))
 
 
 def levels_of(job: Job, item: Item) -> list[np.ndarray]:

@@ -43,7 +43,8 @@ def fit(posterior: Callable[[Tensor], tuple[Tensor, Tensor]], pictures: Iterable
     The noise's part is exact: C = Cov(mu) + mean exp(logvar). No more pictures than dimensions give a diagonal. Raises HiresError for
     fewer than two pictures or codes that are not finite.
     """
-    count, total, squares, noise = 0, 0.0, 0.0, 0.0
+    count = 0
+    total = squares = noise = torch.zeros((), dtype=torch.float64)
     for x in pictures:
         mu, logvar = (part.double().cpu() for part in posterior(x))
         count, total, squares = count + len(mu), total + mu.sum(0), squares + mu.T @ mu

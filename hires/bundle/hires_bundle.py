@@ -554,7 +554,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     said = re.search(r"^([0-9a-f]{64})  config\.json$", text, re.M)
-    _require_hash(folder / "config.json", said and said[1])
+    _require_hash(folder / "config.json", said[1] if said else None)
     paths = {name: folder / f"{name}.safetensors" for name, has in _HAS.items() if config.get(f"has_{name}", has)}
     for path in paths.values():
         if not path.is_file():

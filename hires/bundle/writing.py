@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 from safetensors.torch import save
 import torch
@@ -27,7 +28,7 @@ from hires.networks.growing import EqualizedConv2d, EqualizedLinear, resolutions
 from hires.networks.pair_energy import PairEnergy
 from hires.networks.transition import POINT, Decoder, Encoder
 
-KNOWN = {  # to hires_bundle.py
+KNOWN: dict[str, Any] = {  # to hires_bundle.py
     "generator": (Generator, Decoder, dcgan32.Generator),
     "inference": (Inference, Encoder, dcgan32.Inference),
     "energy": (Energy, PairEnergy, ExpertEnergy, GanEnergy, dcgan32.Energy),

@@ -230,15 +230,15 @@ def of_another_run(place: str, moments: bool, warn=print) -> Checkpoint:
     choice, problem = distributed.from_first([choice, problem])
     if problem:
         raise HiresError(f"train.start_from={place}: {problem}")
-    found = Checkpoint(Path(choice), moments)
-    found.manifest["attempt"] = 0  # that run's rollbacks are its own
-    return found
+    checkpoint = Checkpoint(Path(choice), moments)
+    checkpoint.manifest["attempt"] = 0  # that run's rollbacks are its own
+    return checkpoint
 
 
 def file_hash(path: Path) -> str:
     """BLAKE3 of a file, 64 hexadecimal digits."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, blake3).hexdigest()
+        return hashlib.file_digest(file, blake3).hexdigest()  # type: ignore[arg-type]
 
 
 def _manifest_hash(manifest: dict) -> str:

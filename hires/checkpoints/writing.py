@@ -16,6 +16,7 @@ from pathlib import Path
 import shutil
 import threading
 import time
+from typing import Any
 
 from blake3 import blake3
 import torch
@@ -158,7 +159,7 @@ class Saver:
     def _together(self, final: Path, action: Callable[[], dict | None]) -> list:
         """Do this rank's part and learn how all did: their results; raises HiresError naming the first rank that failed, on all alike."""
         try:
-            report = {"done": action()}
+            report: dict[str, Any] = {"done": action()}
         except Exception as error:  # whatever it is, the other ranks wait to hear of it
             told = in_words(error) if isinstance(error, OSError | HiresError) else f"{type(error).__name__}: {error}"
             report = {"failed": told[:300]}

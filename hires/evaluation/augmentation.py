@@ -42,7 +42,7 @@ def measure(material: Material, settings) -> dict:
         wanted = f"augmentation.labels={few} takes as many again for validation"
         raise HiresError(f"data={shards.root}: {shards.count('train')} training pictures; {wanted}")
     sets = [material.labelled(*place) for place in (("train", 0, few), ("train", few, few), ("holdout", 0, settings.images))]
-    plain, helped = (classify(*sets, move, config.epochs, config.width) for move in (None, material.subject.transition))
+    plain, helped = (classify(sets[0], sets[1], sets[2], move, config.epochs, config.width) for move in (None, material.subject.transition))
     return {
         "plain_error": plain.error,
         "augmented_error": helped.error,

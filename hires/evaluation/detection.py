@@ -7,6 +7,7 @@ prepared as `hires prepare` does it: the centre square, by Lanczos and box means
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def measure(material: Material, settings) -> dict:
     for name, x, what in _sets(material, others, len(usual)):
         sets[name] = _scored(material, scores, x, f"detection.against={name}")
         told[f"detection_{name}"] = f"{len(x)} against {len(usual)} held-out pictures: {what}"
-    found = {"detection_columns": COLUMNS} | told
+    found: dict[str, Any] = {"detection_columns": COLUMNS} | told
     for name, values in list(sets.items())[1:]:
         for score in scores:
             found[f"detection_{score}_{name}"] = rates_with_intervals(sets["held out"][score], values[score])

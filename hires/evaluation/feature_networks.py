@@ -134,8 +134,8 @@ def of_onnx(path: str, channels: int, resolution: int, device: torch.device) -> 
         from onnxruntime.capi import onnxruntime_pybind11_state as failures
     except ImportError as error:
         raise HiresError(f"metrics.features={path} needs onnxruntime, not installed: pip install 'hires[onnx]'") from error
-    failed = (failures.Fail, failures.InvalidArgument, failures.InvalidGraph, failures.InvalidProtobuf, failures.NotImplemented)
-    failed += (failures.NoSuchFile, failures.RuntimeException)
+    failed: tuple[type[Exception], ...] = (failures.Fail, failures.InvalidArgument, failures.InvalidGraph, failures.InvalidProtobuf)
+    failed += (failures.NotImplemented, failures.NoSuchFile, failures.RuntimeException)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # its warnings are about itself

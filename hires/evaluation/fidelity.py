@@ -6,6 +6,7 @@ The network is Inception where its weights are given. Any other stands in, and i
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 import torch.distributed as dist
@@ -84,9 +85,9 @@ def measure(material: Material, settings) -> dict:
     real, remark = reference(material, network, config.split, config.real, cache)
     other = "holdout" if config.split == "train" else "train"
     floor, floor_remark = reference(material, network, other, len(samples), cache)
-    found = {}
+    found: dict[str, Any] = {}
     if material.first:
-        found = scores(samples, real, network)
+        found |= scores(samples, real, network)
         if len(floor) >= FEWEST:
             found |= {f"{name}_floor": value for name, value in scores(floor, real, network).items() if not name.endswith("_sd")}
         found |= _told(len(samples), len(real), len(floor), samples.shape[1] - network.classes, network, config.split, other)

@@ -18,6 +18,6 @@ def speak_utf8() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     for stream in filter(None, (sys.stdout, sys.stderr)):  # either may be closed
         if "utf8" in sys._xoptions and theirs not in ("utf-8", "ascii"):
-            stream.reconfigure(encoding=theirs)
+            stream.reconfigure(encoding=theirs)  # type: ignore[union-attr]
         if stream.errors != "surrogateescape":  # which writes names that are no text as they are
-            stream.reconfigure(errors="replace" if codecs.lookup(stream.encoding).name != "utf-8" else "surrogateescape")
+            stream.reconfigure(errors="replace" if codecs.lookup(stream.encoding).name != "utf-8" else "surrogateescape")  # type: ignore[union-attr]

@@ -20,7 +20,7 @@ BATCH = 64  # pictures read at a time
 LARGEST = 4096  # pixels, the highest level that `hires prepare` knows
 
 
-def read_picture(source: Path | bytes, resolution: int, channels: int, name: str = "") -> Tensor:
+def read_picture(source: str | Path | bytes, resolution: int, channels: int, name: str = "") -> Tensor:
     """A picture's centre square as (C, r, r) float in [-1, 1], on the CPU: a file, or the bytes of one, known to a person as `name`.
 
     It is what `hires prepare` makes of it: EXIF rotation applied, transparency on white, by Lanczos to the level below its size, box means

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,22 @@ Draw = Callable[[str, int], Tensor]
 Pictures = dict[str, tuple[Tensor, int | None]]
 # what goes from step to step beside the players: name -> (this rank's stretch, flattened; its start in the whole)
 Carried = dict[str, tuple[Tensor, int]]
+
+
+class Player(Protocol):
+    """A network in the game with its optimizer, as hires.training.player has it."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Forward pass whose graph stays inside this player."""
+
+    def accumulate(self) -> AbstractContextManager[None]:
+        """One optimizer step's worth of backward passes."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate this rank's mean over its images."""
+
+    def step(self, lr: float, ema_decay: float) -> None:
+        """Update weights and moving average; raises NotFinite where a gradient is not finite."""
 
 
 @dataclass
@@ -99,8 +116,8 @@ class Objective(ABC):
     every: int = 1  # what is due only now and then is due each `every` steps
 
     @abstractmethod
-    def __init__(self, config: Any, latent: int, players: Mapping[str, Any]):
-        """`players`: training.player.Player or what computes like one, by name; `latent`: dimensions d of a latent."""
+    def __init__(self, config: Any, latent: int, players: Mapping[str, Player]):
+        """`latent`: dimensions d of a latent."""
 
     @staticmethod
     def network(config: Any, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:

@@ -6,6 +6,7 @@ x real (faded while growing) with a little noise, x_q from the chains (replay.py
 without gradient.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from hires import networks
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives import base
-from hires.objectives.base import Carried, Draw, ObjectiveConfig, Pictures, Rates, Record
+from hires.objectives.base import Carried, Draw, ObjectiveConfig, Pictures, Player, Rates, Record
 from hires.objectives.replay import Chains, ChainsConfig
 from hires.objectives.terms import diversity
 
@@ -65,7 +66,7 @@ class Objective(base.Objective):
     }
     LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "|∂U|": "chain_slope", "moved": "chain_moved", "div": "diversity"}
 
-    def __init__(self, config: Config, latent: int, players: dict):
+    def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         self.config, self.U = config, players["energy"]
         self.chains = Chains(config.chains)
 

@@ -12,6 +12,7 @@ without its constant: means, never sums, so a weight means the same at every res
 gradients: g_U = dE U/dx_tilde, g_N = lambda_z dN/dx_tilde and g_z = kappa dR/dz_tilde, never graphs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 import math
 
@@ -23,7 +24,7 @@ from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives import base
-from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Pictures, Rates, Reconstructs, Record, fakes, reconstructions
+from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Pictures, Player, Rates, Reconstructs, Record, fakes, reconstructions
 from hires.objectives.terms import BOXES, diversity, kl, nll, overshoot, reconstruction_pull, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
@@ -120,7 +121,7 @@ class Objective(base.Objective):
     LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "ρ": "rho", "R": "R", "K": "K", "N": "N", "div": "diversity"}
     SCALING = True
 
-    def __init__(self, config: Config, latent: int, players: dict):
+    def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         self.config = config
         self.G, self.U, self.I = (players[name] for name in PLAYERS)
         self.beta, self.every, self.weight = config.beta * latent, config.r1_every, config.energy_weight

@@ -10,6 +10,7 @@ The covariance's mean of B is over the global batch. The players exchange number
 published image code: no first steps on the L2 terms alone, exponents go on straight beyond their limit instead of being cut off.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from hires import networks
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives import base, divergences
-from hires.objectives.base import Carried, Draw, ObjectiveConfig, Pictures, Rates, Record
+from hires.objectives.base import Carried, Draw, ObjectiveConfig, Pictures, Player, Rates, Record
 from hires.objectives.contrastive_divergence import Batch, energies, paired, squares
 from hires.objectives.divergences import bound, divergence, energy_loss
 from hires.objectives.proposals import Proposals
@@ -78,7 +79,7 @@ class Objective(base.Objective):
         **{"|∂U|": "chain_slope", "moved": "chain_moved", "div": "diversity"},
     }
 
-    def __init__(self, config: Config, latent: int, players: dict):
+    def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         self.config = config
         self.H, self.U = (players[name] for name in PLAYERS)
         self.divergence = divergence(config.divergence, config.order, config.limit)

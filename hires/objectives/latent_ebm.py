@@ -13,6 +13,7 @@ values. In eq. 15 the entropy of q stands in both divergences and cancels, so L_
 dE U/dx_tilde, dE U/dz_tilde and kappa dR/dz_tilde, never graphs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.networks.pair_energy import PairEnergy
 from hires.objectives import base
-from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Pictures, Rates, Reconstructs, Record, fakes, reconstructions
+from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Pictures, Player, Rates, Reconstructs, Record, fakes, reconstructions
 from hires.objectives.terms import BOXES, diversity, overshoot, reconstruction_pull, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
@@ -116,7 +117,7 @@ class Objective(base.Objective):
     }
     LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "ρ": "rho", "ρz": "rho_z", "R": "R", "z²/2": "prior", "div": "diversity"}
 
-    def __init__(self, config: Config, latent: int, players: dict):
+    def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         self.config = config
         self.G, self.U, self.I = (players[name] for name in PLAYERS)
         self.beta, self.every = config.beta * latent, config.r1_every
@@ -278,4 +279,4 @@ class Objective(base.Objective):
 def _split(batch: Batch, micro_batch: int) -> list[Batch]:
     size = micro_batch or len(batch.x)
     pieces = zip(*(t.split(size) for t in (batch.x, batch.z, batch.eps)), strict=True)
-    return [Batch(*piece, batch.alpha) for piece in pieces]
+    return [Batch(*piece, alpha=batch.alpha) for piece in pieces]

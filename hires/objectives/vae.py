@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hires.ground.ranges import setting
 from hires.objectives import base
-from hires.objectives.base import Draw, ObjectiveConfig, Pictures, Rates, Reconstructs, Record, fakes, reconstructions
+from hires.objectives.base import Draw, ObjectiveConfig, Pictures, Player, Rates, Reconstructs, Record, fakes, reconstructions
 from hires.objectives.terms import BOXES, kl, overshoot, residual, soft_clamp
 
 PLAYERS = ("generator", "inference")
@@ -82,7 +82,7 @@ class Objective(base.Objective):
     TERMS = {"generator": ("R", "loss"), "inference": ("K", "logvar")}
     LINE = {"L": "loss", "R": "R", "K": "K", "logvar": "logvar"}
 
-    def __init__(self, config: Config, latent: int, players: dict):
+    def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         self.config, self.beta = config, config.beta * latent
         self.G, self.I = (players[name] for name in PLAYERS)
 

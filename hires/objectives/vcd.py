@@ -22,7 +22,7 @@ from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.networks.transition import Decoder, Encoder, markov_chain, mix
 from hires.objectives import vgan
-from hires.objectives.base import Draw, Pictures, Rates, Record, fakes, reconstructions
+from hires.objectives.base import Draw, Pictures, Player, Rates, Record, fakes, reconstructions
 from hires.objectives.terms import diversity, overshoot
 
 PLAYERS = ("generator", "energy", "inference")
@@ -72,8 +72,9 @@ class Objective(vgan.Objective):
     LINE = {**vgan.Objective.LINE, "R": "R"}
     PRIOR_CODES = False
 
-    def __init__(self, config: Config, latent: int, players: dict):
+    def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         super().__init__(config, latent, players)
+        self.config: Config = config
         self.I = players["inference"]
 
     @staticmethod
@@ -127,10 +128,10 @@ class Objective(vgan.Objective):
         """L into decoder and encoder in micro-batches, and their step; `kept` are moves with their graphs."""
         rho = self.config.rho
         starts = list(zip(c, mixing, strict=True))
-        mean = self._mean_before(starts, alpha, lambda start: _Move(self, *start, alpha).x_tilde)
+        mean = self._mean_before(starts, alpha, lambda start: _Move(self, *start, alpha=alpha).x_tilde)
         with self.G.accumulate(), self.I.accumulate():
             for i, start in enumerate(starts):
-                move = kept[i] if kept else _Move(self, *start, alpha)
+                move = kept[i] if kept else _Move(self, *start, alpha=alpha)
                 g = self.force(move.x_tilde, alpha, mean, record)
                 R = (move.c_hat - c[i]).square().mean()
                 out_of_range = self.config.range * (overshoot(move.x_tilde) + overshoot(move.c_hat))

@@ -13,7 +13,9 @@ m_j, K numbers, and each does its share. An energy of one image sees no batch: H
 is ours: without it they grow until every expert is sure of every image, real or not, and then nobody learns (docs/reference/vgan.md).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ from hires.ground.ranges import setting
 from hires.networks import Generator, NetworkConfig
 from hires.networks.expert_energy import ExpertEnergy, binary_entropy, probabilities
 from hires.objectives import base
-from hires.objectives.base import Draw, ObjectiveConfig, Pictures, Rates, Record, fakes
+from hires.objectives.base import Draw, ObjectiveConfig, Pictures, Player, Rates, Record, fakes
 from hires.objectives.terms import diversity, overshoot
 
 PLAYERS = ("generator", "energy")
@@ -75,20 +77,20 @@ class Batch:
 class Objective(base.Objective):
     """One round of the game on two players; see the module's text for the losses."""
 
-    Settings = Config
+    Settings: ClassVar[type[ObjectiveConfig]] = Config
     LOSSES = {
         "energy": "E U(x) − E U(x̃) − H̃(x) + λ_s (E s(x)² + E s(x̃)²)",
         "generator": "E U(x̃) − H̃(x̃) + range",
     }
     TAKES = {"generator": "z", "energy": "x"}
-    SHAPED_BY = ("experts",)
+    SHAPED_BY: ClassVar[tuple[str, ...]] = ("experts",)
     TERMS = {
         "energy": ("energy_real", "energy_fake", "energy_gap", "entropy_real", "score_square", "loss_energy"),
         "generator": ("entropy_fake", "energy_slope", "diversity"),
     }
     LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "H(real)": "entropy_real", "H(fake)": "entropy_fake", "div": "diversity"}
 
-    def __init__(self, config: Config, latent: int, players: dict):
+    def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         self.config = config
         self.G, self.U = (players[name] for name in PLAYERS)
 

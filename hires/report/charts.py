@@ -44,8 +44,8 @@ class Axis:
     """Images from 0 to `end`, the levels along them as (start, fade's end, end, name), and marks (images, what)."""
 
     end: float
-    levels: list[tuple[float, float, float, str]] = field(default_factory=list)
-    marks: list[tuple[float, str]] = field(default_factory=list)
+    levels: Sequence[tuple[float, float, float, str]] = field(default_factory=list)
+    marks: Sequence[tuple[float, str]] = field(default_factory=list)
 
     def x(self, images: float) -> float:
         """Where it lies in the drawing."""

@@ -44,14 +44,14 @@ def stages(run: str) -> list[Stage]:
     if len(paths) < 2:
         found = f"1 checkpoint in {paths[0].parent}" if paths else f"no checkpoint in {Path(run) / 'checkpoints'}"
         raise HiresError(f"run={run}: {found}, wanted at least two to see it grow")
-    found = []
+    kept = []
     for path in paths:
         try:
             m = reading.read_manifest(path)
         except HiresError as error:
             raise HiresError(f"{path}: damaged checkpoint: {error}; move it away to leave it out") from error
-        found.append(Stage(path, m["images"], m["resolution"], m["fading"], m["alpha"]))
-    return found
+        kept.append(Stage(path, m["images"], m["resolution"], m["fading"], m["alpha"]))
+    return kept
 
 
 def lost_levels(found: list[Stage]) -> list[int]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 import secrets
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,8 @@ class TensorBoard:
     NAME = "monitor.tensorboard"
 
     def __init__(self, run: Path):
-        self._folder, self._writer, self._resumed = run / "tensorboard", None, 0
+        self._folder, self._resumed = run / "tensorboard", 0
+        self._writer: Any = None  # SummaryWriter
 
     def resume(self, images: int) -> None:
         """A new file that ends the older ones at `images`: what they hold beyond is about to happen again."""

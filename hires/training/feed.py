@@ -1,6 +1,6 @@
 """A run's images: the shards, their order and the schedule give this rank's batches from any number of images seen on."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class Feed:
         self.order = Order(self.shards.shard_sizes("train"), config.train.seed)
         self._loader: Loader | None = None
 
-    def batches(self, images: int) -> Iterator[Tensor]:
+    def batches(self, images: int) -> Generator[Tensor, None, None]:
         """This rank's images of each step from `images` on, up to the next growth or the end of the run."""
         resolution = self.schedule.ahead(images).resolution
         if self._loader is None or self._loader.resolution != resolution:

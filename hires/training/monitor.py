@@ -9,6 +9,7 @@ from pathlib import Path
 import resource
 import sys
 import time
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
@@ -127,9 +128,10 @@ class Monitor:
         self.console = _Voice(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.step_seconds: dict[int, float] = {}  # resolution -> seconds a thousand images, from the preflight
         self.alarm = Alarm()
-        self._clock, self._clock_images, self._metrics = time.perf_counter(), 0, None
+        self._clock, self._clock_images = time.perf_counter(), 0
+        self._metrics: TextIO | None = None
         self._boards: list[Board] | None = None  # opened when the run begins
-        self._wanted = {Wandb.NAME: lambda: Wandb(run, wandb, config)} if wandb != "off" else {}
+        self._wanted: dict[str, Callable[[], Board]] = {Wandb.NAME: lambda: Wandb(run, wandb, config)} if wandb != "off" else {}
         self._wanted |= {TensorBoard.NAME: lambda: TensorBoard(run)} if tensorboard else {}
 
     def say(self, text: str) -> None:

@@ -1,6 +1,6 @@
 """The loop. A run is a function of (configuration, images seen): a restart and a growth take the same path, through a checkpoint."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 import time
@@ -178,7 +178,7 @@ class Trainer:
         seed = noise_seed(self.config.train.seed, self.attempt)  # of the noise alone: weights of a fresh level keep the run's
         self.game = Game(self.config, self.world, self.schedule.ahead(self.images).shape, checkpoint, seed)
         self.health, self.means = Health(self.world, system(self.config.objective).TERMS), Means()
-        self.batches: Iterator[Tensor] = self.feed.batches(self.images)
+        self.batches = self.feed.batches(self.images)
         self.monitor.restart_clock(self.images)
 
     def _grow(self) -> None:

@@ -19,7 +19,9 @@ LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe")  # what gloo
 class Result:
     """What a verb made; `status` is the command's: 0, 85 for "saved, run me again", 1 where something was found wrong."""
 
-    status = 0
+    @property
+    def status(self) -> int:
+        return 0
 
 
 def call(verb: str, settings: str | Iterable[str] = (), keywords: Mapping[str, Any] | None = None, **how: Any) -> Any:
@@ -37,7 +39,7 @@ def call(verb: str, settings: str | Iterable[str] = (), keywords: Mapping[str, A
 
 def processes() -> int:
     """How many of its kind a launcher, torchrun or srun, started with this process; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE") or (os.environ.get("SLURM_NTASKS", 1) if "SLURM_PROCID" in os.environ else 1))
+    return int(os.environ.get("WORLD_SIZE") or (os.environ.get("SLURM_NTASKS", "1") if "SLURM_PROCID" in os.environ else 1))
 
 
 def _settings(keywords: Mapping[str, Any], within: str = "") -> Iterator[str]:

@@ -52,7 +52,8 @@ def run(config: Config) -> Sheet:
         raise HiresError(f"codes={config.codes}: wanted the name of a .safetensors file")
     bundle = open_bundle(config.sampler, config.device)
     batches = picture_batches(config.from_, bundle.resolution, bundle.config["image_channels"], config.limit or None)
-    shown, done = [], []
+    shown: list[Tensor] = []
+    done = []
     for batch in reconstruct(bundle, batches):
         room = config.show - sum(map(len, shown))
         shown += [torch.stack([batch.pictures, batch.reconstructions], 1)[:room]] if room else []

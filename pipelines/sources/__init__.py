@@ -1,5 +1,6 @@
 """Where pictures come from: one file a kind of source, opened by name."""
 
+from collections.abc import Callable
 import os
 from pathlib import Path
 import re
@@ -20,7 +21,7 @@ from .zip import ZipSource
 
 __all__ = ["KINDS", "Item", "Source", "detect", "open_source"]
 
-SOURCES = {
+SOURCES: dict[str, Callable[[str], Source]] = {
     "folder": FolderSource,
     "zip": ZipSource,
     "webdataset": TarSource,

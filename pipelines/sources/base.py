@@ -34,7 +34,7 @@ class Item:
     name: str  # what a person knows it by: a file's path, 'a.zip: x/1.jpg', 'x-r10.tfrecords: record 17'
     size: int = 0  # bytes as stored
     stamp: int = 0  # changes when the file is written again (mtime in ns)
-    place: tuple[str | int, ...] = ()  # what the source needs to find it again
+    place: tuple[Any, ...] = ()  # what the source needs to find it again
 
 
 class Source(ABC):

@@ -63,6 +63,7 @@ class _Window:
 
     def __init__(self):
         self.at, self.parquet = None, None
+        self.rows: Any = None  # an array of pyarrow
 
     def row(self, item: Item, file: str, column: str, group: int, row: int) -> bytes | None:
         import pyarrow

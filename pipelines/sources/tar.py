@@ -85,7 +85,7 @@ def _files(path: str) -> list[str]:
     if "{" not in path:
         raise DataError(f"path={path}: not there; {WANTED}")
     try:
-        from braceexpand import UnbalancedBracesError, braceexpand
+        from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
     except ImportError as error:
         raise DataError("patterns need the package braceexpand, not installed: pip install 'hires[sources]'") from error
     try:
@@ -118,7 +118,7 @@ def _members(file: str) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(file, "r:") as tar:
             end = os.path.getsize(file)
             while member := tar.next():
-                tar.members.clear()  # where tarfile remembers them all
+                tar.members.clear()  # type: ignore[attr-defined]  # where tarfile remembers them all
                 if member.size < 0 or member.offset_data + member.size > end:
                     raise DataError(f"{file}: cut short: {member.name} has {member.size} bytes, and the file ends at byte {end}")
                 if not member.isdir():

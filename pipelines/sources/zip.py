@@ -55,11 +55,11 @@ class ZipSource(Source):
         if flags & 1:
             raise DataError(f"{item.name}: encrypted; wanted a zip without a password")
         if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            name = zipfile.compressor_names.get(method, f"method {method}")
+            name = zipfile.compressor_names.get(method, f"method {method}")  # type: ignore[attr-defined]
             raise DataError(f"{item.name}: compressed by {name}; wanted it stored or deflated")
         handle = per_process(open_at, self.path)
         signature, name_bytes, extra_bytes = LOCAL.unpack(read_at(handle, header, LOCAL.size, item))
-        if signature != zipfile.stringFileHeader:
+        if signature != zipfile.stringFileHeader:  # type: ignore[attr-defined]
             raise DataError(f"{item.name}: no member starts at byte {header}; the zip is damaged, or has changed since it was listed")
         data = read_at(handle, header + LOCAL.size + name_bytes + extra_bytes, packed, item)
         if method == zipfile.ZIP_DEFLATED:
@@ -77,7 +77,7 @@ class ZipSource(Source):
             return zipfile.ZipFile(self.path)
         except zipfile.BadZipFile as error:
             with open(self.path, "rb") as file:
-                begun = file.read(4) == zipfile.stringFileHeader
+                begun = file.read(4) == zipfile.stringFileHeader  # type: ignore[attr-defined]
             found = "cut short or damaged: its directory, which lies at the end, cannot be read" if begun else "no zip"
             raise DataError(f"{self.path}: {found} ({error})") from error
         except (OSError, ValueError, IndexError, OverflowError, MemoryError, NotImplementedError, struct.error) as error:

@@ -109,7 +109,8 @@ def test_pictures_are_where_the_trainings_own_chains_end(name, made, agree):
     assert torch.equal(bundle.sample(seeds, steps=0), begin) or "generator" in networks
     if "variational" in networks:
         assert torch.equal(bundle.log_ratio(found), bundle.variational(found) + bundle.energy(found))
-    of = subject.of_networks(dict(networks), SYSTEMS[name.split()[0]].Settings(**SETTINGS[name]), "", 0, (8, 3, 8), 1.0, torch.device("cpu"))
+    config = SYSTEMS[name.split()[0]].Settings(**SETTINGS[name])
+    of = subject.of_networks(dict(networks), config, "", 0, (8, 3, 8), 1.0, torch.device("cpu"))
     agree(of.draw(seeds), wanted, lambda double: chain(double)[1])
 
 

@@ -119,13 +119,11 @@ def _neighbours(field: Field, x: Tensor, u: Tensor, depth: float, work: Work) ->
     """
     lines: Barriers = {}
     basin = list(range(len(x)))
-    for turn in itertools.count():
-        floors = sorted(set(basin))
-        new = [pair for pair in _near(x, floors) if pair not in lines]
-        if not new:
-            return lines, basin
-        lines |= _lines(field, x, new, f"lines-{turn}", work)
+    turn = itertools.count()
+    while new := [pair for pair in _near(x, sorted(set(basin))) if pair not in lines]:
+        lines |= _lines(field, x, new, f"lines-{next(turn)}", work)
         basin = basins(u, lines, depth)
+    return lines, basin
 
 
 def _near(x: Tensor, numbers: list[int]) -> list[tuple[int, int]]:

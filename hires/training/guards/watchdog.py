@@ -81,7 +81,8 @@ class _Hub(socketserver.ThreadingTCPServer):
 
     def __init__(self, names: list[str], limit: float):
         super().__init__(("", 0), _Call)
-        self.names, self.limit, self.token, self.verdict = names, limit, secrets.token_hex(8), None
+        self.names, self.limit, self.token = names, limit, secrets.token_hex(8)
+        self.verdict: str | None = None
         now = time.monotonic()
         self._heard = {rank: (now, Beat(rank, 0, 0, "the start", False, "", False)) for rank in range(len(names))}
         self._lock = threading.Lock()
@@ -103,6 +104,7 @@ class _Hub(socketserver.ThreadingTCPServer):
 
 class _Call(socketserver.StreamRequestHandler):
     timeout = 10
+    server: _Hub
 
     def handle(self) -> None:
         call = json.loads(self.rfile.readline(65536))
