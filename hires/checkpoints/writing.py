@@ -31,7 +31,6 @@ from hires.ground import distributed
 from hires.ground.files import in_words
 
 CHUNK = 16 << 20  # bytes written at once
-REPORT = 4096  # bytes in which a rank's thread tells the others how it went
 OTHERS = timedelta(hours=2)  # how long a rank's thread waits for the slowest disk
 LAST = 60.0  # seconds that a run which ends by an error gives a save under way
 DTYPES = {
@@ -163,20 +162,12 @@ class Saver:
         except Exception as error:  # whatever it is, the other ranks wait to hear of it
             told = in_words(error) if isinstance(error, OSError | HiresError) else f"{type(error).__name__}: {error}"
             report = {"failed": told[:300]}
-        reports = self._exchange(report)
+        reports = distributed.gather(report, self._group)
         for rank, one in enumerate(reports):
             if "failed" in one:
                 where = f" (rank {rank})" if self._size > 1 else ""
                 raise HiresError(f"{final}: checkpoint not written{where}: {one['failed']}; the ones before it are untouched")
         return [one["done"] for one in reports]
-
-    def _exchange(self, report: dict) -> list[dict]:
-        if self._group is None:
-            return [report]
-        mine = torch.frombuffer(bytearray(json.dumps(report).encode().ljust(REPORT)), dtype=torch.uint8)
-        reports = [torch.empty_like(mine) for _ in range(self._size)]
-        dist.all_gather(reports, mine, group=self._group)
-        return [json.loads(one.numpy().tobytes()) for one in reports]
 
 
 def save(folder: Path, players: Mapping[str, Saved], images: int, info: dict) -> Path:

@@ -187,18 +187,18 @@ def stop() -> None:
         (comm if comm and comm.cdb else dist).destroy_process_group()
 
 
-def gather(value) -> list:
-    """Every rank's value (anything that JSON holds), in rank order, on every rank; goes as JSON, never as a pickle."""
-    size = dist.get_world_size()
+def gather(value, group: dist.ProcessGroup | None = None) -> list:
+    """Every rank's value (anything that JSON holds), in rank order, on every rank of the group; goes as JSON, never as a pickle."""
+    size = dist.get_world_size(group)
     if size == 1:
         return [value]
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend(group) == "nccl" else torch.device("cpu")
     text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
     lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(size)]
-    dist.all_gather(lengths, torch.tensor([len(text)], device=device))
+    dist.all_gather(lengths, torch.tensor([len(text)], device=device), group=group)
     longest = max(int(n) for n in lengths)
     texts = [torch.zeros(longest, dtype=torch.uint8, device=device) for _ in range(size)]
-    dist.all_gather(texts, torch.nn.functional.pad(text, (0, longest - len(text))))
+    dist.all_gather(texts, torch.nn.functional.pad(text, (0, longest - len(text))), group=group)
     return [json.loads(t[: int(n)].cpu().numpy().tobytes()) for t, n in zip(texts, lengths, strict=True)]
 
 

@@ -34,18 +34,10 @@ class StepTime:
 
 def fit(points: list[tuple[int, float, float]]) -> StepTime:
     """StepTime from (batch, seconds, optimizer's seconds): least squares of relative errors, neither term negative."""
-    weights = [1 / t**2 for _, t, _ in points]
-    total = sum(weights)
-    b_mean = sum(w * b for w, (b, _, _) in zip(weights, points, strict=True)) / total
-    t_mean = sum(w * t for w, (_, t, _) in zip(weights, points, strict=True)) / total
-    spread = sum(w * (b - b_mean) ** 2 for w, (b, _, _) in zip(weights, points, strict=True))
-    slope = sum(w * (b - b_mean) * (t - t_mean) for w, (b, t, _) in zip(weights, points, strict=True)) / spread
-    fixed = t_mean - slope * b_mean
-    if slope < 0:
-        slope, fixed = 0.0, t_mean
-    elif fixed < 0:
-        along = sum(w * b * t for w, (b, t, _) in zip(weights, points, strict=True))
-        slope, fixed = along / sum(w * b * b for w, (b, _, _) in zip(weights, points, strict=True)), 0.0
+    from scipy.optimize import nnls
+
+    rows = [[1 / t, batch / t] for batch, t, _ in points]
+    fixed, slope = nnls(rows, [1.0] * len(rows))[0].tolist()
     return StepTime(fixed, slope, min(fixed, sum(o for _, _, o in points) / len(points)))
 
 

@@ -1,53 +1,25 @@
 """Work that runs ahead of who uses it."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from queue import Empty, Full, Queue
-from threading import Event, Thread
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 DONE = object()
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """The same items in the same order, made in a thread of their own, at most `depth` of them before they are asked for.
 
     What `items` raises is raised here, after the items before it. When the consumer stops early, the thread ends with the item at hand.
     """
-    queue: Queue = Queue(depth)
-    stopped = Event()
-
-    def put(item: object) -> bool:
-        while not stopped.is_set():
-            with suppress(Full):
-                queue.put(item, timeout=0.1)  # in turns, to hear of the consumer's end
-                return True
-        return False
-
-    def work() -> None:
-        end: object = DONE
+    source = iter(items)
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        coming = deque(thread.submit(next, source, DONE) for _ in range(depth))
         try:
-            for item in items:
-                if not put((item, None)):
-                    return
-        except BaseException as error:  # raised again in the consumer's thread
-            end = error
-        put((DONE, end))
-
-    thread = Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, end = queue.get()
-            if item is DONE:
-                if end is not DONE:
-                    raise end
-                return
-            yield item
-    finally:
-        stopped.set()
-        with suppress(Empty):
-            while True:
-                queue.get_nowait()
-        thread.join()
+            while (item := coming.popleft().result()) is not DONE:
+                coming.append(thread.submit(next, source, DONE))
+                yield item
+        finally:
+            thread.shutdown(cancel_futures=True)
