@@ -32,7 +32,7 @@ VERBS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0, 85 for "saved, run me again", 1 for a failure told in one line, 2 for bad usage.
+    """Run one verb; returns the exit status: 0, 85 for "saved, run me again", 1 for a failure, reported in one line, 2 for bad usage.
 
     Without `arguments` it takes the process's, which it then owns: Ctrl-C ends it in one line with status 130, and a reader of its output
     that goes away ends nothing.

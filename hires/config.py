@@ -82,7 +82,7 @@ def help_text(verb: str) -> str:
 
 
 def from_plain(schema: type, plain: dict) -> Any:
-    """A configuration out of plain dictionaries, as a manifest holds them; raises HiresError for one that is none."""
+    """A configuration out of plain dictionaries, as a manifest holds them; raises HiresError where it is not valid."""
     try:
         return OmegaConf.to_object(_typed(schema, plain))
     except OmegaConfBaseException as error:

@@ -1,4 +1,4 @@
-"""What a person did that cannot work, told in one line."""
+"""What cannot work, in one line for the user."""
 
 
 class HiresError(Exception):

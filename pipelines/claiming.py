@@ -20,7 +20,7 @@ def share(part: str) -> tuple[int, int]:
     """'2/4' -> (2, 4), and '' -> (1, 1), the whole; raises DataError where it is no part."""
     match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part or "1/1")
     if not match or int(match[1]) > int(match[2]):
-        raise DataError(f"part={part}: wanted one of so many, such as 1/4, 2/4, 3/4 or 4/4")
+        raise DataError(f"part={part}: wanted a part and the number of parts, such as 1/4, 2/4, 3/4 or 4/4")
     return int(match[1]), int(match[2])
 
 

@@ -62,7 +62,7 @@ def _keys(shards: Shards, split: str, chosen: list[int]) -> list[str]:
     try:
         keys = shards.keys(split)
         return [keys[index] for index in chosen]
-    except (OSError, ValueError, IndexError, DataError):  # told elsewhere: a sheet without them shows the pictures all the same
+    except (OSError, ValueError, IndexError, DataError):  # reported elsewhere: a sheet without them shows the pictures all the same
         return []
 
 

@@ -50,5 +50,5 @@ def decode_rate(shards: Shards, level: int, count: int) -> tuple[float, list[str
 def _place(shards: Shards, level: int, index: int) -> str:
     try:
         return shards.place(level, "train", index)
-    except (OSError, ValueError, IndexError):  # the keys are damaged, which is told elsewhere
+    except (OSError, ValueError, IndexError):  # the keys are damaged, which is reported elsewhere
         return f"{shards.root}/{level}: training picture {index}"

@@ -1,4 +1,4 @@
-"""What a user of `pipelines` is told when the data is not as it should be."""
+"""What is wrong with data, in one line for the user."""
 
 
 class DataError(Exception):

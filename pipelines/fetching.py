@@ -26,8 +26,8 @@ class Missing(DataError):
 class Origin:
     """An address that files lie under: http, https, or any other scheme that fsspec knows, with the credentials that it finds.
 
-    A fetch that fails is tried `attempts` times in all, after `pause`, 2 `pause`, 4 `pause`, ... seconds, each failure being told as a
-    warning of this module's logger. User, password and query of the address are sent with each request and never told.
+    A fetch that fails is tried `attempts` times in all, after `pause`, 2 `pause`, 4 `pause`, ... seconds, each failure being logged as a
+    warning of this module's logger. User, password and query of the address are sent with each request and never shown.
     """
 
     timeout = 30.0  # seconds without a byte that end an attempt over http; the libraries of other schemes have their own
@@ -40,7 +40,7 @@ class Origin:
         self._http = parts.scheme in ("http", "https")
         secrets = {text for text in (parts.query, parts.username, parts.password) if text}
         self._secrets = sorted(secrets | {unquote(text) for text in secrets}, key=len, reverse=True)
-        self.shown = _shown(root).rstrip("/")  # the address without what must not be told
+        self.shown = _shown(root).rstrip("/")  # the address without what must not be shown
         self._system: tuple[int, Any, str, str] = (0, None, "", "")
 
     def fetch(self, name: str, target: BinaryIO, size: int | None = None, sha256: str = "") -> None:

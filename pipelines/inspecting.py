@@ -159,7 +159,7 @@ def _shard_problems(shards: Shards, split: str, states: dict[str, str], sound: s
             if state == MISSING or state.startswith("cannot"):
                 yield f"{file}: {state}, {images} pictures; {mend(folder, name, state)}"
             elif state and not known:
-                yield f"{file}: {state}; which pictures cannot be told without its index; {mend(folder, name)}"
+                yield f"{file}: {state}; which pictures is not known without its index; {mend(folder, name)}"
             elif state:
                 yield f"{file}: {state}: {_told(file, state != CHANGED, own, members, entries)}; {mend(folder, name)}"
             elif known and level == shards.levels[0] and file.exists() and (wrong := tar_problem(file, members, entries)):

@@ -25,7 +25,7 @@ class Other(Exception):
 class SplitConfig:
     """Which pictures are never trained on."""
 
-    holdout: int = 0  # so many, chosen by a hash of (seed, key)
+    holdout: int = 0  # pictures, chosen by a hash of (seed, key)
     seed: int = 0
     prefix: str = ""  # and those whose key starts so, e.g. test/
     match: str = ""  # and those in whose key this regular expression is found, e.g. _4$: labelled 4

@@ -11,7 +11,7 @@ from .manifest import MANIFEST, read_manifest
 from .shards import Shards
 from .writing import WORK
 
-MISSING = "missing"  # what mend() is told of a file that is not there
+MISSING = "missing"  # what mend() gets for a file that is missing
 
 
 def open_to_inspect(root: str) -> Shards:

@@ -40,7 +40,7 @@ class RunNetworks:
 
 
 def load(run: str, at: str = "", resolution: int = 0) -> RunNetworks:
-    """The newest checkpoint of a run; with `at` the newest that is not past so many images, with `resolution` that is stable at that level;
+    """The newest checkpoint of a run; with `at` the newest at or before that many images, with `resolution` that is stable at that level;
     with at=best the one that train.keep_best kept.
 
     Its files are read whole and compared with their hashes. Raises HiresError where there is none, saying what there is, or where it is
@@ -95,7 +95,7 @@ def _checkpoints(run: str) -> list[Path]:
         raise HiresError(f"run={run}: no such folder; wanted what hires train run=… wrote")
     found = reading.complete(Path(run) / "checkpoints")
     if not found:
-        raise HiresError(f"run={run}: no whole checkpoint in {Path(run) / 'checkpoints'}")
+        raise HiresError(f"run={run}: no complete checkpoint in {Path(run) / 'checkpoints'}")
     return found
 
 

@@ -47,7 +47,7 @@ def complete(folder: Path) -> list[Path]:
 
 
 def newest_valid(folder: Path, warn=print) -> Path | None:
-    """The newest checkpoint whose files have the sizes and hashes of its manifest; each bad one met is told by `warn` in a line."""
+    """The newest checkpoint whose files have the sizes and hashes of its manifest; `warn` gets a line about each bad one."""
     for path in reversed(complete(folder)):
         problem = verify(path)
         if problem is None:
@@ -112,10 +112,10 @@ class Checkpoint:
     """A committed checkpoint, read lazily: any stretch of any tensor, whoever wrote it."""
 
     def __init__(self, path: Path, moments: bool = True):
-        """`moments`: whether `load_optimizer` may take Adam's moments from it. Raises HiresError where it is no whole checkpoint."""
+        """`moments`: whether `load_optimizer` may take Adam's moments from it. Raises HiresError where it is not complete."""
         self.path, self._moments = path, moments
         if not (path / MANIFEST).is_file():
-            raise HiresError(f"{path}: no {MANIFEST} in it, so this is not a whole checkpoint")
+            raise HiresError(f"{path}: no {MANIFEST} in it, so this checkpoint is not complete")
         try:
             self.manifest = read_manifest(path)
             self.images = self.manifest["images"]
@@ -194,7 +194,7 @@ class Checkpoint:
 
 
 def from_first_rank(folder: Path, warn=print) -> Checkpoint | None:
-    """The newest valid checkpoint of one's own run, chosen by rank 0 for all ranks; None where there are none at all.
+    """The newest valid checkpoint of this run, chosen by rank 0 for all ranks; None where there are none at all.
 
     What a save that was cut short left is removed. Damaged ones that are newer are renamed damaged-…, so that they are not kept in place
     of good ones. Raises HiresError where all are damaged: beginning again among them would lose what may be rescued.
@@ -224,7 +224,7 @@ def of_another_run(place: str, moments: bool, warn=print) -> Checkpoint:
             choice, problem = str(path), verify(path)
         elif path.is_dir():
             found = newest_valid(path / "checkpoints", warn)
-            choice, problem = str(found), None if found else "no whole checkpoint in it"
+            choice, problem = str(found), None if found else "no complete checkpoint in it"
         else:
             problem = "no such folder; wanted a run's or a checkpoint's"
     choice, problem = distributed.from_first([choice, problem])

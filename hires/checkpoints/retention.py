@@ -11,7 +11,7 @@ import shutil
 
 @dataclass(frozen=True)
 class Policy:
-    """What stays: the `newest` (at least 1); with `every` > 0 the first at or after each multiple of so many images; each level's last;
+    """What stays: the `newest` (at least 1); with `every` > 0 the first at or after each multiple of as many images; each level's last;
     with `best`, a measure, the one in which it was lowest, of the highest level that it was taken at.
     """
 
@@ -55,7 +55,7 @@ def lowest(checkpoints: Iterable[tuple[int, int]], measured: dict[int, dict[str,
 
 
 def hidden(path: Path, why: str) -> Path:
-    """The name of a checkpoint that is none yet, or no longer: `why` is writing, replaced or deleting."""
+    """The name of a checkpoint that is not one yet, or no longer: `why` is writing, replaced or deleting."""
     return path.with_name(f".{path.name}.{why}")
 
 

@@ -54,7 +54,7 @@ class Saver:
         timed: Callable[[float], None] = lambda seconds: None,
     ):
         """A collective. From the thread, `say` tells a line on rank 0, `check` raises HiresError on rank 0 where this run may not commit
-        any more, and `timed` is told the seconds from a save's call until it was on the disk.
+        any more, and `timed` gets the seconds from a save's call until it was on the disk.
         """
         self.folder, self._policy, self._say, self._check, self._timed = folder, policy, say, check, timed
         self._rank, self._size = dist.get_rank(), dist.get_world_size()
@@ -126,7 +126,7 @@ class Saver:
             self._timed(time.perf_counter() - started)
         except HiresError as error:
             self._failure = error
-        except Exception as error:  # told by join; a thread that dies in silence would lose it
+        except Exception as error:  # join raises it; a thread that dies in silence would lose it
             self._failure = HiresError(f"{final}: checkpoint not written: {type(error).__name__}: {in_words(error)}")
 
     def _commit(self, final: Path, data: memoryview, manifest: dict) -> None:

@@ -1,6 +1,6 @@
 """The measures: one module each, known to `hires evaluate` and to a training that looks at itself by what the module has:
 
-- `NEEDS`: the functions of a Subject (hires/evaluation/subject.py) that it calls; where one is missing, that is told before any work
+- `NEEDS`: the functions of a Subject (hires/evaluation/subject.py) that it calls; where one is missing, it is an error before any work
 - `SMALLEST`, where it has one: the side in pixels from which on it can be taken
 - `measure(material, settings)`: what it finds, {name: number, list of numbers, or text}; samples and pictures come from the material
   (hires/evaluation/material.py), which makes each of them once and shares the work among ranks: every rank calls the same things in the

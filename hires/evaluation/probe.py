@@ -12,7 +12,7 @@ from hires.ground.ranges import setting
 
 NEEDS = ("features",)
 STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # of the weights' L2 penalty; the validation set chooses, the stronger of equals
-VALIDATION = 6  # every so many-th training picture, drawn at random, is for that choice alone: MNIST's 50,000 + 10,000
+VALIDATION = 6  # every sixth training picture, drawn at random, is for that choice alone: MNIST's 50,000 + 10,000
 ITERATIONS = 300
 
 

@@ -66,7 +66,7 @@ def errors(generate: Callable[[Tensor], Tensor], encode: Callable[[Tensor], Tens
 
 
 def load_distance(path: str, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """The TorchScript module in `path`, on `device`; raises HiresError where it is none."""
+    """The TorchScript module in `path`, on `device`; raises HiresError where it is not one."""
     try:
         return torch.jit.load(path, map_location=device).eval()
     except (OSError, RuntimeError, ValueError) as error:

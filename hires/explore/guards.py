@@ -40,7 +40,7 @@ async def answers(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = web.json_response({"error": error.text or error.reason}, status=error.status)
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
-    except Exception as error:  # told to both: the page in a line, the terminal whole
+    except Exception as error:  # the page gets a line, the terminal the traceback
         log.exception("%s %s", request.method, request.path)
         response = web.json_response({"error": f"{type(error).__name__}: {error}".splitlines()[0]}, status=500)
     response.headers.update(HEADERS)

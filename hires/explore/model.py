@@ -120,7 +120,7 @@ def _check_pixels(data: bytes) -> None:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             pixels = image.width * image.height
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return  # no picture: told by who reads it
+        return  # no picture: the reader raises
     if pixels > PIXELS:
         raise HiresError(f"the picture: {pixels:,} pixels; wanted at most {PIXELS:,}")
 

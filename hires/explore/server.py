@@ -98,7 +98,7 @@ async def serve(app: web.Application, host: str, port: int, ready: Callable[[str
     try:
         try:
             await web.TCPSite(runner, host, port).start()
-        except (OSError, UnicodeError) as error:  # the latter from a name that is none
+        except (OSError, UnicodeError) as error:  # the latter from an invalid name
             taken = getattr(error, "errno", None) == errno.EADDRINUSE
             reason = "in use; choose another port, or port=0 for any free one" if taken else getattr(error, "strerror", "no such address")
             raise HiresError(f"host={host} port={port}: {reason}") from error

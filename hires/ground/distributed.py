@@ -151,7 +151,7 @@ def joined(threads: int = 0) -> Iterator[World]:
         try:
             yield world
         except BaseException:
-            # leaving the group can wait, on nccl for minutes, for peers that wait in a collective: the error must be told first
+            # leaving the group can wait, on nccl for minutes, for peers that wait in a collective: the error must be reported first
             own = own and world.size == 1
             raise
         finally:

@@ -10,7 +10,7 @@ PAPER, INK = (16, 16, 16), (235, 235, 235)
 
 
 def bar_height(picture: int) -> int:
-    """Height in pixels of the caption under a picture of so many pixels: a twelfth, at least 16, always even as video wants it."""
+    """Height in pixels of the caption under a picture of that height: a twelfth, at least 16, always even as video wants it."""
     return 2 * max(8, round(picture / 24))
 
 

@@ -22,7 +22,7 @@ LIMITED = 1  # number of the 16 ... 235 range
 GIF_FPS = 50  # GIF counts in 1/100 s, and browsers slow down what is shown for less than two of them
 GIF_LOOP = {True: {"loop": "0"}, False: {"loop": "-1"}}  # for ever, or once
 GIF_DITHER = "dither=bayer:bayer_scale=4:diff_mode=rectangle"  # a pattern that stands still; scattered errors would crawl over every frame
-Show = Callable[[int], None]  # told the number of frames written
+Show = Callable[[int], None]  # gets the number of frames written
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int, loop: 
 
     .mp4 (H.264, yuv420p) and .webm (VP9, yuv420p) play in browsers, .mov is ProRes 422 HQ (yuv422p10le) for editing, all three tagged
     BT.709 and of even width and height; .gif has one palette of 256 colours for the clip and, with `loop`, repeats for ever; no suffix is
-    a new folder of frame000000.png, …. Frames are encoded as they come, and `show` is told their number; the file or folder appears when
+    a new folder of frame000000.png, …. Frames are encoded as they come, and `show` gets their number; the file or folder appears when
     it is whole. Raises HiresError for no frames, an odd or changing size, another type, a rate out of range, a folder that has files in
     it, or a place that cannot be written; what `frames` raises goes through.
     """
@@ -93,7 +93,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int, loop: 
 
 
 class _Checked:
-    """Frames that are looked at, counted and told as they pass."""
+    """Frames that are checked, counted and reported as they pass."""
 
     def __init__(self, path: Path, frames: Iterable[np.ndarray], even: bool, show: Show | None):
         self.path, self.frames, self.even, self.show, self.count = path, frames, even, show, 0

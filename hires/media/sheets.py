@@ -11,7 +11,7 @@ from hires.ground.images import enlarge, to_uint8
 
 CELL, GAP, MARGIN = 128, 4, 16  # pixels; a cell is at least so large
 TITLE, LINE = 30, 20  # heights of the title, and of a line of heads or captions
-WIDEST = 1600  # strips lie side by side up to about so many pixels
+WIDEST = 1600  # pixels up to which strips lie side by side, about
 INK, FAINT, PAPER = (32, 32, 36), (104, 104, 112), (255, 255, 255)
 
 

@@ -107,10 +107,10 @@ class Objective(ABC):
     Settings: ClassVar[type[ObjectiveConfig]]
     LOSSES: ClassVar[dict[str, str]]  # what each player lowers, in a line
     TAKES: ClassVar[dict[str, str]]  # what each player reads: images "x", latents "z" or pairs "xz"
-    TERMS: ClassVar[dict[str, tuple[str, ...]]]  # measures by the player that they tell of
+    TERMS: ClassVar[dict[str, tuple[str, ...]]]  # measures by the player that they describe
     LINE: ClassVar[dict[str, str]]  # shown name -> measure, of a progress line
     SHAPED_BY: ClassVar[tuple[str, ...]] = ()  # settings that decide what the networks are
-    ROWS: ClassVar[int] = 1  # images are taken in groups of so many
+    ROWS: ClassVar[int] = 1  # images are taken in groups of this size
     PRIOR_CODES: ClassVar[bool] = True  # whether an inference model's codes are draws from a posterior over the prior's latents
     SCALING: ClassVar[bool] = False  # whether hires.planning counts its operations
     every: int = 1  # what is due only now and then is due each `every` steps

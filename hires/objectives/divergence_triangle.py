@@ -53,10 +53,10 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     energy: str = setting("identity", among=("identity", "softplus", "experts"))
     # gamma at 32x32; scales with (r / 32)^2 from 16x16 up, which keeps the energy's numbers equal; 0 = off
     r1: float = setting(1.0, at_least=0, below=math.inf)
-    r1_every: int = setting(8, at_least=1)  # the penalty is computed every so many steps and weighs as many times more
+    r1_every: int = setting(8, at_least=1)  # steps from one penalty to the next; it weighs as many times more
     # real | both: penalise the field at the samples too, which keeps G's steps on it steady
     r1_on: str = setting("both", among=("real", "both"))
-    # R compares means of boxes of so many pixels a side (never below 8x8): finer detail is the energy's alone
+    # R compares means of boxes, in pixels a side (never below 8x8): finer detail is the energy's alone
     reconstruct_box: int = setting(4, among=BOXES, wanted="a power of two, 1 for every pixel")
     # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
     range: float = setting(768.0, at_least=0, below=math.inf)

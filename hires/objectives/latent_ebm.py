@@ -54,8 +54,8 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     # gamma at 32x32, on the image's gradient at both kinds of pairs; scales with (r / 32)^2 from 16x16 up; 0 = off
     r1: float = setting(1.0, at_least=0)
     r1_z: float = setting(0.25, at_least=0)  # gamma_z, on the latent's gradient, the same at every resolution; 0 = off
-    r1_every: int = setting(8, at_least=1)  # the penalty is computed every so many steps and weighs as many times more
-    # R compares means of boxes of so many pixels a side (never below 8x8)
+    r1_every: int = setting(8, at_least=1)  # steps from one penalty to the next; it weighs as many times more
+    # R compares means of boxes, in pixels a side (never below 8x8)
     reconstruct_box: int = setting(4, among=BOXES, wanted="a power of two, 1 for every pixel")
     # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
     range: float = setting(768.0, at_least=0)

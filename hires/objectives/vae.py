@@ -32,7 +32,7 @@ class Config(Reconstructs, ObjectiveConfig):
     beta: float = setting(0.125, at_least=0)  # the triangle's: at 16x16 in grey s^2 = 0.06, a standard deviation of 0.25 on [-1, 1]
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
-    # R compares means of boxes of so many pixels a side; 1: a density of every pixel
+    # R compares means of boxes, in pixels a side; 1: a density of every pixel
     reconstruct_box: int = setting(1, among=BOXES, wanted="a power of two, 1 for every pixel")
     # weight of the mean of max(|x| - 1, 0)^2 over reconstructions: a linear output has no other bound
     range: float = setting(768.0, at_least=0)

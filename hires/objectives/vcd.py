@@ -26,7 +26,7 @@ from hires.objectives.base import Draw, Pictures, Player, Rates, Record, fakes, 
 from hires.objectives.terms import diversity, overshoot
 
 PLAYERS = ("generator", "energy", "inference")
-CHAINS, STEPS, EVERY = 8, 40, 4  # of the grid of chains: rows, transitions, and one picture every so many
+CHAINS, STEPS, EVERY = 8, 40, 4  # of the grid of chains: rows, transitions, and transitions from one picture to the next
 
 
 @dataclass

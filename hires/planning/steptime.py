@@ -61,7 +61,7 @@ def read(path: str) -> tuple[str, dict[int, StepTime]]:
         if len({batch for batch, _, _ in points}) < 2:
             raise HiresError(f"measured={path}: level {level} has one batch, wanted two or more: a smaller one's time lies on their line")
         if any(batch < 1 or not 0 < time < math.inf or not 0 <= optimizer < time for batch, time, optimizer in points):
-            raise HiresError(f"measured={path}: level {level} has a batch or a time that is none")
+            raise HiresError(f"measured={path}: level {level} has a batch or a time out of range")
         times[level] = fit(points)
     return machine, times
 

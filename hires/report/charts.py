@@ -53,7 +53,7 @@ class Axis:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number for a person: '0.0304', '−2.14', '1.2e+06'; '–' where it is none."""
+    """A number for a person: '0.0304', '−2.14', '1.2e+06'; '–' where it is not finite."""
     return f"{value:.{digits}g}".replace("-", "−") if math.isfinite(value) else "–"
 
 
@@ -77,7 +77,7 @@ def scale(values: Sequence[float], linear: bool = False) -> tuple[Callable[[floa
 
 
 def ticks(low: float, high: float, name: str) -> list[float]:
-    """Round values between `low` and `high` for the axis of that name, three to six of them where there are so many."""
+    """Round values between `low` and `high` for the axis of that name, three to six of them where there is room."""
     if name == "log scale":
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         steps = (1,) if high / low > 300 else (1, 3) if high / low > 30 else (1, 2, 5)

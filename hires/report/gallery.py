@@ -25,7 +25,7 @@ MOMENTS = 14  # of a strip
 
 @dataclass
 class Album:
-    """The pictures of one page, as data: addresses, up to LIMIT bytes; what did not fit or was no picture is told in `left_out`."""
+    """The pictures of one page, as data: addresses, up to LIMIT bytes; `left_out` names what did not fit or was no picture."""
 
     left_out: list[str] = field(default_factory=list)
     used: int = 0
@@ -117,7 +117,7 @@ def fitted(image: Image.Image, most: int = WIDEST) -> Image.Image:
 
 
 def chosen(grids: list[Grid], most: int = MOMENTS) -> list[Grid]:
-    """At most so many moments of a strip, in order: the last, the first, each level's last while there is room, others between."""
+    """At most `most` moments of a strip, in order: the last, the first, each level's last while there is room, others between."""
     if len(grids) <= most:
         return list(grids)
     last = {grid.resolution: place for place, grid in enumerate(grids)}

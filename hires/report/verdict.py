@@ -9,8 +9,8 @@ from hires.report.charts import number
 from hires.report.reading import ALIVE, Run
 from hires.training.monitor import duration
 
-PAUSE = 120.0  # seconds between two checkpoints, beyond training's own, from which they are told
-CHANGES = 8  # settings told of one change at most
+PAUSE = 120.0  # seconds between two checkpoints, beyond training's own, from which they are reported
+CHANGES = 8  # most settings shown of one change
 
 
 @dataclass
@@ -43,7 +43,7 @@ def _state(run: Run) -> tuple[str, str]:
         return "finished", f"{far}{where}{time}"
     if run.silent < ALIVE:
         left = run.statuses[-1].get("eta_seconds") if run.statuses else None
-        left = f"; {duration(left)} to go when last told" if left else ""
+        left = f"; {duration(left)} to go by the last progress line" if left else ""
         return "running", f"{far}{where}, by {run.owner or 'a process'}{time}{left}"
     saved = max((one.manifest["images"] for one in run.checkpoints if one.usable), default=0)
     goes_on = f"the same command goes on from {saved:,}" if saved else "no checkpoint to go on from"
@@ -53,7 +53,7 @@ def _state(run: Run) -> tuple[str, str]:
 
 def _rollbacks(run: Run) -> list[str]:
     events = [event for event in run.events if "rollback" in event]
-    return [f"rollback {event['rollback']}, back to {event['images']:,} images: {event.get('why', 'no reason told')}" for event in events]
+    return [f"rollback {event['rollback']}, back to {event['images']:,} images: {event.get('why', 'reason unknown')}" for event in events]
 
 
 def _alarms(run: Run) -> list[str]:

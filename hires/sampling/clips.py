@@ -30,7 +30,7 @@ def visible_size(resolution: int) -> int:
 
 
 def check_size(size: int, resolution: int) -> int:
-    """The side of a picture in a clip, `size` or the visible one for 0; raises HiresError where it is no whole multiple of r pixels."""
+    """The side of a picture in a clip, `size` or the visible one for 0; raises HiresError where it is not a multiple of r pixels."""
     if size % resolution or size < 0:
         near = max(1, size // resolution) * resolution
         wanted = f"wanted a whole multiple of the {resolution} pixels of a picture, such as {near} or {near + resolution}"
@@ -150,7 +150,7 @@ def interpolation_clip(
 
     `source` is a bundle, or a callable from latents (B, d) to images (B, C, r, r) in [-1, 1], C 1 or 3. The suffix of `path` names the
     container (`write_video`); `kind`, `loop` and `easing` as in `keyframe_path`, `look` one cell of 256 pixels at least unless given.
-    `show` is told the number of frames written. Raises HiresError as `clip_frames` and `write_video` do.
+    `show` gets the number of frames written. Raises HiresError as `clip_frames` and `write_video` do.
     """
     generate = generator_of(source) if isinstance(source, Bundle) else source
     keys = keys if isinstance(keys, Keyframes) else Keyframes(keys, [str(i) for i in range(len(keys))])

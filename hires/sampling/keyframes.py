@@ -53,7 +53,7 @@ def one_source(seeds: str, codes: str, pictures: str) -> str:
 def read_codes(path: str) -> tuple[list[str], Tensor]:
     """Names and codes (N, d) of a file that `hires reconstruct codes=…` wrote: its tensor `mu`.
 
-    Raises HiresError where it is no such file, or holds numbers that are none.
+    Raises HiresError where it is no such file, or holds values that are not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -80,7 +80,7 @@ def short_name(name: str) -> str:
 def keyframes(bundle: Bundle, seeds: str = "", codes: str = "", pictures: str = "", limit: int = 0, cells: int = 1) -> Keyframes:
     """Keyframes of the one source that is given, or seeds 0, 1, …, five for each of `cells`; pictures become the inference model's means.
 
-    `limit` takes so many of them at most, 0 all.
+    `limit`: most that are taken, 0 = all.
 
     Raises HiresError where two are given, or as reading them does, or for codes of another length than the bundle's latents.
     """

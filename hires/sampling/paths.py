@@ -62,7 +62,7 @@ def circle(keys: Tensor, at: Tensor) -> Tensor:
 
 
 def check_path(kind: str, easing: str, keys: int) -> None:
-    """Raises HiresError unless there is such a path and easing, and it can be drawn through so many keys."""
+    """Raises HiresError unless there is such a path and easing, and it can be drawn through `keys` keys."""
     if kind not in PATHS:
         raise HiresError(f"path={kind}: wanted {', '.join(PATHS)}")
     if easing not in EASINGS:

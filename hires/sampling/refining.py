@@ -34,7 +34,7 @@ def check(config: LangevinConfig) -> None:
 def settings(config: LangevinConfig, resolution: int) -> tuple[float, float]:
     """(s, noise): what the configuration says, or what was measured to lower energies without a visible grain.
 
-    On pictures s grows with their side: training keeps |dU/dx| about proportional to 1 / r (TriangleConfig.r1), while distances between
+    On pictures s grows with their side: training keeps |dU/dx| about proportional to 1 / r (objective.r1), while distances between
     pictures are proportional to r.
     """
     pictures = config.space == "pictures"

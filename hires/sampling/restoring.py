@@ -44,7 +44,7 @@ def steps_of(bundle: Bundle, config: LangevinConfig) -> Steps:
 def unknown_pixels(mask: str, resolution: int, count: int, seed: int) -> Tensor:
     """Which pixels of `count` pictures are unknown, bool (count, 1, r, r); of `random` others in each picture, decided by the seed.
 
-    Raises HiresError for a mask that is none, or one that leaves no pixel unknown.
+    Raises HiresError for an unknown mask, or one that leaves no pixel unknown.
     """
     r = resolution
     found = torch.zeros(count, 1, r, r, dtype=torch.bool)

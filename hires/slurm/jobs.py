@@ -15,7 +15,7 @@ from hires.ground.outside import Number, parse, problem
 from hires.training.schedule import Schedule
 from hires.training.settings import TrainConfig
 
-FAILURES = 10  # a job that fails is requeued at most so often (HIRES_REQUEUES)
+FAILURES = 10  # most requeues of a job that fails (HIRES_REQUEUES)
 IDLE_STARTS = 5  # starts in a row from the same checkpoint, whatever ended them, after which a job is not started again
 
 
@@ -57,7 +57,7 @@ def path(run: Path, job: str) -> Path:
 
 
 def read(file: Path) -> Record | None:
-    """A record; None where there is none that can be read."""
+    """A record; None where no file can be read."""
     try:
         content = parse(file.read_bytes())
         if problem(content, RECORD):

@@ -256,7 +256,7 @@ class Monitor:
         self._tell(lambda board: board.grid(name, pixels, images))
 
     def _tell(self, action: Callable[[Board], None]) -> None:
-        """Each board does it; one that fails is told no more."""
+        """Each board does it; one that fails is dropped."""
         told, self._boards = self._boards or [], []
         for board in told:
             with self._left_out_where_it_fails(board.NAME):
@@ -265,7 +265,7 @@ class Monitor:
 
     @contextmanager
     def _left_out_where_it_fails(self, name: str) -> Iterator[None]:
-        """Whatever goes wrong with a board (no key, no network, a full disk) is told in a line; it never ends the run."""
+        """Whatever goes wrong with a board (no key, no network, a full disk) is one line; it never ends the run."""
         try:
             yield
         except Exception as error:

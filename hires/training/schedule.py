@@ -38,7 +38,7 @@ class ScheduleConfig:
     levels: dict[str, LevelConfig] = field(default_factory=dict)  # keys are resolutions; text, so the command line can name them
     resolution: int = 0  # where the growth ends; 0 = the last level of the table
     energy_lr: float = setting(2.0, at_least=0)  # the energy's learning rate over the others' (docs/reference/stability.md)
-    decay: str = "0"  # learning rates fall linearly to zero over the last so many images of the run
+    decay: str = "0"  # images at the end of the run over which learning rates fall linearly to zero
     growth_moments: str = setting("reset", among=("reset", "keep"))  # Adam's moments when a level is added: reset (ProGAN) | keep
     ema_halflife: str = "20k"  # of the weights' moving average, at most a tenth of the images that the level has seen
     nodes_at: str = ""  # nodes of a Slurm cluster from a level on, such as 4:1,64:2,256:4: slurm/chain submits a job for each

@@ -29,7 +29,7 @@ class DataConfig:
     cache_gb: float = 4.0  # levels of at most this size are decoded once and held in memory
     workers: int = 2  # decoding threads for the others
     remote_cache: str = ""  # where shards of an address are kept; empty: in the user's cache folder
-    remote_gb: float = 50.0  # at most so many of them (10^9 bytes)
+    remote_gb: float = 50.0  # most that are kept, in 10^9 bytes
 
 
 @dataclass
@@ -39,11 +39,11 @@ class RunConfig:
     seed: int = 0
     # auto (bf16 where the device computes it fast, else fp32) | bf16 (the optimizer keeps fp32 weights) | fp32
     precision: str = setting("auto", among=PRECISIONS)
-    max_images: str = ""  # stop after so many images; empty = the whole schedule
+    max_images: str = ""  # images after which the run stops; empty = the whole schedule
     preflight: bool = True  # one real step at every level and batch before the first
     checkpoint_every: str = "100k"  # images; each level's end is saved too
     keep: int = setting(3, at_least=1)  # newest checkpoints kept, and beside them:
-    keep_every: str = ""  # the first at or after each multiple of so many images, such as 1M; empty = none
+    keep_every: str = ""  # images such as 1M: the first at or after each multiple; empty = none
     keep_levels: bool = True  # each level's last
     keep_best: str = ""  # the best by one of monitor.measures, of the highest level measured; empty = none
     start_from: str = ""  # another run (its newest checkpoint) or a checkpoint of it, where a new run takes its weights from
@@ -54,7 +54,7 @@ class RunConfig:
     hang_timeout: str = "10m"  # a rank that makes no progress for so long ends the run (start, growth, saving: three times); off = never
     deterministic: bool = False  # cuDNN kernels that repeat to the last bit, on GPUs; may be slower. CPUs repeat in any case
     on_nonfinite: str = setting("stop", among=("stop", "rollback"))  # stop | rollback: to the last checkpoint, with other noise
-    rollbacks: int = setting(3, at_least=1, wanted="at least 1; train.on_nonfinite=stop for none")  # at most so many in a run, then stop
+    rollbacks: int = setting(3, at_least=1, wanted="at least 1; train.on_nonfinite=stop for none")  # most in a run; then it stops
 
     def policy(self) -> Policy:
         """Which checkpoints stay; raises HiresError for a bad number."""
@@ -98,7 +98,7 @@ class TrainConfig:
 
 
 def train_config(plain: dict) -> TrainConfig:
-    """The training configuration that a manifest or a run's config.yaml holds; raises HiresError for one that is none."""
+    """The training configuration that a manifest or a run's config.yaml holds; raises HiresError where it is not valid."""
     return config.from_plain(TrainConfig, with_later_settings(plain))
 
 

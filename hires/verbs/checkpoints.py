@@ -59,7 +59,7 @@ def run(config: Config) -> Checkpoints:
         why = ", ".join(reasons.get(one.manifest["images"], ["nothing: the next save deletes it"])) if one.usable else ""
         table.add_row("→" if one is taken else "", *_described(one), one.problem or "whole", why)
     show_table(table)
-    print(f"→ a restart takes {taken.path}" if taken else "no whole checkpoint: a restart refuses")
+    print(f"→ a restart takes {taken.path}" if taken else "no complete checkpoint: a restart refuses")
     damaged = [one.path for one in found if one.problem and not one.path.name.startswith(".") and config.action == "verify"]
     return Checkpoints(found, taken.path if taken else None, damaged)
 

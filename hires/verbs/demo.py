@@ -24,7 +24,7 @@ class Config:
     data: str = ""  # a folder of pictures; empty = scikit-learn's 1,797 handwritten digits
     resolution: int = 0  # that the networks grow to; 0 = 16 for the digits, 64 for pictures
     out: str = "demo"  # a folder; a folder in it, named by data and resolution, holds all that is made
-    images: str = ""  # stop training after so many, such as 10k; empty = the whole schedule
+    images: str = ""  # images after which training stops, such as 10k; empty = the whole schedule
 
 
 @dataclass(frozen=True)

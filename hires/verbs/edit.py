@@ -30,7 +30,7 @@ class Config:
     from_: str = MISSING  # written from=…: pictures to change
     out: str = MISSING  # a .png file: a row a picture, a column a strength, the original first
     strength: str = "0,0.5,1,1.5"  # multiples of the mean code of `plus` minus that of `minus`; 0 is the reconstruction
-    show: int = setting(16, at_least=1)  # at most so many rows
+    show: int = setting(16, at_least=1)  # most rows
     device: str = "auto"
 
 

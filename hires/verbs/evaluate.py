@@ -38,7 +38,7 @@ class Config(Settings):
     """
 
     run: str = ""  # a run's newest checkpoint, or
-    at: str = ""  # its newest that is not past so many images, such as 12M, or best (train.keep_best); or
+    at: str = ""  # its newest at or before that many images, such as 12M, or best (train.keep_best); or
     sampler: str = ""  # a bundle
     prior: str = "standard"  # of a bundle's latents, as hires sample has it: standard | aggregate
     data: str = MISSING  # shards with a held-out split

@@ -32,10 +32,10 @@ class Config:
 
     run: str = MISSING
     out: str = ""  # default: RUN/bundle-IMAGES
-    at: str = ""  # the newest checkpoint that is not past so many images, such as 12M; best (train.keep_best); empty = the newest
+    at: str = ""  # the newest checkpoint at or before that many images, such as 12M; best (train.keep_best); empty = the newest
     resolution: int = 0  # the newest that is stable at that level; 0 = whichever level it has
     formats: str = ""  # onnx, pt2 or onnx,pt2: the networks in these formats as well
-    # of the codes of so many training pictures, for prior=aggregate; they pass the inference model once; 0 = none
+    # training pictures whose codes give the moments for prior=aggregate; they pass the inference model once; 0 = none
     moments: int = setting(0, at_least=0)
 
 

@@ -57,7 +57,7 @@ class Inspected(Result):
 
 
 def run(config: Config) -> Inspected:
-    """Verify a data set and show what is in it, with a contact sheet where `out` says; each thing that is wrong is told in a line."""
+    """Verify a data set and show what is in it, with a contact sheet where `out` says; each fault is one line."""
     if config.out and Path(config.out).suffix.lower() != ".png":
         raise HiresError(f"out={config.out}: wanted the name of a .png file")
     remote = "://" in config.data

@@ -95,7 +95,7 @@ def _settled(config: Config) -> tuple[Config, str]:
 
 
 def _world_size(config: Config) -> int:
-    """GPUs asked for; raises HiresError for a contradiction or a number that is none."""
+    """GPUs asked for; raises HiresError for a contradiction or a value that is not a number."""
     product = (config.nodes or 1) * (config.gpus_per_node or 1)
     if config.nodes is None and config.gpus_per_node is None:
         if config.measured or config.tflops or config.bandwidth or config.intra_bandwidth:

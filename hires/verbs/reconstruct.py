@@ -29,8 +29,8 @@ class Config:
     from_: str = MISSING  # written from=…: a folder of pictures, files with commas between, or prepared data (its held-out split)
     out: str = MISSING  # a .png file: originals and reconstructions side by side
     codes: str = ""  # a .safetensors file to write as well: mu and logvar (N, d), mse (N,), names in its metadata
-    limit: int = setting(0, at_least=0)  # at most so many pictures; 0 = all
-    show: int = setting(32, at_least=1)  # so many of them on the sheet
+    limit: int = setting(0, at_least=0)  # most pictures; 0 = all
+    show: int = setting(32, at_least=1)  # most of them on the sheet
     device: str = "auto"
 
 

@@ -16,7 +16,7 @@ from hires.sampling.seeds import open_bundle, parse_seeds
 from hires.sampling.writing import Written, write_folder, write_grid
 from hires.verbs import Result
 
-TOLD = 64  # seeds that are told with their energies
+TOLD = 64  # seeds that are listed with their energies
 
 
 @dataclass

@@ -32,7 +32,7 @@ class Config:
     data: str = ""  # prepared data to compare with: its training and its held-out split; or each from where one likes:
     train: str = ""  # pictures trained on: a folder, files, or prepared data (its training split)
     heldout: str = ""  # pictures never trained on: a folder, files, or prepared data (its held-out split)
-    images: int = setting(1000, at_least=2)  # at most so many of each of these two, drawn at random
+    images: int = setting(1000, at_least=2)  # most of each of these two, drawn at random
     device: str = "auto"
 
 

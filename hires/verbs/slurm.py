@@ -64,7 +64,7 @@ def job(folder: Path) -> dict[str, str]:
 def in_slurm(number: str, name: str) -> str:
     """A job's state, in words; a new cluster may have given its number to a job of another name."""
     if not shutil.which("scontrol"):
-        return "Slurm is not to be had here"
+        return "Slurm is not available here"
     done = subprocess.run(["scontrol", "-o", "show", "job", number], capture_output=True, text=True, check=False)
     if done.returncode:
         gone = "Invalid job id" in done.stderr

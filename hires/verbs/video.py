@@ -33,7 +33,7 @@ class Config:
     seeds: str = ""  # keyframes, such as 1,5,9; or one of these two; none of them: seeds 0, 1, …, five for each cell
     codes: str = ""  # a .safetensors file of hires reconstruct codes=…
     from_: str = ""  # written from=…: pictures as for `hires reconstruct`
-    limit: int = setting(0, at_least=0)  # at most so many keyframes; 0 = all
+    limit: int = setting(0, at_least=0)  # most keyframes; 0 = all
     path: str = "slerp"  # slerp | linear | spline | walk (near the keyframes, through none) | circle (two keyframes)
     easing: str = "none"  # none | smooth: slower at each keyframe
     loop: bool = True  # from the last keyframe back to the first: the first frame is the last one + one step

@@ -78,7 +78,7 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         raise DataError(f"{name}: {len(data)} bytes that are no picture; wanted {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{name}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; wanted at most so many") from error
+        raise DataError(f"{name}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; wanted no more") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise DataError(f"{name}: {len(data)} bytes, cannot be decoded ({error}); wanted a whole picture") from error
     return image

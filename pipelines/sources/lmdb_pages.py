@@ -21,7 +21,7 @@ ELSEWHERE = 1  # flag of a node: its value has pages of its own, of which it giv
 
 
 def entries(path: str) -> Iterator[tuple[bytes, int, int]]:
-    """(key, offset of the value in the file, its bytes) of each entry, in order of key; raises DataError if the file is no whole lmdb."""
+    """(key, offset of the value in the file, its bytes) of each entry, in order of key; raises DataError if it is no complete lmdb."""
     try:
         with open(path, "rb", buffering=0) as file:
             size, depth, count, root, last = _head(path, file)

@@ -201,7 +201,7 @@ def test_what_a_run_has_not_is_told_in_one_line(trained, export, tmp_path, overr
 
 def test_no_run_and_no_checkpoint_are_told_in_one_line(export, tmp_path):
     (tmp_path / "empty" / "checkpoints" / "images-000000000032").mkdir(parents=True)  # without a manifest: never finished
-    for run, message in (("nowhere", "no such folder"), ("empty", "no whole checkpoint in")):
+    for run, message in (("nowhere", "no such folder"), ("empty", "no complete checkpoint in")):
         status, _, error = export(f"run={tmp_path / run}")
         assert status == 1 and message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()

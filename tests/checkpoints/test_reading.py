@@ -222,7 +222,7 @@ def test_what_was_never_committed_is_no_checkpoint(two):
     shutil.copytree(whole, two / "images-final")
     assert reading.complete(two) == [two / reading.folder_name(32), whole]
     assert reading.newest_valid(two, pytest.fail) == whole
-    with pytest.raises(HiresError, match="not a whole checkpoint"):
+    with pytest.raises(HiresError, match="is not complete"):
         reading.Checkpoint(half)
     # and a save of the same moment goes over what a killed one left
     piece = Fragment("levels.4x4.w", 0, "4x4", *[torch.ones(3)] * 4)
@@ -335,7 +335,7 @@ def test_another_run_is_read_and_left_as_it_is(two, tmp_path):
     assert reading.of_another_run(str(run / "checkpoints" / reading.folder_name(32)), True).images == 32
     assert sorted(run.rglob("*")) == before
     damaged = run / "checkpoints" / reading.folder_name(64)
-    for place, words in ((damaged, "hash"), (tmp_path / "none", "no such"), (two, "no whole checkpoint")):
+    for place, words in ((damaged, "hash"), (tmp_path / "none", "no such"), (two, "no complete checkpoint")):
         with pytest.raises(HiresError, match=f"train.start_from={place}: .*{words}"):
             reading.of_another_run(str(place), True, lambda text: None)
 

@@ -162,7 +162,7 @@ def test_a_lower_level_is_a_start_and_a_higher_one_is_refused(trained, call, tin
 REFUSED = {
     "another network": ("network.latent=9", ["network.latent", "9", "8"]),
     "no such run": ("train.start_from={tmp}/none", ["train.start_from={tmp}/none", "no such folder"]),
-    "a folder without checkpoints": ("train.start_from={tmp}", ["train.start_from={tmp}", "no whole checkpoint"]),
+    "a folder without checkpoints": ("train.start_from={tmp}", ["train.start_from={tmp}", "no complete checkpoint"]),
 }
 
 

@@ -144,6 +144,6 @@ def test_parts_of_different_data_sets_do_not_meet(config):
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "1/0", "a/b", "1/2/3"])
 def test_what_is_no_part_is_refused(config, part):
-    with pytest.raises(DataError, match=f"part={part}: wanted one of so many"):
+    with pytest.raises(DataError, match=f"part={part}: wanted a part and the number of parts"):
         prepare(replace(config, part=part))
     assert not Path(config.out).exists()

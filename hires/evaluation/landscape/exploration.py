@@ -102,7 +102,7 @@ def _unknown(floors: list[int], known: Barriers) -> list[tuple[int, int]]:
 
 
 def _descents(field: Field, start: Callable[[int], Tensor], config: Config, i: int) -> Piece:
-    """One piece of starts and where they end; how exact a descent must be is told by the spread of this piece's energies."""
+    """One piece of starts and where they end; how exact a descent must be follows from the spread of this piece's energies."""
     numbers = range(i * STARTS_A_PIECE, min((i + 1) * STARTS_A_PIECE, config.starts))
     starts = field.project(torch.stack([start(n) for n in numbers]))
     before = field.value(starts)

@@ -26,7 +26,7 @@ WATCH = 60.0  # seconds a lock from elsewhere is watched: writing to a busy disk
 
 
 def process(pid: int | str = "self") -> str | None:
-    """What tells a process of this machine from any other that ever had its id: its start time; None where there is none such."""
+    """What tells a process of this machine from any other that ever had its id: its start time; None where there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

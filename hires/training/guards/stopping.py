@@ -17,7 +17,7 @@ UNMEASURED = 60.0  # seconds a save is taken to last before the first one of thi
 
 
 def parse_seconds(text: str, name: str) -> int:
-    """'90s', '45m', '3h50m' or '1d2h' in seconds; raises HiresError naming the setting where it is none of these, or nothing."""
+    """'90s', '45m', '3h50m' or '1d2h' in seconds; raises HiresError naming the setting for any other text."""
     match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
     seconds = sum(int(n or 0) * unit for n, unit in zip(match.groups(), (86400, 3600, 60, 1), strict=True)) if match else 0
     if not seconds:
@@ -71,7 +71,7 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
 
     def saved(self, seconds: float) -> None:
-        """How long a save took, from its beginning until it was whole on the disk; may be told from another thread."""
+        """How long a save took, from its beginning until it was whole on the disk; may be called from another thread."""
         self._save_seconds = seconds if self._guessed else max(seconds, self._save_seconds)
         self._guessed = False
 
