@@ -31,7 +31,7 @@ from hires.checkpoints import reading
 from hires.explore.model import Explorer
 from hires.explore.server import application
 from hires.report import page
-from hires.report.reading import read as read_run
+from hires.report.run import read as read_run
 from hires.verbs import call
 
 TINY = ["network=slim", "network.latent=4", "network.channels_base=32", "network.channels_max=8", "network.convs=1"]

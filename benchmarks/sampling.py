@@ -36,8 +36,8 @@ from hires.networks import NetworkConfig
 from hires.sampling.clips import Look, Travel, check_size, clip_frames, generator_of, interpolation_clip
 from hires.sampling.drawing import draw
 from hires.sampling.keyframes import Keyframes
+from hires.sampling.saving import write_folder
 from hires.sampling.seeds import open_bundle
-from hires.sampling.writing import write_folder
 
 FPS = 30
 KEYS = 4

@@ -41,6 +41,7 @@ from hires import config as configuration
 from hires.ground import distributed, noise
 from hires.ground.machine import precision_of
 from hires.networks.growing import UpsamplingConv2d, resolutions_up_to, upsample
+from hires.objectives.base import Rates
 from hires.objectives.divergence_triangle import PLAYERS, Batch, Objective
 from hires.objectives.terms import kl, nll, soft_clamp
 from hires.training.game import build_network

@@ -160,12 +160,12 @@ def probe(name: str, given: dict[str, str]) -> str:
     from hires.bundle.hires_bundle import latents
     from hires.checkpoints import reading
     from hires.training.game import empty_network
-    from hires.training.settings import train_config
+    from hires.training.settings import run_config
     from pipelines import Loader, Shards
 
     path = sorted((Path(given["out"]) / name / "checkpoints").glob("images-*"))[-1]
     checkpoint = reading.Checkpoint(path)
-    config, size, fading = train_config(checkpoint.manifest["config"]), checkpoint.manifest["resolution"], checkpoint.manifest["fading"]
+    config, size, fading = run_config(checkpoint.manifest["config"]), checkpoint.manifest["resolution"], checkpoint.manifest["fading"]
     nets = {player: empty_network(config, player, size, fading) for player in config.objective.players()}
     for player, network in nets.items():
         checkpoint.load_network(network, player, "weight")

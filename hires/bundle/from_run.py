@@ -12,7 +12,7 @@ from hires.errors import HiresError
 from hires.ground.machine import use_threads
 from hires.training.game import empty_network
 from hires.training.schedule import parse_images
-from hires.training.settings import TrainConfig, train_config
+from hires.training.settings import RunConfig, run_config
 
 BEST = "best"  # as `at`
 
@@ -21,7 +21,7 @@ BEST = "best"  # as `at`
 class RunNetworks:
     """The system's networks, eval, fp32, on the CPU, and where they come from."""
 
-    config: TrainConfig
+    config: RunConfig
     networks: dict[str, nn.Module]
     images: int
     resolution: int
@@ -61,7 +61,7 @@ def load(run: str, at: str = "", resolution: int = 0) -> RunNetworks:
     checkpoint = reading.Checkpoint(path)
     manifest = checkpoint.manifest
     try:
-        config = train_config(manifest["config"])
+        config = run_config(manifest["config"])
     except HiresError as error:
         raise HiresError(f"{path}: made with settings that this version does not know ({error})") from error
     loaded = {}

@@ -22,7 +22,7 @@ from hires.evaluation.labels import labels_of
 from hires.evaluation.material import Material
 from hires.ground.distributed import from_first
 from hires.ground.files import whole_file
-from hires.training.settings import settings_of, train_config
+from hires.training.settings import run_config, settings_of
 from pipelines import Loader, Shards
 
 WIDTH = 64  # features; the classifier is that of augmentation.py
@@ -48,7 +48,7 @@ def of_classifier(place: str, labels: int, epochs: int, material: Material, cach
     Trained on the first `labels` training pictures (0: all) for `epochs`, by the first rank, and kept in `cache`; the same data and
     settings find it there. Raises HiresError or DataError where the data have no labels, one class, or do not fit the subject.
     """
-    root = train_config(settings_of(Path(place))).data.root if (Path(place) / "config.yaml").exists() else place
+    root = run_config(settings_of(Path(place))).data.root if (Path(place) / "config.yaml").exists() else place
     shards, level = Shards.open(root), material.subject
     shards.require_level(level.resolution)
     if shards.channels != level.channels:

@@ -9,11 +9,11 @@ from hires.evaluation.material import Material
 from hires.ground.distributed import World
 from hires.training import game
 from hires.training.schedule import Schedule, parse_images
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 from pipelines import Shards
 
 
-def measures(config: TrainConfig, shards: Shards, world: World) -> "Measuring | None":
+def measures(config: RunConfig, shards: Shards, world: World) -> "Measuring | None":
     """What a Trainer takes as `measuring`: None where no measures are asked for."""
     return Measuring(config, shards, world) if config.monitor.measures or config.train.keep_best else None
 
@@ -21,7 +21,7 @@ def measures(config: TrainConfig, shards: Shards, world: World) -> "Measuring | 
 class Measuring:
     """`monitor.measures` of one run."""
 
-    def __init__(self, config: TrainConfig, shards: Shards, world: World):
+    def __init__(self, config: RunConfig, shards: Shards, world: World):
         """Raises HiresError for a measure that is unknown, cannot run while training, or needs what the system or the data lack."""
         monitor, best = config.monitor, config.train.keep_best
         if best and not monitor.measures:

@@ -42,6 +42,7 @@ class ObjectiveConfig(ABC):
     """The settings of a system, and what follows from them without its networks."""
 
     name: str = ""
+    chains = None  # type: Any  # replay.ChainsConfig where samples come from Langevin chains
 
     @abstractmethod
     def players(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from hires.objectives import system
 from hires.training.game import empty_network
 from hires.training.player import bucket, group_of
 from hires.training.schedule import Level, Schedule
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,18 @@ class LevelPlan:
     carried: int  # what goes from step to step beside the players: a replay buffer
 
 
-def level_plans(config: TrainConfig, schedule: Schedule, world_size: int) -> list[LevelPlan]:
+def level_plans(config: RunConfig, schedule: Schedule, world_size: int) -> list[LevelPlan]:
     """The plan of each level for a rank of `world_size`."""
     return [_plan(config, schedule, level, world_size) for level in schedule.levels]
 
 
-def level_networks(config: TrainConfig, level: Level) -> dict[str, torch.nn.Module]:
+def level_networks(config: RunConfig, level: Level) -> dict[str, torch.nn.Module]:
     """The networks of a level at their largest (fading in, where it does), without memory for their weights."""
     with torch.device("meta"):
         return {name: empty_network(config, name, level.resolution, level.fade > 0) for name in config.objective.players()}
 
 
-def _plan(config: TrainConfig, schedule: Schedule, level: Level, world_size: int) -> LevelPlan:
+def _plan(config: RunConfig, schedule: Schedule, level: Level, world_size: int) -> LevelPlan:
     built = level_networks(config, level)
     parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in built.items()}
     stage, sets = config.zero.stage if world_size > 1 else 0, config.objective.together()
@@ -113,7 +113,7 @@ def share_of(network: torch.nn.Module, stage: int, world_size: int) -> int:
     return sum(2 * math.ceil(n / (2 * world_size)) for n in groups.values())
 
 
-def _activations(config: TrainConfig, built: dict[str, torch.nn.Module], resolution: int, micro_batch: int, share: int) -> int:
+def _activations(config: RunConfig, built: dict[str, torch.nn.Module], resolution: int, micro_batch: int, share: int) -> int:
     """Bytes that autograd keeps at the fullest moment of a round; with micro-batches the synthesis is made again."""
     dtype = DTYPES[config.train.precision]
     given = {

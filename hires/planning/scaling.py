@@ -16,7 +16,7 @@ from hires.planning.memory import level_networks, share_of
 from hires.planning.steptime import StepTime
 from hires.training.player import bucket, group_of
 from hires.training.schedule import Level, Schedule
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 
 SMALL = {1: 3, 2: 3, 3: 2}  # stage -> collectives of a few numbers in a player's step: the gradient's norm, whether it is finite
 
@@ -32,7 +32,7 @@ class Collective:
     calls: float
 
 
-def gathers(config: TrainConfig, parts: int) -> dict[str, int]:
+def gathers(config: RunConfig, parts: int) -> dict[str, int]:
     """How often a round of `parts` micro-batches fetches each player's weights on stage 3, as counted in real rounds.
 
     DeepSpeed lets go of them where two passes through a network follow one another, and keeps them from a pass to its backward. Exact with
@@ -47,7 +47,7 @@ def gathers(config: TrainConfig, parts: int) -> dict[str, int]:
     }
 
 
-def traffic(config: TrainConfig, built: dict[str, nn.Module], parts: int, world_size: int) -> dict[str, list[Collective]]:
+def traffic(config: RunConfig, built: dict[str, nn.Module], parts: int, world_size: int) -> dict[str, list[Collective]]:
     """The collectives of a round for each player, `built` its networks (on any device); none in a world of one."""
     if world_size == 1:
         return {name: [] for name in built}
@@ -151,7 +151,7 @@ class Forecast:
         return None if self.seconds is None else self.alone / (self.size * self.seconds)
 
 
-def forecast(config: TrainConfig, level: Level, cluster: Cluster, time: StepTime | None) -> Forecast | None:
+def forecast(config: RunConfig, level: Level, cluster: Cluster, time: StepTime | None) -> Forecast | None:
     """The step of a level on a cluster; None where its batch does not divide over it."""
     batch, micro, size = level.config.batch, level.config.micro_batch, cluster.size
     if batch % size:

@@ -16,7 +16,7 @@ from hires.objectives.base import Rates
 from hires.objectives.divergence_triangle import Batch, Objective
 from hires.planning.memory import level_networks
 from hires.training.schedule import Level
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read(path: str) -> tuple[str, dict[int, StepTime]]:
     return machine, times
 
 
-def arithmetic(config: TrainConfig, levels: list[Level], tflops: float, round_ms: float) -> dict[int, StepTime]:
+def arithmetic(config: RunConfig, levels: list[Level], tflops: float, round_ms: float) -> dict[int, StepTime]:
     """StepTimes from counted operations: an image's at `tflops` 10^12 a second, and `round_ms` for a round of no images."""
     return {level.resolution: StepTime(round_ms / 1e3, operations(config, level) / (tflops * 1e12)) for level in levels}
 
@@ -94,7 +94,7 @@ class _NoModules(nullcontext):
     parents = frozenset({"Global"})  # the counter's hooks by module are what autograd.grad refuses
 
 
-def operations(config: TrainConfig, level: Level) -> float:
+def operations(config: RunConfig, level: Level) -> float:
     """Floating-point operations (two a multiply-add) of a round for one image, the penalty every r1_every-th time, counted in the code."""
     dtype = DTYPES[config.train.precision]
     r, latent = level.resolution, config.network.latent

@@ -8,8 +8,8 @@ from hires.report.charts import Axis, Chart, Series, number, thousands
 from hires.report.gallery import Album
 from hires.report.measures import PLACES, best, direction, flat, is_file, shown, single, stands_on
 from hires.report.page import DRAWN, KINDS, PIXELATED, drawings, shown_picture
-from hires.report.reading import Grid, Run
 from hires.report.render import render
+from hires.report.run import Grid, Run
 from hires.report.verdict import judge, settings
 from hires.training.monitor import duration
 

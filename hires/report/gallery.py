@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hires.ground.images import READABLE
-from hires.report.reading import Grid
+from hires.report.run import Grid
 
 LIMIT = 8_000_000  # bytes of all pictures on a page, as they stand in it
 SMALL = 60_000  # bytes up to which a picture stays PNG, without loss

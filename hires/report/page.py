@@ -10,8 +10,8 @@ from hires.objectives import SYSTEMS
 from hires.report import gallery, panels, tables
 from hires.report.charts import Axis, Chart, draw, number, thousands
 from hires.report.gallery import Album
-from hires.report.reading import Grid, Run
 from hires.report.render import render
+from hires.report.run import Grid, Run
 from hires.report.verdict import judge, settings
 from hires.training.monitor import duration
 

@@ -5,7 +5,7 @@ import math
 
 from hires.report.charts import Axis, Chart, Series, number
 from hires.report.measures import PLACES, direction, flat, single
-from hires.report.reading import Run
+from hires.report.run import Run
 
 # (title, measures, what to look for, the value wanted); what no row names gets a chart of its own
 PANELS: Sequence[tuple[str, tuple[str, ...], str, float | None]] = (

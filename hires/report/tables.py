@@ -6,7 +6,7 @@ import time
 
 from hires.report.charts import number
 from hires.report.measures import columned, flat, interval, is_file, shown
-from hires.report.reading import Run
+from hires.report.run import Run
 from hires.training.monitor import duration
 
 EVALUATIONS = 6  # newest ones in the table of measures

@@ -5,8 +5,9 @@ from itertools import pairwise
 import math
 
 from hires.checkpoints.retention import lowest
+from hires.objectives import SYSTEMS
 from hires.report.charts import number
-from hires.report.reading import ALIVE, Run
+from hires.report.run import ALIVE, Run
 from hires.training.monitor import duration
 
 PAUSE = 120.0  # seconds between two checkpoints, beyond training's own, from which they are reported
@@ -107,7 +108,7 @@ def _signs(run: Run) -> list[str]:
     weight = getattr(run.config.objective, "lambda_u", 0.0) if run.config else 0.0
     if _finite(last, "energy_size") and weight > 0 and last["energy_size"] > 0.9 / (2 * weight):
         lines.append(f"energy_size is {number(last['energy_size'])}, near 1/(2 λ_U) = {number(1 / (2 * weight))}: the energy is saturated")
-    if run.system == "divergence_triangle":
+    if run.system in SYSTEMS and "N" in SYSTEMS[run.system].TERMS.get("inference", ()):  # it has a sleep term
         if _finite(last, "K") and last["K"] > 2:
             lines.append(f"K is {number(last['K'])}, above 2 nats a dimension: prior and posterior have parted")
         if _finite(last, "N") and last["N"] > 2:

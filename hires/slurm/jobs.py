@@ -13,7 +13,7 @@ from hires.checkpoints import reading
 from hires.errors import HiresError
 from hires.ground.outside import Number, parse, problem
 from hires.training.schedule import Schedule
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 
 FAILURES = 10  # most requeues of a job that fails (HIRES_REQUEUES)
 IDLE_STARTS = 5  # starts in a row from the same checkpoint, whatever ended them, after which a job is not started again
@@ -114,7 +114,7 @@ def after_failure(run: Path, status: int, env: Mapping[str, str]) -> tuple[bool,
     return True, f"{failed} at {now:,} images or more, {now - begun:,} beyond its start; failure {record.failures} of at most {limit}"
 
 
-def chain(config: TrainConfig, tasks: int) -> list[tuple[int, int]]:
+def chain(config: RunConfig, tasks: int) -> list[tuple[int, int]]:
     """(nodes, images at its end) of each job that slurm/chain is to submit, with `tasks` processes a node; none for what the run has seen.
 
     Raises HiresError where schedule.nodes_at is empty, or a batch does not divide over the processes of one of the jobs.

@@ -27,7 +27,7 @@ from hires.ground import distributed
 from hires.ground.distributed import World
 from hires.ground.terminal import speak_utf8
 from hires.slurm import jobs
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 from pipelines import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +104,7 @@ def gpus(world: World) -> str:
     return f"{wanted} GPUs ({torch.cuda.get_device_name(world.device)})"
 
 
-def data(config: TrainConfig, world: World) -> str:
+def data(config: RunConfig, world: World) -> str:
     """'data data/celebahq of 29,000 pictures'; raises HiresError or DataError for any setting or data that the trainer would refuse."""
     from hires.evaluation.measuring import measures
     from hires.training.trainer import Trainer
@@ -113,7 +113,7 @@ def data(config: TrainConfig, world: World) -> str:
     return f"data {config.data.root} of {Trainer(quiet, world, measures).feed.shards.count('train'):,} pictures"
 
 
-def note(config: TrainConfig) -> str:
+def note(config: RunConfig) -> str:
     """What schedule.nodes_at wants and this job is not: empty where it is, or where nothing is wanted."""
     here = int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
     wanted = {nodes for nodes, _ in jobs.chain(config, 1)} if config.schedule.nodes_at else set()

@@ -8,14 +8,14 @@ from hires.checkpoints import reading
 from hires.errors import HiresError
 from hires.objectives import system
 from hires.training.schedule import Schedule
-from hires.training.settings import TrainConfig, to_dict, train_config, with_later_settings
+from hires.training.settings import RunConfig, run_config, to_dict, with_later_settings
 
 # settings that decide a run beside the schedule and the data; the others decide where and how fast it is computed, and what is shown
 DECISIVE = ("objective.", "optimizer.", "data.mirror", "train.seed", "train.precision")
 LOOKS = 200  # moments at which two schedules are compared
 
 
-def origin(config: TrainConfig, checkpoints: Path, say: Callable[[str], None]) -> tuple[reading.Checkpoint | None, int]:
+def origin(config: RunConfig, checkpoints: Path, say: Callable[[str], None]) -> tuple[reading.Checkpoint | None, int]:
     """What a run goes on from and the images seen: its newest checkpoint; at its beginning that of `train.start_from`, or nothing.
 
     A collective. Raises HiresError for a checkpoint that the configuration does not fit, or where none of the run's own is whole.
@@ -36,7 +36,7 @@ def origin(config: TrainConfig, checkpoints: Path, say: Callable[[str], None]) -
     return start, 0
 
 
-def check_same_network(config: TrainConfig, checkpoint: reading.Checkpoint) -> None:
+def check_same_network(config: RunConfig, checkpoint: reading.Checkpoint) -> None:
     """Raise HiresError naming the first setting in which the checkpoint's networks differ from the configured ones."""
     then, now = with_later_settings(checkpoint.manifest["config"]), to_dict(config)
     for section, keys in (("network", now["network"]), ("objective", ["name", *system(config.objective).SHAPED_BY])):
@@ -48,14 +48,14 @@ def check_same_network(config: TrainConfig, checkpoint: reading.Checkpoint) -> N
                 )
 
 
-def changes(config: TrainConfig, checkpoint: reading.Checkpoint) -> str:
+def changes(config: RunConfig, checkpoint: reading.Checkpoint) -> str:
     """The settings that differ from those of the run's own checkpoint, with both values; '' where none does.
 
     Raises HiresError where the schedule would put the run below the checkpoint's level, and, unless train.allow_changes, where what it has
     done so far would have been done otherwise: then it is no function of (configuration, images) any more.
     """
     try:
-        before = train_config(checkpoint.manifest["config"])
+        before = run_config(checkpoint.manifest["config"])
     except HiresError as error:
         raise HiresError(f"{checkpoint.path}: made with settings that this version does not know ({error})") from error
     then, now = _flat(to_dict(before)), _flat(to_dict(config))

@@ -10,14 +10,14 @@ from hires.errors import HiresError
 from hires.ground import noise
 from hires.ground.distributed import World
 from hires.training.schedule import Phase, Schedule
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 from pipelines import Loader, Order, Shards
 
 
 class Feed:
     """The data of one run, uint8 images (B, C, r, r) in [0, 255]."""
 
-    def __init__(self, config: TrainConfig, schedule: Schedule, world: World, end: int):
+    def __init__(self, config: RunConfig, schedule: Schedule, world: World, end: int):
         """Opens the shards and the loader; raises HiresError or DataError where schedule, network or machine do not fit them."""
         self.schedule, self.end = schedule, end
         self._data, self._seed, self._world = config.data, config.train.seed, world

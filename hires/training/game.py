@@ -17,10 +17,10 @@ from hires.objectives import system
 from hires.objectives.base import Rates
 from hires.training.player import Player, ZeroConfig, collect, new_player
 from hires.training.schedule import Phase, Schedule, Shape
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 
 
-def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
+def check(config: RunConfig, schedule: Schedule, world_size: int) -> None:
     """Raise HiresError for the first thing in a configuration that cannot train in a world of `world_size`."""
     check_ranges(config)
     schedule.check_world(world_size)
@@ -35,12 +35,12 @@ def check(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
             raise HiresError(f"network=dcgan32 on {world_size} processes: its batch norm would see a rank's share alone; run one process")
 
 
-def needs_fp32(config: TrainConfig) -> bool:
+def needs_fp32(config: RunConfig) -> bool:
     """Whether a configuration trains in fp32 alone: train.precision=auto takes it then, and bf16 is refused."""
     return config.objective.needs_fp32()
 
 
-def settle_precision(config: TrainConfig, world: World) -> TrainConfig:
+def settle_precision(config: RunConfig, world: World) -> RunConfig:
     """`config` with what train.precision=auto means for this run; a collective.
 
     A run keeps the precision of its newest checkpoint on whatever machine it is resumed. A new one takes bf16 where every rank's device
@@ -53,7 +53,7 @@ def settle_precision(config: TrainConfig, world: World) -> TrainConfig:
     return replace(config, train=replace(config.train, precision=precision))
 
 
-def _precision_before(config: TrainConfig) -> str:
+def _precision_before(config: RunConfig) -> str:
     """The precision of a run's newest checkpoint, empty where there is none that can be read."""
     for path in reversed(reading.complete(Path(config.run) / "checkpoints")):
         with suppress(HiresError):
@@ -61,7 +61,7 @@ def _precision_before(config: TrainConfig) -> str:
     return ""
 
 
-def _check_rows(config: TrainConfig, schedule: Schedule, world_size: int) -> None:
+def _check_rows(config: RunConfig, schedule: Schedule, world_size: int) -> None:
     """Raise HiresError where a system that takes images in groups (vcd: pairs) would have to cut one."""
     rows = system(config.objective).ROWS
     for level in schedule.levels:
@@ -73,12 +73,12 @@ def _check_rows(config: TrainConfig, schedule: Schedule, world_size: int) -> Non
                 )
 
 
-def empty_network(config: TrainConfig, name: str, resolution: int, fading: bool) -> nn.Module:
+def empty_network(config: RunConfig, name: str, resolution: int, fading: bool) -> nn.Module:
     """A player's network, its parameters not yet set."""
     return system(config.objective).network(config.objective, config.network, name, resolution, fading)
 
 
-def build_network(config: TrainConfig, name: str, resolution: int, fading: bool) -> nn.Module:
+def build_network(config: RunConfig, name: str, resolution: int, fading: bool) -> nn.Module:
     """A network with its starting weights: a function of (seed, player, parameter name)."""
     network = empty_network(config, name, resolution, fading)
     networks.initialise(network, lambda parameter: noise.generator(config.train.seed, f"{name}/{parameter}"))
@@ -89,7 +89,7 @@ class Game:
     """The players at one shape, from scratch or out of a checkpoint."""
 
     def __init__(
-        self, config: TrainConfig, world: World, shape: Shape, checkpoint: reading.Checkpoint | None = None, noise_seed: int | None = None
+        self, config: RunConfig, world: World, shape: Shape, checkpoint: reading.Checkpoint | None = None, noise_seed: int | None = None
     ):
         """`noise_seed`: of latents, posterior noise and flips, by default the run's. Raises HiresError for another network's checkpoint."""
         self.config, self.world, self.shape = config, world, shape

@@ -80,6 +80,7 @@ class Player(ABC):
 
     stage: int
     fragments: list[Fragment]
+    _adam: torch.optim.Adam
 
     def __init__(self, name: str, network: nn.Module, optimizer: OptimizerConfig, device: torch.device):
         self.name, self.network, self.device, self.clip = name, network, device, optimizer.clip

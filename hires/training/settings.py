@@ -33,7 +33,7 @@ class DataConfig:
 
 
 @dataclass
-class RunConfig:
+class TrainConfig:
     """The run as a whole."""
 
     seed: int = 0
@@ -77,7 +77,7 @@ class MonitorConfig:
 
 
 @dataclass
-class TrainConfig:
+class RunConfig:
     """`hires train`."""
 
     run: str = MISSING  # folder of the run; the same command again resumes
@@ -87,7 +87,7 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     zero: ZeroConfig = field(default_factory=ZeroConfig)
-    train: RunConfig = field(default_factory=RunConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
     # configuration groups beside the files of configs/: key -> name -> settings; `objective` is of one of these classes by its name
@@ -97,9 +97,9 @@ class TrainConfig:
     }
 
 
-def train_config(plain: dict) -> TrainConfig:
+def run_config(plain: dict) -> RunConfig:
     """The training configuration that a manifest or a run's config.yaml holds; raises HiresError where it is not valid."""
-    return config.from_plain(TrainConfig, with_later_settings(plain))
+    return config.from_plain(RunConfig, with_later_settings(plain))
 
 
 def with_later_settings(plain: dict) -> dict:

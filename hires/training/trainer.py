@@ -14,7 +14,7 @@ from hires.errors import HiresError, NotFinite
 from hires.ground import distributed
 from hires.ground.distributed import World
 from hires.objectives import system
-from hires.training import game, grids, opening, trial
+from hires.training import beginning, game, grids, trial
 from hires.training.continuing import origin
 from hires.training.feed import Feed
 from hires.training.game import Game
@@ -24,7 +24,7 @@ from hires.training.guards.stopping import StopRequest, process_seconds
 from hires.training.guards.watchdog import Watchdog, parse_limit
 from hires.training.monitor import Means, Monitor, due, memory_gb
 from hires.training.schedule import Phase, Schedule, parse_images
-from hires.training.settings import TrainConfig, to_dict
+from hires.training.settings import RunConfig, to_dict
 from pipelines import Shards
 from pipelines.manifest import MANIFEST
 
@@ -36,7 +36,7 @@ class Measures(Protocol):
         """What was found, one number a measure (lower is better), and a line for each measure that cannot be taken here; a collective."""
 
 
-MakeMeasures = Callable[[TrainConfig, Shards, World], Measures | None]  # evaluation.measuring.measures
+MakeMeasures = Callable[[RunConfig, Shards, World], Measures | None]  # evaluation.measuring.measures
 
 DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, run the same command again
 
@@ -44,7 +44,7 @@ DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, r
 class Trainer:
     """One run, from nothing or from its newest checkpoint to the end of its schedule or to a stop."""
 
-    def __init__(self, config: TrainConfig, world: World, measuring: MakeMeasures | None = None, owns_process: bool = True):
+    def __init__(self, config: RunConfig, world: World, measuring: MakeMeasures | None = None, owns_process: bool = True):
         """Checks the whole configuration and the data; raises HiresError or DataError before anything is written.
 
         `measuring` makes monitor.measures; without it there may be none. A process of its own is ended where it hangs
@@ -151,17 +151,17 @@ class Trainer:
 
     def _begin(self) -> None:
         checkpoint, self.images = origin(self.config, self.checkpoints, self.monitor.say)
-        for remark in opening.remarks(self.config, self.schedule, self.world):
+        for remark in beginning.remarks(self.config, self.schedule, self.world):
             self.monitor.say(remark)
         if self.images >= self.end:
             self.monitor.say(f"{self.run} already has {self.images} of {self.end} images")
         elif self.config.train.preflight:
             self.monitor.step_seconds = trial.steps(self.config, self.world, self.schedule, self._images_of, self.images)
         if self.world.first:
-            opening.write(self.config, self.world)
+            beginning.write(self.config, self.world)
         self._build(checkpoint)
-        self.monitor.table(opening.overview(self.config, self.schedule, self.world, self.feed, self.game.players))
-        for line in opening.going_on(self.config, checkpoint, self.feed.shards.identity):
+        self.monitor.table(beginning.overview(self.config, self.schedule, self.world, self.feed, self.game.players))
+        for line in beginning.going_on(self.config, checkpoint, self.feed.shards.identity):
             self.monitor.say(line)
         self.monitor.resume(self.images)
         self.monitor.mark({"images": self.images, "start": round(time.time()), "processes": self.world.size})

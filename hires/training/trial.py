@@ -12,13 +12,13 @@ from hires.ground.distributed import World
 from hires.training.game import Game
 from hires.training.guards.agreement import not_finite
 from hires.training.schedule import Level, Phase, Schedule
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 
 # as the CPU's allocator, cuBLAS and cuDNN, and nccl say it
 OUT_OF_MEMORY = re.compile(r"allocate memory|_ALLOC_FAILED|out of memory|Failed to CUDA calloc", re.IGNORECASE)
 
 
-def steps(config: TrainConfig, world: World, schedule: Schedule, images_of: Callable[[Phase], Tensor], images: int) -> dict[int, float]:
+def steps(config: RunConfig, world: World, schedule: Schedule, images_of: Callable[[Phase], Tensor], images: int) -> dict[int, float]:
     """Seconds per thousand images of each level that is not over at `images`; `images_of` gives this rank's uint8 images of a phase.
 
     Raises HiresError naming the level that does not fit in memory, or whose first step is not finite.
@@ -30,7 +30,7 @@ def steps(config: TrainConfig, world: World, schedule: Schedule, images_of: Call
     }
 
 
-def _step(config: TrainConfig, world: World, level: Level, phase: Phase, images_of: Callable[[Phase], Tensor]) -> float:
+def _step(config: RunConfig, world: World, level: Level, phase: Phase, images_of: Callable[[Phase], Tensor]) -> float:
     row = f"schedule.levels.{level.resolution}"
     where = f"level {level.resolution}x{level.resolution}, batch {phase.batch} over {world.size} processes"
     too_large = f"{where} does not fit in memory: lower {row}.micro_batch or {row}.batch"

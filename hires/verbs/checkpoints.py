@@ -8,12 +8,12 @@ from omegaconf import MISSING
 from rich.table import Table
 
 from hires.checkpoints import reading
-from hires.checkpoints.listing import Found, look
+from hires.checkpoints.inventory import Found, look
 from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.ground.showing import show_table
 from hires.training.monitor import duration
-from hires.training.settings import RunConfig
+from hires.training.settings import TrainConfig
 from hires.verbs import Result
 
 
@@ -69,7 +69,7 @@ def _reasons(usable: list[Found]) -> dict[int, list[str]]:
     if not usable:
         return {}
     saved = usable[-1].manifest["config"].get("train", {})
-    train = RunConfig(**{field.name: saved[field.name] for field in fields(RunConfig) if field.name in saved})
+    train = TrainConfig(**{field.name: saved[field.name] for field in fields(TrainConfig) if field.name in saved})
     measured = {one.manifest["images"]: one.manifest.get("measured", {}) for one in usable}
     return train.policy().kept([(one.manifest["images"], one.manifest["resolution"]) for one in usable], measured)
 

@@ -16,7 +16,7 @@ from hires.planning.memory import LevelPlan, level_plans
 from hires.planning.scaling import Cluster, Forecast, forecast, hours, most_useful
 from hires.training import game
 from hires.training.schedule import Schedule
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 from hires.verbs import Result
 from pipelines import Shards
 
@@ -24,7 +24,7 @@ WORLDS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass
-class Config(TrainConfig):
+class Config(RunConfig):
     """hires plan: the schedule of a training configuration as a table, without training.
       hires plan experiment=celebahq_1024 world_size=32
     and how it scales over nodes of GPUs (docs/reference/planning.md):

@@ -7,7 +7,8 @@ from omegaconf import MISSING
 
 from hires.errors import HiresError
 from hires.ground.files import whole_file
-from hires.report import page, reading
+from hires.report import page
+from hires.report import run as run_folder
 from hires.report.gallery import Album
 from hires.verbs import Result
 
@@ -33,7 +34,7 @@ class Page(Result):
 
 def run(config: Config) -> Page:
     """Write one page that shows a run, whatever state it is in; prints its name and its size."""
-    found = reading.read(Path(config.run))
+    found = run_folder.read(Path(config.run))
     path = out_file(config.out or str(Path(config.run) / "report.html"))
     html, album = page.report(found, config.real_pictures)
     with whole_file(path) as part:

@@ -12,8 +12,8 @@ from hires.ground.ranges import setting
 from hires.sampling import choosing, refining
 from hires.sampling.drawing import check, draw
 from hires.sampling.refining import LangevinConfig
+from hires.sampling.saving import Written, write_folder, write_grid
 from hires.sampling.seeds import open_bundle, parse_seeds
-from hires.sampling.writing import Written, write_folder, write_grid
 from hires.verbs import Result
 
 TOLD = 64  # seeds that are listed with their energies

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hires.training.settings import TrainConfig as Config
+from hires.training.settings import RunConfig as Config
 from hires.verbs import Result
 
 

@@ -9,7 +9,7 @@ import pytest
 from hires import config as configuration
 from hires.checkpoints import reading
 from hires.cli import main
-from hires.report.reading import read
+from hires.report.run import read
 from hires.training.monitor import read_records
 
 LINE = {"images": 32, "resolution": 4, "alpha": 1.0, "seconds_per_kimg": 2.0}

@@ -7,7 +7,7 @@ import pytest
 from hires import cli
 from hires import config as configuration
 from hires.errors import HiresError
-from hires.training.settings import to_dict, train_config
+from hires.training.settings import run_config, to_dict
 
 
 def loaded(*overrides: str):
@@ -21,7 +21,7 @@ TEXTS = ["20241129_1530", "1.10", "1e3", "0x10", "[ab]", "{a:1}", "null", "true"
 def test_a_folders_name_is_taken_as_it_is_and_kept_in_the_runs_configuration(text):
     config = loaded(f"run={text}")
     assert config.run == text
-    assert train_config(to_dict(config)).run == text
+    assert run_config(to_dict(config)).run == text
 
 
 def test_text_deeper_inside_and_lists_of_seeds():

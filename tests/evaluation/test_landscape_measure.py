@@ -16,7 +16,7 @@ from hires import evaluation
 from hires.errors import HiresError
 from hires.evaluation import landscape
 from hires.evaluation.landscape import Config
-from hires.evaluation.landscape.drawing import branches
+from hires.evaluation.landscape.tree import branches
 from hires.evaluation.landscape.work import Work
 from hires.evaluation.subject import of_networks
 from hires.ground.noise import generator

@@ -16,7 +16,7 @@ import torch
 from hires.checkpoints import reading
 from hires.planning.memory import level_plans
 from hires.training.schedule import Schedule
-from hires.training.settings import train_config
+from hires.training.settings import run_config
 
 pytestmark = pytest.mark.slow
 FADING, END = 64, 112
@@ -89,7 +89,7 @@ def test_resumed_in_another_world_it_goes_on_with_the_same_chains(runs, before):
 
 def test_the_plan_tells_the_bytes_of_the_buffer(runs):
     checkpoint = reading.Checkpoint(runs / "whole-2" / "checkpoints" / reading.folder_name(END))
-    config = train_config(checkpoint.manifest["config"])
+    config = run_config(checkpoint.manifest["config"])
     for world in (1, 3):
         plan = level_plans(config, Schedule(config.schedule), world)[-1]
         assert plan.carried == math.ceil(checkpoint.numel("carried", "replay", "state") / world)

@@ -15,11 +15,11 @@ import deepspeed  # noqa: F401 - slow to import: once for all
 
 from hires import config as configuration
 from hires.ground import distributed
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 from hires.training.trainer import Trainer
 
 
-def one_rank(rank: int, size: int, port: int, runs: list[TrainConfig]) -> None:
+def one_rank(rank: int, size: int, port: int, runs: list[RunConfig]) -> None:
     """In a process of its own: this rank's part of every run."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -12,7 +12,7 @@ import torch
 from hires import config as configuration
 from hires.checkpoints import reading
 from hires.ground.images import save_grid
-from hires.report.reading import Run, read
+from hires.report.run import Run, read
 
 LEVELS = ["schedule.resolution=8", "schedule.levels.4.stable=400", "schedule.levels.8.fade=200", "schedule.levels.8.stable=400"]
 SMALL = ["schedule.levels.4.batch=10", "schedule.levels.8.batch=10", "network=slim", "train.preflight=false"]

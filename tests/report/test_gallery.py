@@ -13,7 +13,7 @@ import torch
 from hires.ground.images import save_grid, to_uint8
 from hires.report import gallery
 from hires.report.gallery import Album, cells, chosen, corner, sheet, whole
-from hires.report.reading import Grid
+from hires.report.run import Grid
 
 
 @pytest.mark.parametrize("side", [4, 8, 16, 64, 128])

@@ -4,7 +4,7 @@ import pytest
 
 from hires import config as configuration
 from hires.errors import HiresError
-from hires.training.settings import to_dict, train_config
+from hires.training.settings import run_config, to_dict
 from hires.training.trainer import Trainer
 
 CHANGED = "other settings than at images-000000000096: "
@@ -81,8 +81,8 @@ def test_max_images_beyond_the_schedule_is_told(resume, capsys):
 def test_what_was_no_setting_yet_keeps_its_value():
     """A manifest that does not name the energy's weight is of a run whose weight was 1, whatever the default has become."""
     plain = to_dict(configuration.load("train", ["experiment=digits", "run=r"]))
-    assert train_config(plain).objective.energy_weight == 4
+    assert run_config(plain).objective.energy_weight == 4
     del plain["objective"]["energy_weight"], plain["network"]["downsampling"]
-    then = train_config(plain)
+    then = run_config(plain)
     assert (then.objective.energy_weight, then.network.downsampling) == (1, "separate")
-    assert train_config(to_dict(then)) == then
+    assert run_config(to_dict(then)) == then

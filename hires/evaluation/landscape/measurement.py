@@ -15,10 +15,10 @@ from torch import Tensor
 from hires.bundle.hires_bundle import pictures_at_once
 from hires.errors import HiresError
 from hires.evaluation.landscape.basins import between, tree
-from hires.evaluation.landscape.drawing import draw
 from hires.evaluation.landscape.exploration import Config, Landscape, search
 from hires.evaluation.landscape.exploration import check as check_config
 from hires.evaluation.landscape.field import Field, in_ball, in_box
+from hires.evaluation.landscape.tree import draw
 from hires.evaluation.landscape.work import Work
 from hires.evaluation.material import Material
 from hires.evaluation.subject import Subject

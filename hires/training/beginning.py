@@ -16,10 +16,10 @@ from hires.ground.distributed import World
 from hires.training.feed import Feed
 from hires.training.player import Player
 from hires.training.schedule import Schedule, parse_images
-from hires.training.settings import TrainConfig
+from hires.training.settings import RunConfig
 
 
-def remarks(config: TrainConfig, schedule: Schedule, world: World) -> Iterator[str]:
+def remarks(config: RunConfig, schedule: Schedule, world: World) -> Iterator[str]:
     """What a person may not have meant, a line each."""
     if world.first and config.train.precision == "bf16" and not machine.has_fast_bf16(world.device):
         factor = machine.bf16_slowdown(world.device)
@@ -28,7 +28,7 @@ def remarks(config: TrainConfig, schedule: Schedule, world: World) -> Iterator[s
         yield f"train.max_images={config.train.max_images}: the schedule ends before, at {schedule.total} images"
 
 
-def going_on(config: TrainConfig, checkpoint: Checkpoint | None, data: str) -> Iterator[str]:
+def going_on(config: RunConfig, checkpoint: Checkpoint | None, data: str) -> Iterator[str]:
     """What the run goes on from, with shards of the identity `data`, a line each."""
     if not checkpoint:
         return
@@ -40,7 +40,7 @@ def going_on(config: TrainConfig, checkpoint: Checkpoint | None, data: str) -> I
         yield f"train.start_from={place} is not read again: this run has checkpoints of its own"
 
 
-def write(config: TrainConfig, world: World) -> None:
+def write(config: RunConfig, world: World) -> None:
     """config.yaml and environment.json into the run's folder."""
     run = Path(config.run)
     run.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write(config: TrainConfig, world: World) -> None:
     (run / "environment.json").write_text(json.dumps(_environment(world), indent=1), encoding="utf-8")
 
 
-def overview(config: TrainConfig, schedule: Schedule, world: World, feed: Feed, players: Mapping[str, Player]) -> Table:
+def overview(config: RunConfig, schedule: Schedule, world: World, feed: Feed, players: Mapping[str, Player]) -> Table:
     """What will run, on what, and how it is sharded."""
     processes = f"{world.size} processes, ZeRO {config.zero.stage}" if world.size > 1 else "1 process"  # that has nothing to shard
     table = Table(title=f"{config.run}: {processes}, {config.train.precision}")

@@ -8,14 +8,14 @@ from pathlib import Path
 import re
 import time
 
-from hires.checkpoints.listing import Found, look
+from hires.checkpoints.inventory import Found, look
 from hires.errors import HiresError
 from hires.ground.outside import parse
 from hires.slurm import jobs
 from hires.slurm.jobs import Record
 from hires.training.monitor import read_records
 from hires.training.schedule import Schedule
-from hires.training.settings import TrainConfig, schedule_of, settings_of, train_config
+from hires.training.settings import RunConfig, run_config, schedule_of, settings_of
 
 PARTS = ("config.yaml", "metrics.jsonl", "checkpoints", "samples")  # a folder with none of them is no run
 ALIVE = 30.0  # seconds since the last sign of life of a run that goes on; it gives one every 5
@@ -39,7 +39,7 @@ class Run:
     name: str
     missing: list[str] = field(default_factory=list)  # a line each: what could not be read, and what is not there
     plain: dict = field(default_factory=dict)  # config.yaml
-    config: TrainConfig | None = None  # the same, where this version knows all its settings
+    config: RunConfig | None = None  # the same, where this version knows all its settings
     schedule: Schedule | None = None
     end: int = 0  # images, 0 where it is not known
     environment: dict = field(default_factory=dict)
@@ -107,7 +107,7 @@ def _read_config(run: Run) -> None:
         run.missing.append(f"config.yaml: {_one_line(error)}")
         return
     try:
-        run.config = train_config(run.plain)
+        run.config = run_config(run.plain)
     except HiresError as error:
         run.missing.append(f"config.yaml: settings that this version does not know ({_one_line(error)})")
     try:
