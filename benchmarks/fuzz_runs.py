@@ -8,6 +8,7 @@ and tensors of a checkpoint, must be the right ones or none where the hashes are
 """
 
 import asyncio
+import atexit
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
 from functools import cache
@@ -136,6 +137,7 @@ def _page(_process: int):
     loop = asyncio.new_event_loop()
     client = TestClient(TestServer(application(Explorer(hires.load(made() / "bundle"), "bundle"), {"127.0.0.1"})), loop=loop)
     loop.run_until_complete(client.start_server())
+    atexit.register(lambda: loop.run_until_complete(client.close()))  # of the first process; the others end without
     return loop, client
 
 
