@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 import fcntl
-import json
 from pathlib import Path
 import re
 import shutil
@@ -11,6 +10,7 @@ import time
 from typing import Any
 
 from .errors import DataError
+from .files import from_json
 from .writing import WORK, told
 
 SETTINGS = "settings.json"  # in WORK: what an unfinished data set is to become
@@ -75,7 +75,10 @@ def refuse_unfinished(out: Path, identity: dict[str, Any]) -> None:
     One that differs in nothing but that pictures are to be enlarged is ours: what is there needed no enlarging.
     """
     if (out / WORK / SETTINGS).exists():
-        begun = json.loads((out / WORK / SETTINGS).read_text(encoding="utf-8"))
+        try:
+            begun = dict(from_json((out / WORK / SETTINGS).read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{out / WORK / SETTINGS}: cannot be read ({error}); remove {out} and prepare it again") from error
         if identity["allow_upscale"]:
             begun["allow_upscale"] = True
         refuse_other(out, begun, identity, "holds an unfinished data set")

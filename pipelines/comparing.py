@@ -11,6 +11,7 @@ import numpy as np
 
 from .codecs import codec_of, decode
 from .errors import DataError
+from .files import from_json
 from .listing import Other, Shard, SplitConfig, write_listing
 from .pool import Progress, on_shards
 from .shards import Shards
@@ -80,6 +81,6 @@ def _same(job: Job, shard: Shard, ledger: dict[str, Any], row: int, pixels: np.n
 
 def _ledger(job: Job, shard: Shard) -> dict[str, Any] | None:
     try:
-        return json.loads(job.ledger(shard).read_text(encoding="utf-8"))
+        return from_json(job.ledger(shard).read_bytes())
     except (OSError, ValueError):
         return None

@@ -1,11 +1,20 @@
 """Where the files of a data set are: a local folder here; remote.py has those that are fetched."""
 
 from collections.abc import Iterable
+import json
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from .errors import DataError
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value of a JSON text; raises ValueError for what is none, or is nested deeper than Python bears."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 class Files(Protocol):

@@ -1,12 +1,11 @@
 """manifest.json of a data set, read by whoever opens it; finishing.py writes it."""
 
-import json
 import re
 from typing import Any
 
 from .codecs import Codec
 from .errors import DataError
-from .files import Files
+from .files import Files, from_json
 from .listing import SPLITS
 from .pyramid import levels_up_to
 
@@ -21,7 +20,7 @@ NEEDED |= {"index", "shards"}
 def read_manifest(files: Files) -> dict[str, Any]:
     """The manifest; raises DataError if there is none, which means unfinished, one of another format, or one that cannot be ours."""
     try:
-        manifest = json.loads(files.manifest())
+        manifest = from_json(files.manifest())
     except ValueError as error:
         raise DataError(f"{files.root}/{MANIFEST}: cannot be read ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

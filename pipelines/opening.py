@@ -1,11 +1,10 @@
 """A data set's folder opened for inspection, whatever state it is in, and what a person does about its files."""
 
 import fcntl
-import json
 from pathlib import Path
 
 from .errors import DataError
-from .files import LocalFiles
+from .files import LocalFiles, from_json
 from .listing import SPLITS
 from .manifest import MANIFEST, read_manifest
 from .shards import Shards
@@ -45,7 +44,7 @@ def _how_far(folder: Path) -> str:
     shards, pictures = 0, 0
     for file in work.glob("*-*.json"):
         try:
-            ledger = json.loads(file.read_text(encoding="utf-8"))
+            ledger = from_json(file.read_bytes())
             pictures += len(ledger["keys"]) + len(ledger["bad"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not a whole ledger: prepare makes that shard again

@@ -13,7 +13,7 @@ from .claiming import SETTINGS, claim, refuse_other, refuse_unfinished, share, t
 from .codecs import Codec
 from .comparing import compare
 from .errors import DataError
-from .files import LocalFiles
+from .files import LocalFiles, from_json
 from .finishing import finish
 from .listing import SplitConfig, write_listing
 from .manifest import MANIFEST, read_manifest
@@ -171,7 +171,7 @@ def _already_complete(
         write_whole(out / MANIFEST, json.dumps({**manifest, "licence": config.licence}, indent=1))
     try:
         Shards.open(out)
-        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        report = from_json((out / "report.json").read_bytes())
     except (DataError, OSError, ValueError):  # a file was lost or cut short since
         return None
     return {**report, "status": "already complete", "compared": compared}

@@ -16,6 +16,7 @@ import numpy as np
 
 from .codecs import codec_of
 from .errors import DataError
+from .files import from_json
 from .listing import Listing, Shard
 from .pyramid import histogram, pyramid, square
 from .sources import Item, Source
@@ -78,11 +79,11 @@ def finished_shard(job: Job, shard: Shard) -> dict | None:
     None too where it tells of pictures that were skipped, and now they are to end the job: making it again names them.
     """
     try:
-        ledger = json.loads(job.ledger(shard).read_text(encoding="utf-8"))
+        ledger = from_json(job.ledger(shard).read_bytes())
         if ledger["fingerprint"] != job.fingerprint(shard) or (ledger["bad"] and job.on_error == "fail"):
             return None
         whole = all(job.place(shard, int(level)).stat().st_size == found["bytes"] for level, found in ledger["levels"].items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return ledger if whole else None
 

@@ -1,7 +1,6 @@
 """`hires inspect`."""
 
 from dataclasses import dataclass
-import json
 import os
 from pathlib import Path
 import threading
@@ -19,6 +18,7 @@ from hires.verbs import Result
 from pipelines import DataError, Shards
 from pipelines.contact_sheet import contact_sheet
 from pipelines.decode_rate import decode_rate
+from pipelines.files import from_json
 from pipelines.inspecting import shard_files, strangers, verify
 from pipelines.opening import open_to_inspect
 
@@ -138,7 +138,7 @@ def _told(line: str, problems: list[str]) -> bool:
 def _report(shards: Shards, remote: bool) -> list[dict] | None:
     """The pictures that were skipped; None if that cannot be known."""
     try:
-        return None if remote else json.loads((Path(shards.root) / "report.json").read_text(encoding="utf-8"))["bad"]
+        return None if remote else from_json((Path(shards.root) / "report.json").read_bytes())["bad"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -11,11 +11,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from pipelines import DataError
+from pipelines import DataError, Shards
+from pipelines.claiming import SETTINGS, refuse_unfinished
 from pipelines.sources import open_source
 from pipelines.sources.archives import read_at
 from pipelines.sources.base import Item
 from pipelines.sources.cifar10 import PER_BATCH, _labels
+from pipelines.writing import WORK
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("fuzz", ROOT / "benchmarks" / "fuzz.py")
@@ -135,3 +137,17 @@ def test_what_a_file_does_not_hold_takes_no_memory(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
+
+
+def test_a_manifest_that_is_nested_too_deeply_is_told(tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 5000 + "]" * 5000)
+    with pytest.raises(DataError, match=r"manifest\.json: cannot be read \(nested too deeply\)"):
+        Shards.open(tmp_path)
+
+
+@pytest.mark.parametrize("left", ["", "[1]", "{", "[" * 5000])
+def test_settings_of_an_unfinished_set_that_a_crash_emptied(tmp_path, left):
+    (tmp_path / WORK).mkdir()
+    (tmp_path / WORK / SETTINGS).write_text(left)
+    with pytest.raises(DataError, match="cannot be read"):
+        refuse_unfinished(tmp_path, {"allow_upscale": False})
