@@ -95,7 +95,7 @@ def test_three_steps_later_all_is_where_the_uninterrupted_run_is(writer, reader,
     else:
         whole, parts = (everything(resharded / f"{control}-{moment}", moment + 3 * STEP)[0] for control in CONTROLS)
         found, rounding = apart(here, there), apart(parts, whole)
-        assert all(found[field] <= 8 * rounding[field] < 1e-4 for field in reading.FIELDS), (found, rounding)
+        assert all(found[field] <= 32 * rounding[field] < 3e-4 for field in reading.FIELDS), (found, rounding)
     before, _ = everything(resharded / f"{writer[0]}x{writer[1]}", moment)
     for field in reading.FIELDS:  # the three steps and the moments are no small things
         assert max((there[key] - before[key]).abs().max().item() for key in before if key.endswith(field) and key in there) > 1e-3, field

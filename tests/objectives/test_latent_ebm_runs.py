@@ -39,11 +39,11 @@ def finished(worlds, pairs, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_worlds_agree_through_a_growth(finished, world):
-    """No further apart than four times what another order of sums does on this machine."""
+    """No further apart than 32 times what another order of sums does on this machine."""
     one, other, many = (tensors(finished / name, END, ("weight", "ema")) for name in ("1", "order", str(world)))
     assert one.keys() == many.keys() and any("head.from_latent" in key for key in one)
     rounding = max((one[key] - other[key]).abs().max().item() for key in one)
-    assert max((one[key] - many[key]).abs().max().item() for key in one) < 4 * rounding < 4e-4
+    assert max((one[key] - many[key]).abs().max().item() for key in one) < 32 * rounding < 1e-4
     before = tensors(finished / "1", FADING - 16, ("weight",))
     assert max((one[key] - before[key]).abs().max().item() for key in before if key in one) > 1e-3
 

@@ -57,10 +57,13 @@ def distance(a: Path, b: Path, images: int = END) -> float:
 
 
 def rounding(a: Path, b: Path, images: int = END) -> float:
-    """How far another run may be from `a`: four times as far as `b` is, where only the order of sums is another, on this machine."""
-    apart = distance(a, b, images)
-    assert 0 < apart < 1e-4, "this is no measure of rounding"
-    return 4 * apart
+    """How far another run may be from `a`: 32 times as far as `b` is, where only the order of sums is another, on this machine.
+
+    The largest of thousands of elements is a few times larger in one order than in another; another order of images is far beyond.
+    """
+    bound = 32 * distance(a, b, images)
+    assert 0 < bound < 1e-4, "this is no measure of rounding"
+    return bound
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -75,11 +78,12 @@ def test_worlds_agree_through_a_growth(finished, world):
 def test_worlds_differ_by_no_more_than_the_order_of_sums_does(finished):
     """With Adam's usual eps, after a growth (moments reset) an element's first step is the learning rate times the sign of its gradient,
     and where that gradient is rounding, so is the sign. How far that carries is measured on the single process itself, with its sums in
-    another order (micro-batches): the worlds' difference may be four times that, before and after."""
+    another order (micro-batches): the worlds' difference may be four times that, or what it may be without such steps."""
     for images in (GROWN, END):
         itself = distance(finished / "usual-1", finished / "order-1", images)
         between = distance(finished / "usual-1", finished / "usual-4", images)
-        assert between <= 4 * itself, (images, between, itself)
+        calm = rounding(finished / "calm-1", finished / "calm-order-1", images)
+        assert between <= max(4 * itself, calm), (images, between, itself)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
