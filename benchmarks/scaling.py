@@ -65,7 +65,7 @@ def rounds(args: argparse.Namespace, world, resolution: int, batch: int) -> tupl
     for i in range(args.rounds + 2):
         dist.barrier()
         in_step, began, processor = 0.0, time.perf_counter(), time.process_time()
-        game.round(schedule.at(start + i * batch), pictures, penalise=False)
+        game.round(schedule.at(start + i * batch), pictures, due=False)
         taken.append(time.perf_counter() - began)
         steps.append(in_step)
         busy.append(time.process_time() - processor)
