@@ -38,3 +38,13 @@ def test_tables_are_tables_and_progress_is_one_line_a_level(ran):
     assert any("text/html" in data and "level" in data["text/html"] for data in shown)
     assert len([data for data in shown if "s/kimg" in data["text/plain"]]) == 1  # of the one level that so short a run sees
     assert "Trained(run=PosixPath('digits/run')" in shown[-1]["text/plain"]
+
+
+def test_the_committed_outputs_are_of_one_whole_run():
+    """Executed from the first cell to the last without an error, to the schedule's end, with the pictures that the cells show."""
+    cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert len([data for cell in cells for data in outputs(cell) if "image/png" in data]) == 3
+    (trained,) = [cell for cell in cells if "hires.train" in cell.source]
+    assert "images=60000, finished=True" in outputs(trained)[-1]["text/plain"]
