@@ -1,10 +1,12 @@
 """Networks that stand in for Inception: random, from files, trained here; and what cannot be one, told in a line."""
 
 import numpy as np
+from omegaconf import OmegaConf
 import pytest
 import torch
 from torch import nn
 
+from hires import config as configuration
 from hires.errors import HiresError
 from hires.evaluation import feature_classifier
 from hires.evaluation.feature_classifier import of_classifier
@@ -130,7 +132,8 @@ def test_a_classifier_learns_the_labels_and_is_kept(material, labelled_digits, t
     assert f"wrong on {100 * wrong:.1f} %" in network.told
     monkeypatch.setattr(feature_classifier, "train", None)  # not called again
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text(f"data: {{root: {labelled_digits}}}")
+    run = configuration.load("train", ["experiment=digits", "run=r", f"data.root={labelled_digits}"])
+    (tmp_path / "run" / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(run)))
     again = of_classifier(str(tmp_path / "run"), 0, 3, material, tmp_path)  # by the run that was trained on the data
     with torch.no_grad():
         assert again.hash == network.hash and torch.equal(again.of(x), found)

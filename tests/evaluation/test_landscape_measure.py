@@ -21,6 +21,7 @@ from hires.evaluation.landscape.work import Work
 from hires.evaluation.subject import of_networks
 from hires.ground.noise import generator
 from hires.networks import Energy, Generator, NetworkConfig, initialise
+from hires.objectives import divergence_triangle
 
 SIZE = NetworkConfig(latent=6, channels_base=64, channels_max=8, convs=1, image_channels=1)
 QUICK = {"starts": 6, "steps": 20, "points": 4, "relax": 2, "walks": 0, "neighbours": 1, "leaves": 3}
@@ -32,7 +33,7 @@ def material(folder: Path | None, seed: int = 0, without: str = "") -> SimpleNam
         initialise(network, lambda name, player=player: generator(seed, player + name))
         network.requires_grad_(False)
     networks.pop(without, None)
-    subject = of_networks(networks, SimpleNamespace(name="divergence_triangle"), "runs/a", 0, (8, 1, SIZE.latent), 1.0, torch.device("cpu"))
+    subject = of_networks(networks, divergence_triangle.Config(), "runs/a", 0, (8, 1, SIZE.latent), 1.0, torch.device("cpu"))
     seen = torch.rand(9, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     held_out = {"shards": SimpleNamespace(count=lambda split: 9), "of_pictures": lambda of, split, count: of(seen[:count])}
     return SimpleNamespace(subject=subject, folder=folder, first=True, **held_out)

@@ -135,7 +135,7 @@ def test_a_lost_index_is_named(copy, name):
 def test_without_its_index_a_damaged_shard_is_still_named(copy):
     (copy / "index" / "train.keys").unlink()
     flip(copy / "64" / "shard-00000.tar", 700)
-    assert any(line.startswith(f"{copy}/64/shard-00000.tar: ") and "cannot be told" in line for line in problems(copy))
+    assert any(line.startswith(f"{copy}/64/shard-00000.tar: ") and "is not known without its index" in line for line in problems(copy))
 
 
 @pytest.mark.parametrize("damage", ["shard", "short", "gone", "index"])
