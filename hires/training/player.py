@@ -17,7 +17,6 @@ import re
 
 import torch
 from torch import Tensor, nn
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 import torch.distributed as dist
 
 from hires.checkpoints.fragments import MOMENTS, Fragment
@@ -240,10 +239,11 @@ class Whole(Player):
         for parameter in parameters:
             parameter.grad = None
         if dist.get_world_size() > 1:
-            flat = _flatten_dense_tensors(gradients)
+            flat = torch.cat([g.flatten() for g in gradients])
             dist.all_reduce(flat)
-            gradients = list(_unflatten_dense_tensors(flat.div_(dist.get_world_size()), gradients))
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
+            parts = flat.div_(dist.get_world_size()).split([g.numel() for g in gradients])
+            gradients = [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
+        norm = nn.utils.get_total_norm(gradients).item()
         if not math.isfinite(norm):
             return False
         if norm > self.clip:

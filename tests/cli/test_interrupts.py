@@ -78,6 +78,7 @@ def test_an_interrupt_that_is_ignored_stays_so():
     try:
         with interrupts_in_a_line("hires x"):
             os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -21,7 +21,7 @@ def make_network(player: str, resolution: int = 8, fading: bool = False, config:
 
 @pytest.fixture
 def make_player(world) -> Callable[..., Player]:
-    """make_player(name, resolution, fading, stage, config, precision) -> a Player of this one process."""
+    """make_player(name, resolution, fading, stage, config, precision, clip) -> a Player of this one process."""
 
     def make(
         name: str = "energy",
@@ -30,9 +30,10 @@ def make_player(world) -> Callable[..., Player]:
         stage: int = 1,
         config: NetworkConfig = NETWORK,
         precision: str = "fp32",
+        clip: float = 1e6,
     ) -> Player:
         network = make_network(name, resolution, fading, config)
-        return new_player(name, network, OptimizerConfig(beta1=0.5, beta2=0.9, clip=1e6), ZeroConfig(stage), precision, world.device)
+        return new_player(name, network, OptimizerConfig(beta1=0.5, beta2=0.9, clip=clip), ZeroConfig(stage), precision, world.device)
 
     return make
 

@@ -9,7 +9,7 @@ import torch
 from hires import config as configuration
 from hires.errors import HiresError
 from hires.training import game
-from hires.training.player import group_of
+from hires.training.player import Whole, group_of
 from hires.training.schedule import Schedule
 from hires.training.trial import OUT_OF_MEMORY
 
@@ -75,6 +75,50 @@ def _config():
     from hires.networks import NetworkConfig
 
     return NetworkConfig(latent=6, channels_base=64, channels_max=8, convs=1, image_channels=1)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_gradient_beyond_the_clip_is_torchs_clipped_one(stage, make_player, trained):
+    """The global norm, over all parameters; Adam's first moment shows it: (1 - beta1) times the gradient."""
+    player = make_player(stage=stage, clip=1e-3)
+    network = type(player.network)(config=_config(), resolution=8, fading=False)
+    network.load_state_dict(player.gather("weight"))
+    trained(player, 1)
+    (network(images(0)) - 1).square().mean().backward()
+    assert torch.nn.utils.clip_grad_norm_(network.parameters(), 1e-3) > 1e-2
+    moments = player.gather("exp_avg")
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(moments[name], 0.5 * parameter.grad, rtol=1e-3, atol=1e-9)
+    player.destroy()
+
+
+def test_bf16_without_an_engine_steps_as_deepspeed_does(make_player, trained):
+    """The same moments from the same bf16 weights; behind them fp32 ones, which begin with the digits that bf16 has not."""
+    moments = []
+    for stage in (0, 1):
+        player = make_player(stage=stage, precision="bf16")
+        assert all(p.dtype == torch.bfloat16 for p in player.network.parameters())
+        start = player.gather("weight")
+        trained(player, 1)
+        moments.append(player.gather("exp_avg"))
+        weight = player.gather("weight")
+        moved = {n: (weight[n] - start[n]).abs().max().item() for n in start}
+        assert moved == pytest.approx(dict.fromkeys(start, 1e-2), rel=1e-2)  # Adam's first step, which bf16 weights near 1 would not show
+        exact = any((start[n] != start[n].bfloat16().float()).any() for n in start)
+        assert exact == (stage == 0)  # DeepSpeed rounds before it copies
+        player.destroy()
+    for name, moment in moments[0].items():
+        torch.testing.assert_close(moment, moments[1][name], rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_process_has_nothing_to_shard(stage, world):
+    """Whatever the stage, its game plays without DeepSpeed's engines."""
+    config = configuration.load("train", ["experiment=digits", "run=none", "data.root=none", "objective.r1=0", f"zero.stage={stage}"])
+    config.train.precision = "fp32"
+    played = game.Game(config, world, Schedule(config.schedule).at(0).shape)
+    assert {type(player) for player in played.players.values()} == {Whole}
+    played.destroy()
 
 
 @pytest.mark.parametrize("stage", STAGES)
