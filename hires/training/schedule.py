@@ -1,6 +1,7 @@
 """The schedule: a pure function from images seen to the phase of the run (resolution, fade-in alpha, batch, learning rates)."""
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 import math
 import re
@@ -14,7 +15,7 @@ def parse_images(text: str, name: str = "images") -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", str(text).strip())
     if not match:
         raise HiresError(f"{name}={text}: wanted a number of images such as 5000, 600k or 1.2M")
-    number = float(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
+    number = Decimal(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
     if number >= 2**63:
         raise HiresError(f"{name}: wanted fewer than 2^63 images")
     return round(number)
