@@ -115,8 +115,8 @@ def _world_size(config: Config) -> int:
 
 
 def _levels(config: Config, schedule: Schedule, plans: list[LevelPlan], world_size: int, whose: str) -> Table:
-    ranks = f"{world_size} rank{'s' * (world_size > 1)}"
-    table = Table(title=f"{schedule.total:,} images on {ranks}, ZeRO {config.zero.stage}, {config.train.precision}{whose}")
+    ranks = f"{world_size} ranks, ZeRO {config.zero.stage}" if world_size > 1 else "1 rank"  # that has nothing to shard
+    table = Table(title=f"{schedule.total:,} images on {ranks}, {config.train.precision}{whose}")
     players = "+".join(config.objective.players())
     for column in ("level", "images", "fade", "steps", "batch", "a rank", "lr", *config.objective.weights_at(4), f"{players} (M)"):
         table.add_column(column, justify="right")
