@@ -135,12 +135,8 @@ class _GrowingEncoder(nn.Module):
             *inner, last = _convs(level)
             for conv in inner:
                 h = _leaky(conv(h))
-            h = last(h)
-            if self.fused and name != "4x4":
-                h = F.avg_pool2d(h, 2)
-            h = _leaky(h)
-            if not self.fused and name != "4x4":
-                h = F.avg_pool2d(h, 2)
+            box = 1 if name == "4x4" else 2
+            h = _leaky(F.avg_pool2d(last(h), box)) if self.fused else F.avg_pool2d(_leaky(last(h)), box)
         return _leaky(level.dense(h.flatten(1)))
 
 
