@@ -204,6 +204,10 @@ class _EnergyOfImages(nn.Module):
         return self.pairs(x, self.inference(x)[0])
 
 
+def _scaled(config: dict, *channels: int) -> list[int]:
+    return [max(1, round(config.get("width", 1.0) * count)) for count in channels]
+
+
 class _Dcgan32Generator(nn.Module):
     """Latents (B, d) -> images (B, C, 32, 32), fp32, in (-1, 1); ValueError for another shape."""
 
@@ -211,7 +215,7 @@ class _Dcgan32Generator(nn.Module):
         super().__init__()
         self.latent, self.resolution = config["latent"], 32
         inputs = self.latent
-        for i, width in enumerate([512, 512, 256, 128]):
+        for i, width in enumerate(_scaled(config, 512, 512, 256, 128)):
             stride, padding = (1, 0) if i == 0 else (2, 1)
             self.add_module(f"deconv{i}", nn.ConvTranspose2d(inputs, width, 4, stride, padding))  # batch norm folded in, hence the bias
             inputs = width
@@ -246,9 +250,10 @@ class _Dcgan32Inference(_Dcgan32Encoder):
     """Images (B, C, 32, 32) in [-1, 1] -> mu (B, d), logvar (B, d), fp32; ValueError for another shape."""
 
     def __init__(self, config: dict):
-        super().__init__(config, [64, 128, 256, 512])
-        self.mu = nn.Conv2d(512, config["latent"], 4)
-        self.logvar = nn.Conv2d(512, config["latent"], 4)
+        widths = _scaled(config, 64, 128, 256, 512)
+        super().__init__(config, widths)
+        self.mu = nn.Conv2d(widths[-1], config["latent"], 4)
+        self.logvar = nn.Conv2d(widths[-1], config["latent"], 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.features(x)
@@ -259,8 +264,9 @@ class _Dcgan32Energy(_Dcgan32Encoder):
     """Images (B, C, 32, 32) in [-1, 1] -> energies (B,), fp32, of any sign; ValueError for another shape."""
 
     def __init__(self, config: dict):
-        super().__init__(config, [64, 128, 256, 256])
-        self.head = nn.Conv2d(256, 1, 4)
+        widths = _scaled(config, 64, 128, 256, 256)
+        super().__init__(config, widths)
+        self.head = nn.Conv2d(widths[-1], 1, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x)).flatten()

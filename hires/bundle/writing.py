@@ -193,6 +193,7 @@ def write_files(
         "image_channels": config.image_channels,
         "convs": config.convs,
         "downsampling": config.downsampling,
+        "width": float(config.width),
         "widths": {str(r): config.channels(r) for r in resolutions_up_to(resolution)} if config.kind == "growing" else {},
         **forms(networks),
         **({"chains": chains} if chains else {}),

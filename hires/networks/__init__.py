@@ -1,6 +1,8 @@
 """The networks: growing ones for 4x4 ... 1024x1024 and the papers' fixed-size ones. They know torch alone."""
 
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,12 +16,15 @@ from hires.networks.generator import Generator
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, NetworkConfig
 from hires.networks.inference import Inference
 
-__all__ = ["Energy", "Generator", "Inference", "NetworkConfig", "build", "initialise"]
+__all__ = ["FIXED", "Energy", "Generator", "Inference", "NetworkConfig", "build", "initialise"]
+
+# network.kind -> the papers' networks of fixed sizes: a module with RESOLUTIONS and what it has of Generator, Energy and Inference
+FIXED: dict[str, ModuleType] = {"dcgan32": dcgan32}
 
 
 def build(config: NetworkConfig, player: str, resolution: int, fading: bool = False, energy_form: str = "identity") -> nn.Module:
     """One network of a triangle, parameters not yet set; `player` is generator, energy or inference."""
-    family = dcgan32 if config.kind == "dcgan32" else None
+    family: Any = FIXED.get(config.kind)
     if player == "generator":
         return (family.Generator if family else Generator)(config, resolution, fading)
     if player == "energy":

@@ -15,17 +15,19 @@ import torch.nn.functional as F
 from hires.ground.ranges import setting
 
 LEAK = 0.2  # slope of the leaky ReLU (ProGAN)
+KINDS = ("growing", "dcgan32")  # the others of hires.networks.FIXED
 
 
 @dataclass
 class NetworkConfig:
     """Size of the three networks: ProGAN's by default (23.08 M parameters in the generator at 1024x1024)."""
 
-    kind: str = setting("growing", among=("growing", "dcgan32"))
+    kind: str = setting("growing", among=KINDS)
     latent: int = setting(512, at_least=1)  # d, the number of latent dimensions
     channels_base: int = setting(16384, at_least=1)  # channels(r) = min(channels_base / r, channels_max)
     channels_max: int = setting(512, at_least=1)
     convs: int = setting(2, at_least=1)  # 3x3 convolutions a level
+    width: float = setting(1.0, above=0, below=math.inf)  # a factor on the channels of the fixed networks; 1 as published
     image_channels: int = setting(3, among=(1, 3))
     # fused: a level's last convolution and the 2x2 mean are one convolution of stride 2, and the activation follows, as ProGAN's code has
     # it; separate: convolution, activation, mean, at 9/4 of that convolution's cost
@@ -34,6 +36,10 @@ class NetworkConfig:
     def channels(self, resolution: int) -> int:
         """Feature maps at `resolution`."""
         return max(1, min(self.channels_base // resolution, self.channels_max))
+
+    def scaled(self, *channels: int) -> list[int]:
+        """The channels of a fixed network's layers at this `width`."""
+        return [max(1, round(self.width * count)) for count in channels]
 
 
 def level_name(resolution: int) -> str:

@@ -1,7 +1,7 @@
 """The players of a run at one level, and one round of their game: what the trainer, the preflight and the plan share."""
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -28,11 +28,35 @@ def check(config: RunConfig, schedule: Schedule, world_size: int) -> None:
     _check_rows(config, schedule, world_size)
     if config.train.precision == "bf16" and needs_fp32(config):
         raise HiresError("objective.energy=softplus with train.precision=bf16: spectral normalisation wants train.precision=fp32")
-    if config.network.kind == "dcgan32":
-        if [level.resolution for level in schedule.levels] != [32]:
-            raise HiresError(f"network=dcgan32: wanted a schedule of 32 alone, found {[level.resolution for level in schedule.levels]}")
-        if world_size > 1:
-            raise HiresError(f"network=dcgan32 on {world_size} processes: its batch norm would see a rank's share alone; run one process")
+    _check_decayed(config)
+    _check_fixed(config, schedule, world_size)
+
+
+def _check_decayed(config: RunConfig) -> None:
+    """Raise HiresError for a weight decay of a player that is not in the game."""
+    players = config.objective.players()
+    for name, value in asdict(config.optimizer.weight_decay).items():
+        if value and name not in players:
+            raise HiresError(f"optimizer.weight_decay.{name}={value}: objective={config.objective.name} has {', '.join(players)}")
+
+
+def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None:
+    """Raise HiresError for a schedule or a world that the networks of a fixed size do not fit."""
+    kind, levels = config.network.kind, [level.resolution for level in schedule.levels]
+    if kind == "growing":
+        if config.network.width != 1:
+            raise HiresError(f"network.width={config.network.width}: growing networks take channels_base and channels_max; wanted 1")
+        return
+    sizes = networks.FIXED[kind].RESOLUTIONS
+    if len(levels) > 1 or levels[0] not in sizes:
+        raise HiresError(f"network={kind}: wanted a schedule of {' or '.join(map(str, sizes))} alone, found {levels}")
+    if world_size > 1:
+        with torch.device("meta"):
+            made = {name: empty_network(config, name, levels[0], False) for name in config.objective.players()}
+        normed = [name for name, network in made.items() if any(isinstance(m, nn.BatchNorm2d) for m in network.modules())]
+        if normed:
+            found = f"network={kind} on {world_size} processes"
+            raise HiresError(f"{found}: the batch norm of its {normed[0]} would see a rank's share alone; run one process")
 
 
 def needs_fp32(config: RunConfig) -> bool:

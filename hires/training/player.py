@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import gc
 import logging
 import math
@@ -34,6 +34,16 @@ class ZeroConfig:
 
 
 @dataclass
+class DecayConfig:
+    """Adam's own L2 of each player's weights, added to the clipped gradient (not AdamW's); 0 = none."""
+
+    generator: float = setting(0.0, at_least=0, below=math.inf)
+    energy: float = setting(0.0, at_least=0, below=math.inf)
+    inference: float = setting(0.0, at_least=0, below=math.inf)
+    variational: float = setting(0.0, at_least=0, below=math.inf)
+
+
+@dataclass
 class OptimizerConfig:
     """Adam, for all players (learning rates stand in the schedule)."""
 
@@ -41,6 +51,7 @@ class OptimizerConfig:
     beta2: float = setting(0.99, at_least=0, below=1)
     eps: float = setting(1e-8, above=0)
     clip: float = setting(1000.0, above=0)  # global norm of a player's gradient; 100 would bind in most steps from 32x32 up
+    weight_decay: DecayConfig = field(default_factory=DecayConfig)
 
 
 def group_of(name: str) -> str:
@@ -158,6 +169,7 @@ class Player(ABC):
             lr=0.0,
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.eps,
+            weight_decay=getattr(optimizer.weight_decay, self.name),
             fused=True,  # one pass over weights, moments and gradients: ten times faster on a CPU too
         )
 

@@ -40,6 +40,8 @@ class ScheduleConfig:
     resolution: int = 0  # where the growth ends; 0 = the last level of the table
     energy_lr: float = setting(2.0, at_least=0)  # the energy's learning rate over the others' (docs/reference/stability.md)
     decay: str = "0"  # images at the end of the run over which learning rates fall linearly to zero
+    decay_factor: float = setting(1.0, above=0, at_most=1)  # learning rates are multiplied by it each:
+    decay_every: str = ""  # images, an epoch's as published; empty = never
     growth_moments: str = setting("reset", among=("reset", "keep"))  # Adam's moments when a level is added: reset (ProGAN) | keep
     ema_halflife: str = "20k"  # of the weights' moving average, at most a tenth of the images that the level has seen
     nodes_at: str = ""  # nodes of a Slurm cluster from a level on, such as 4:1,64:2,256:4: slurm/chain submits a job for each
@@ -93,11 +95,16 @@ class Schedule:
         self.levels = _resolve(config)
         self.total = self.levels[-1].end
         self.decay = parse_images(config.decay, "schedule.decay")
+        self._every = parse_images(config.decay_every, "schedule.decay_every") if config.decay_every else 0
         self._halflife = parse_images(config.ema_halflife, "schedule.ema_halflife")
         if config.growth_moments not in ("reset", "keep"):
             raise HiresError(f"schedule.growth_moments={config.growth_moments}: wanted reset or keep")
         if not 0 <= config.energy_lr < math.inf:
             raise HiresError(f"schedule.energy_lr={config.energy_lr}: wanted a number >= 0")
+        if not 0 < config.decay_factor <= 1:
+            raise HiresError(f"schedule.decay_factor={config.decay_factor}: wanted a number above 0, at most 1")
+        if config.decay_factor < 1 and not self._every:
+            raise HiresError(f"schedule.decay_factor={config.decay_factor}: wanted schedule.decay_every beside it, in images such as 50k")
         if not self._halflife:
             raise HiresError(f"schedule.ema_halflife={config.ema_halflife}: wanted at least 1 image")
         if self.decay > self.total:
@@ -113,6 +120,8 @@ class Schedule:
         # alpha at the middle of the step: never 0, so the new level learns from its first step on
         alpha = min(1.0, (seen + row.batch / 2) / level.fade) if fading else 1.0
         lr = row.lr * (min(1.0, (self.total - images) / self.decay) if self.decay else 1.0)
+        if self._every:
+            lr *= self.config.decay_factor ** (images // self._every)
         halflife = min(self._halflife, (seen + row.batch / 2) / 10)  # a new layer's average is to forget its random start
         return Phase(
             images, level.resolution, fading, alpha, row.batch, row.micro_batch, lr, lr * self.config.energy_lr, halflife, level.start

@@ -104,7 +104,7 @@ def run_config(plain: dict) -> RunConfig:
 
 def with_later_settings(plain: dict) -> dict:
     """A configuration with the values that settings had before they were settings: runs that are older than these do not name them."""
-    before = {"network": {"downsampling": "separate"}, "objective": {"energy_weight": 1.0}}
+    before = {"network": {"downsampling": "separate", "width": 1.0}, "objective": {"energy_weight": 1.0}}
     triangle = isinstance(plain.get("objective"), dict) and plain["objective"].get("name") == "divergence_triangle"
     sections = [name for name in before if isinstance(plain.get(name), dict) and (name == "network" or triangle)]
     return plain | {name: before[name] | plain[name] for name in sections}

@@ -8,7 +8,7 @@ import torch
 
 from hires import networks
 from hires.networks import NetworkConfig
-from hires.training.player import OptimizerConfig, Player, ZeroConfig, new_player
+from hires.training.player import DecayConfig, OptimizerConfig, Player, ZeroConfig, new_player
 
 NETWORK = NetworkConfig(latent=6, channels_base=64, channels_max=8, convs=1, image_channels=1)
 
@@ -21,7 +21,7 @@ def make_network(player: str, resolution: int = 8, fading: bool = False, config:
 
 @pytest.fixture
 def make_player(world) -> Callable[..., Player]:
-    """make_player(name, resolution, fading, stage, config, precision, clip) -> a Player of this one process."""
+    """make_player(name, resolution, fading, stage, config, precision, clip, weight_decay) -> a Player of this one process."""
 
     def make(
         name: str = "energy",
@@ -31,9 +31,11 @@ def make_player(world) -> Callable[..., Player]:
         config: NetworkConfig = NETWORK,
         precision: str = "fp32",
         clip: float = 1e6,
+        weight_decay: DecayConfig | None = None,
     ) -> Player:
         network = make_network(name, resolution, fading, config)
-        return new_player(name, network, OptimizerConfig(beta1=0.5, beta2=0.9, clip=clip), ZeroConfig(stage), precision, world.device)
+        optimizer = OptimizerConfig(beta1=0.5, beta2=0.9, clip=clip, weight_decay=weight_decay or DecayConfig())
+        return new_player(name, network, optimizer, ZeroConfig(stage), precision, world.device)
 
     return make
 

@@ -9,7 +9,7 @@ import torch
 from hires import config as configuration
 from hires.errors import HiresError
 from hires.training import game
-from hires.training.player import Whole, group_of
+from hires.training.player import DecayConfig, Whole, group_of
 from hires.training.schedule import Schedule
 from hires.training.trial import OUT_OF_MEMORY
 
@@ -46,14 +46,15 @@ def test_two_backwards_are_one_backward_of_the_sum(stage, make_player):
         assert (weights[0][name] - weights[1][name]).abs().max() < 1e-5, name
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_step_is_torchs_adam(stage, make_player, trained):
-    player = make_player(stage=stage)
+def test_a_step_is_torchs_adam(stage, decay, make_player, trained):
+    player = make_player(stage=stage, weight_decay=DecayConfig(generator=9.0, energy=decay))
     before = player.gather("weight")
     trained(player, 3)
     network = type(player.network)(config=_config(), resolution=8, fading=False)
     network.load_state_dict(before)
-    adam = torch.optim.Adam(network.parameters(), lr=1e-2, betas=(0.5, 0.9), eps=1e-8)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-2, betas=(0.5, 0.9), eps=1e-8, weight_decay=decay)
     for i in range(3):
         adam.zero_grad()
         (network(images(i)) - 1).square().mean().backward()

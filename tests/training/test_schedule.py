@@ -97,6 +97,15 @@ def test_learning_rates_fall_to_zero_over_the_decay():
     assert schedule.at(90).energy_lr == pytest.approx(0.025)
 
 
+def test_learning_rates_fall_by_a_factor_an_epoch():
+    config = table(r4={"stable": "100", "batch": 10, "lr": 0.5})
+    config.decay_factor, config.decay_every, config.energy_lr = 0.9, "30", 0.25
+    schedule = Schedule(config)
+    rates = [schedule.at(images).lr for images in range(0, 100, 10)]
+    assert rates == pytest.approx([0.5 * 0.9**epoch for epoch in (0, 0, 0, 1, 1, 1, 2, 2, 2, 3)])
+    assert schedule.at(90).energy_lr == pytest.approx(0.25 * rates[-1])
+
+
 @pytest.mark.parametrize("text,images", [("0", 0), ("600", 600), ("600k", 600_000), ("1.2M", 1_200_000), ("0.5k", 500), (" 7 ", 7)])
 def test_images_are_written_plain_or_with_k_or_M(text, images):
     assert parse_images(text) == images
@@ -135,6 +144,8 @@ BAD = {
     "lr infinite": (table(r4={"stable": "10", "lr": math.inf}), "lr=inf"),
     "energy_lr negative": (ScheduleConfig(levels={"4": LevelConfig(stable="9")}, energy_lr=-1.0), "energy_lr=-1"),
     "energy_lr nan": (ScheduleConfig(levels={"4": LevelConfig(stable="9")}, energy_lr=math.nan), "energy_lr=nan"),
+    "a factor of 0": (ScheduleConfig(levels={"4": LevelConfig(stable="9")}, decay_factor=0.0), "decay_factor=0.0"),
+    "a factor at no time": (ScheduleConfig(levels={"4": LevelConfig(stable="9")}, decay_factor=0.5), "decay_every"),
     "no half-life": (ScheduleConfig(levels={"4": LevelConfig(stable="9")}, ema_halflife="0"), "ema_halflife=0"),
 }
 
