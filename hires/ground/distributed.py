@@ -105,23 +105,13 @@ def start(threads: int = 0, timeout_minutes: float = START_MINUTES) -> World:
     if threads:
         torch.set_num_threads(threads)
     gpu = torch.cuda.is_available()
-    if not gpu:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    # nothing here is compiled; for an optimizer that is not used here, DeepSpeed would load the whole compiler at the first engine: seconds
-    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    import deepspeed
-
     device = own_device(local_rank)
     if gpu:
         os.environ["LOCAL_RANK"] = str(device.index)  # DeepSpeed takes it for the device: wrong where each task sees one GPU alone
         machine.exact_fp32()
-    else:
-        # DeepSpeed would compile a shared-memory extension for the CPU, and die where there is no C++ compiler
-        from deepspeed.ops import __compatible_ops__
-
-        __compatible_ops__["deepspeed_shm_comm"] = False
     timeout = timedelta(minutes=timeout_minutes)
-    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False, timeout=timeout)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=timeout)
     set_timeout(timeout.total_seconds())
     return World(rank, size, local_rank, device)
 
@@ -183,7 +173,7 @@ def stop() -> None:
     global _timeout
     _timeout = 0.0
     if dist.is_initialized():
-        comm = sys.modules.get("deepspeed.comm.comm")  # not imported for this: the preflight's group is torch's alone
+        comm = sys.modules.get("deepspeed.comm.comm")  # not imported for this: only sharded players need it
         (comm if comm and comm.cdb else dist).destroy_process_group()
 
 

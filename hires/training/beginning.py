@@ -1,6 +1,7 @@
 """What a run says and writes down before its first step."""
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 import json
 from pathlib import Path
 import platform
@@ -69,8 +70,6 @@ def overview(config: RunConfig, schedule: Schedule, world: World, feed: Feed, pl
 
 def _environment(world: World) -> dict:
     """Versions, machine and commit."""
-    import deepspeed
-
     try:
         ask = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         commit = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
@@ -79,7 +78,7 @@ def _environment(world: World) -> dict:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "deepspeed": deepspeed.__version__,
+        "deepspeed": version("deepspeed"),
         "commit": commit or "unknown",
         "host": platform.node(),
         "world_size": world.size,

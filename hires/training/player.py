@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 import gc
 import logging
 import math
+import os
 import re
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -201,6 +203,24 @@ class Player(ABC):
             yield Fragment(name, start, group_of(name), *view, ema=view[0].clone())
 
 
+def _deepspeed(device: torch.device) -> ModuleType:
+    """DeepSpeed, in the process group that is there: only sharded players need it, and importing it takes a while."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    # nothing here is compiled; for an optimizer that is not used here, DeepSpeed would load the whole compiler at the first engine: seconds
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    import deepspeed
+
+    if device.type == "cpu":
+        # it would compile a shared-memory extension for the CPU, and die where there is no C++ compiler
+        from deepspeed.ops import __compatible_ops__
+
+        __compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
+    return deepspeed
+
+
 class Whole(Player):
     """A player whose state every rank holds whole: plain autograd, one reduction of all gradients, one host wait a step."""
 
@@ -282,10 +302,8 @@ class Sharded(Player):
     """A player whose state DeepSpeed shards over the ranks, on stages 1 to 3."""
 
     def __init__(self, name: str, network: nn.Module, optimizer: OptimizerConfig, zero: ZeroConfig, precision: str, device: torch.device):
-        import deepspeed
-
         super().__init__(name, network, optimizer, device)
-        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        deepspeed = _deepspeed(device)
         self.stage = zero.stage
         groups, parameters = self._grouped(), dict(network.named_parameters())
         self.group_names = list(groups)
