@@ -10,6 +10,7 @@ from hires.checkpoints import reading
 from hires.checkpoints.retention import lowest
 from hires.errors import HiresError
 from hires.ground.machine import use_threads
+from hires.networks import batch_norm
 from hires.training.game import empty_network
 from hires.training.schedule import parse_images
 from hires.training.settings import RunConfig, run_config
@@ -71,6 +72,8 @@ def load(run: str, at: str = "", resolution: int = 0) -> RunNetworks:
         if lacking:
             raise HiresError(f"{path}: {name} lacks {', '.join(sorted(lacking)[:3])}")
         loaded[name] = network.eval().requires_grad_(False)
+        if name == "generator" and batch_norm.layers(network):  # older checkpoints hold the running statistics of training
+            batch_norm.measure(network, batch_norm.prior(config.network.latent))
     use_threads(0, manifest["resolution"])
     place = checkpoint.images, manifest["resolution"], manifest["fading"], manifest["alpha"]
     return RunNetworks(config, loaded, *place, path, manifest.get("data", ""))

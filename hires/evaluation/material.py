@@ -14,6 +14,7 @@ from hires.evaluation.labels import labels_of
 from hires.evaluation.subject import Subject
 from hires.ground.distributed import gather
 from hires.ground.images import to_uint8
+from hires.networks.batch_norm import LATENTS
 from hires.networks.growing import fade_images
 from pipelines import Loader, Shards
 
@@ -45,6 +46,8 @@ class Material:
         self.at_once = pictures_at_once(subject.resolution)
         self._drawn: Tensor | None = None
         self._read: dict[tuple[str, int], Tensor] = {}
+        if subject.settle:
+            subject.settle(self.of_pictures(lambda x: x, "train", min(LATENTS, shards.count("train"))))
 
     def held_out(self) -> Tensor:
         """Held-out pictures (N, C, r, r), N = `images` or all there are, drawn by a fixed permutation."""

@@ -34,8 +34,8 @@ def scores_of(subject: Subject) -> dict[str, Score]:
     if subject.energy:
         found["pair_energy" if subject.of_pairs else "energy"] = subject.energy
         found["gradient"] = lambda x: _slope(subject.energy, x)
-    if subject.generate and subject.encode:
-        found["reconstruction"] = lambda x: errors(subject.generate, subject.encode, x)
+    if subject.decode and subject.encode:
+        found["reconstruction"] = lambda x: errors(subject.decode, subject.encode, x)
     if subject.bound:
         found["bound"] = subject.bound
     if not found:

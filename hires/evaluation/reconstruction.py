@@ -10,7 +10,7 @@ from torch import Tensor
 from hires.errors import HiresError
 from hires.evaluation.material import Material, in_ranks
 
-NEEDS = ("generate", "encode")
+NEEDS = ("decode", "encode")
 SHOWN = 16  # pairs of each kind on the sheet
 
 
@@ -33,7 +33,7 @@ def measure(material: Material, settings) -> dict:
     subject, path = material.subject, settings.reconstruction.lpips
     distance, x = load_distance(path, subject.device) if path else None, material.held_out()
     with torch.no_grad():
-        each = in_ranks(len(x), material.at_once, lambda rows: errors(subject.generate, subject.encode, x[rows.start : rows.stop]))
+        each = in_ranks(len(x), material.at_once, lambda rows: errors(subject.decode, subject.encode, x[rows.start : rows.stop]))
     if not each.isfinite().all():
         raise HiresError(f"measure=reconstruction: {subject.name} gives {int((~each.isfinite()).sum())} pictures back as no finite numbers")
     mse = each.mean().item()
@@ -75,7 +75,7 @@ def load_distance(path: str, device: torch.device) -> Callable[[Tensor, Tensor],
 
 def _apart(distance: Callable[[Tensor, Tensor], Tensor], subject, x: Tensor) -> Tensor:
     """The distance (B,) of pictures from what is given back; grey ones as equal colours."""
-    pairs = (part.to(subject.device).expand(-1, 3, -1, -1) for part in (x, subject.generate(subject.encode(x)).clamp(-1, 1)))
+    pairs = (part.to(subject.device).expand(-1, 3, -1, -1) for part in (x, subject.decode(subject.encode(x)).clamp(-1, 1)))
     try:
         return distance(*pairs).flatten(1).mean(1).double().cpu()
     except (RuntimeError, IndexError) as error:
@@ -92,7 +92,7 @@ def _sheet(material: Material, x: Tensor, each: Tensor, mse: float) -> None:
     middle = (len(order) - count) // 2
     picks = torch.cat([order[:count], order[middle : middle + count], order[len(order) - count :]])
     subject, kinds = material.subject, ["best"] * count + ["median"] * count + ["worst"] * count
-    given_back = torch.cat([subject.generate(subject.encode(part)).clamp(-1, 1).cpu() for part in x[picks].split(material.at_once)])
+    given_back = torch.cat([subject.decode(subject.encode(part)).clamp(-1, 1).cpu() for part in x[picks].split(material.at_once)])
     captions = [f"{kind} {error**0.5:.3f}" for kind, error in zip(kinds, each[picks].tolist(), strict=True)]
     title = f"{subject.name}: {len(each)} held-out pictures, rmse {mse**0.5:.4f} on [-1, 1]; below each pair its own"
     columns = next(n for n in (8, 4, 2, 1) if count % n == 0 or n == 1)

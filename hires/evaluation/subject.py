@@ -1,6 +1,7 @@
 """What is measured: a run's networks, those of a training that goes on, or a bundle, as plain functions of fp32 tensors on one device."""
 
 from collections.abc import Callable
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from hires.bundle.chains import chains_of
 from hires.bundle.hires_bundle import Bundle, latents
+from hires.networks import batch_norm, p2
 from hires.networks.pair_energy import PairEnergy
 from hires.objectives import system
 from hires.objectives.base import ObjectiveConfig
@@ -28,6 +30,7 @@ class Subject:
     alpha: float  # of the fade-in, 1 = stable
     device: torch.device
     generate: Of | None = None  # latents (B, d) -> images, not clamped
+    decode: Of | None = None  # codes of pictures (B, d) -> images, not clamped: `generate` but for batch norm's statistics
     encode: Of | None = None  # images -> means of the posterior (B, d)
     posterior: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None  # images -> means and log-variances (B, d)
     energy: Of | None = None  # images -> energies (B,), lower is more like the data; of pairs: U(x, mu(x))
@@ -36,10 +39,12 @@ class Subject:
     features: Of | None = None  # images -> what the energy's last layer reads (B, F)
     draw: Callable[[list[int]], Tensor] | None = None  # seeds -> images, not clamped; seed n gives the same image in any list
     transition: Callable[[Tensor, torch.Generator], Tensor] | None = None  # images and a CPU generator -> their next states, on the CPU
+    settle: Callable[[Tensor], None] | None = None  # sets batch norm's statistics by training pictures (N, C, r, r), where there is any
 
 
 LACKS = {  # a function of a Subject, and what it means to a person that it is not there
     "generate": "generator",
+    "decode": "generator",
     "encode": "inference model",
     "posterior": "inference model with a variance",
     "energy": "energy of images",
@@ -61,9 +66,11 @@ def of_networks(
     """A subject of averaged networks by player, moved to `device`, in eval mode; `objective`: the settings, `size`: r, channels, d."""
     networks = {player: network.to(device).eval() for player, network in networks.items()}
     G, I, U = (networks.get(player) for player in ("generator", "inference", "energy"))  # noqa: E741 - the papers' name
+    decoder = copy.deepcopy(G) if G and batch_norm.layers(G) else G
     subject = Subject(name, objective.name, images, *size, alpha, device)
     if G:
         subject.generate = lambda z: G(z.to(device), alpha)
+        subject.decode = lambda z: decoder(z.to(device), alpha)
         subject.draw = lambda seeds: subject.generate(latents(seeds, subject.latent))
     if I:
         subject.posterior = lambda x: I(x.to(device), alpha)
@@ -72,15 +79,26 @@ def of_networks(
         config = {"chains": chains, "image_channels": subject.channels}
         own = Bundle(config, device, subject.generate, None, lambda x: U(x, alpha), subject.resolution, subject.latent)
         subject.draw = own.sample
-    if isinstance(U, PairEnergy):
+    if isinstance(U, PairEnergy | p2.PairEnergy):
         subject.energy, subject.of_pairs = lambda x: U(x.to(device), subject.encode(x), alpha), True
     elif U:
         subject.energy = lambda x: U(x.to(device), alpha)
     if U and hasattr(U, "features"):
         subject.features = lambda x: U.features(x.to(device), alpha).flatten(1).float()
-    for name, function in system(objective).gives(objective, networks, alpha).items():
+    for name, function in system(objective).gives(objective, networks | {"decoder": decoder}, alpha).items():
         setattr(subject, name, _on(device, function))
+    if any(batch_norm.layers(network) for network in networks.values()):
+        subject.settle = lambda x: _settle(networks, decoder, x.to(device))
     return subject
+
+
+def _settle(networks: dict[str, nn.Module], decoder: nn.Module | None, x: Tensor) -> None:
+    """Batch norm's statistics of training pictures in what sees pictures, then of their codes in `decoder`; the generator's stay."""
+    for player in ("inference", "energy"):
+        if player in networks and batch_norm.layers(networks[player]):
+            batch_norm.measure(networks[player], x)
+    if decoder is not networks.get("generator") and "inference" in networks:
+        batch_norm.measure(decoder, networks["inference"](x)[0])
 
 
 def _on(device: torch.device, function: Callable) -> Callable:
@@ -100,6 +118,7 @@ def of_bundle(bundle: Bundle, name: str, prior: str = "standard") -> Subject:
     if bundle.inference:
         subject.posterior = lambda x: bundle.inference(x.to(bundle.device))
         subject.encode = lambda x: subject.posterior(x)[0]
+        subject.decode = subject.generate
     if bundle.energy:
         subject.energy, subject.of_pairs = lambda x: bundle.energy(x.to(bundle.device)), bundle.pair_energy is not None
     return subject

@@ -9,7 +9,7 @@ from torch import nn
 import torch.nn.functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-from hires.networks import dcgan32
+from hires.networks import dcgan32, p2
 from hires.networks.energy import Energy
 from hires.networks.expert_energy import ExpertEnergy
 from hires.networks.generator import Generator
@@ -19,7 +19,7 @@ from hires.networks.inference import Inference
 __all__ = ["FIXED", "Energy", "Generator", "Inference", "NetworkConfig", "build", "initialise"]
 
 # network.kind -> the papers' networks of fixed sizes: a module with RESOLUTIONS and what it has of Generator, Energy and Inference
-FIXED: dict[str, ModuleType] = {"dcgan32": dcgan32}
+FIXED: dict[str, ModuleType] = {"dcgan32": dcgan32, "p2": p2}
 
 
 def build(config: NetworkConfig, player: str, resolution: int, fading: bool = False, energy_form: str = "identity") -> nn.Module:
@@ -40,20 +40,26 @@ def build(config: NetworkConfig, player: str, resolution: int, fading: bool = Fa
 def initialise(network: nn.Module, generator: Callable[[str], torch.Generator]) -> None:
     """Set every parameter from a random stream of its own, `generator(name)`, so a level starts the same whenever it is added.
 
-    Equalised layers N(0, 1) (ProGAN); plain convolutions N(0, 0.02) and batch-norm gains N(1, 0.02) (P1); biases 0.
+    Equalised layers N(0, 1) (ProGAN); plain convolutions N(0, 0.02) and batch-norm gains N(1, 0.02) (P1); biases 0. Plain layers under
+    spectral normalisation, biases too, as torch starts them, uniform within 1 / sqrt(fan_in): so does P2's code, whose other start misses
+    them.
     """
     for prefix, module in network.named_modules():
         if "parametrizations" in prefix:
             continue  # a spectrally normalised weight is set through the layer that holds it
-        equalised = isinstance(module, EqualizedConv2d | EqualizedLinear)
-        for name, parameter in module.named_parameters(prefix, recurse=equalised):
+        equalised, bounded = isinstance(module, EqualizedConv2d | EqualizedLinear), is_parametrized(module)
+        for name, parameter in module.named_parameters(prefix, recurse=equalised or bounded):
+            if bounded and not equalised:
+                limit = module.parametrizations.weight.original[0].numel() ** -0.5
+                parameter.copy_((torch.rand(parameter.shape, generator=generator(name)) * 2 - 1) * limit)
+                continue
             if name.endswith("bias"):
                 parameter.zero_()
                 continue
             mean = 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0
             std = 1.0 if equalised else 0.02
             parameter.copy_(torch.randn(parameter.shape, generator=generator(name)) * std + mean)
-        if is_parametrized(module):
+        if bounded:
             _start_power_iteration(module, lambda name, prefix=prefix: generator(f"{prefix}.{name}"))
 
 

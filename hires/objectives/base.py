@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from hires import networks
 from hires.errors import NotFinite
-from hires.networks import NetworkConfig
+from hires.networks import NetworkConfig, batch_norm
 
 # draw(stream, size) -> this rank's rows of the global batch's N(0, 1) noise (B, size), a function of (seed, stream, images seen)
 Draw = Callable[[str, int], Tensor]
@@ -192,5 +193,9 @@ def fakes(generator: nn.Module, z: Tensor, alpha: float) -> Pictures:
 
 def reconstructions(generator: nn.Module, inference: nn.Module, x: Tensor, alpha: float) -> Pictures:
     """`reconstructions`: each picture of x beside its own from the posterior's mean."""
-    x_hat = in_parts(lambda part: generator(inference(part, alpha)[0], alpha), x)
+    codes = in_parts(lambda part: inference(part, alpha)[0], x)
+    if batch_norm.layers(generator):  # its own statistics are of the prior's latents
+        generator = copy.deepcopy(generator)
+        batch_norm.measure(generator, codes)
+    x_hat = in_parts(lambda part: generator(part, alpha), codes)
     return {"reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8)}

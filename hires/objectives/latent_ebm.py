@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from hires import networks
 from hires.errors import HiresError
 from hires.ground.ranges import setting
-from hires.networks import NetworkConfig
+from hires.networks import NetworkConfig, p2
 from hires.networks.pair_energy import PairEnergy
 from hires.objectives import base
 from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Pictures, Player, Rates, Reconstructs, Record, fakes, reconstructions
@@ -126,13 +126,16 @@ class Objective(base.Objective):
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
         if player == "energy":
-            return PairEnergy(shape, resolution, fading, config.energy)
+            return p2.PairEnergy(shape, resolution) if shape.kind == "p2" else PairEnergy(shape, resolution, fading, config.energy)
         return networks.build(shape, player, resolution, fading)
 
     @staticmethod
     def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-        if shape.kind != "growing":
-            raise HiresError(f"network.kind={shape.kind} with objective=latent_ebm: its energy of pairs is built for growing networks")
+        if shape.kind not in ("growing", "p2"):
+            found = f"network.kind={shape.kind} with objective=latent_ebm"
+            raise HiresError(f"{found}: an energy of pairs is built for growing networks and for network=p2")
+        if shape.kind == "p2" and config.energy != "softplus":
+            raise HiresError(f"objective.energy={config.energy} with network=p2: its energy of pairs is a softplus; wanted softplus")
         if zero_stage == 3 and (config.r1 or config.r1_z):
             raise HiresError(
                 "objective.r1 and r1_z with zero.stage=3: their second derivative crashes in ZeRO-3; set both to 0 or zero.stage=2"

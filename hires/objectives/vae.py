@@ -88,7 +88,7 @@ class Objective(base.Objective):
 
     @staticmethod
     def gives(config: Config, networks: Mapping[str, nn.Module], alpha: float) -> dict[str, Callable]:
-        G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
+        G, I = networks["decoder"], networks["inference"]  # noqa: E741 - the papers' name
         return {"bound": lambda x: minus_bound(config, x, I(x, alpha), lambda z: G(z, alpha))}
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:

@@ -13,6 +13,7 @@ from hires.errors import HiresError
 from hires.ground import distributed, machine, noise
 from hires.ground.distributed import World
 from hires.ground.ranges import check_ranges
+from hires.networks import batch_norm
 from hires.objectives import system
 from hires.objectives.base import Rates
 from hires.training.player import Player, ZeroConfig, collect, new_player
@@ -53,7 +54,7 @@ def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None
     if world_size > 1:
         with torch.device("meta"):
             made = {name: empty_network(config, name, levels[0], False) for name in config.objective.players()}
-        normed = [name for name, network in made.items() if any(isinstance(m, nn.BatchNorm2d) for m in network.modules())]
+        normed = [name for name, network in made.items() if batch_norm.layers(network)]
         if normed:
             found = f"network={kind} on {world_size} processes"
             raise HiresError(f"{found}: the batch norm of its {normed[0]} would see a rank's share alone; run one process")
@@ -135,6 +136,7 @@ class Game:
                 checkpoint.load_optimizer(one, moments=not grows or config.schedule.growth_moments == "keep")
             self.players[name] = one
         self.objective = system(config.objective)(config.objective, config.network.latent, self.players)
+        self._seen: Tensor | None = None  # the last round's pictures
         if checkpoint:
             self.objective.restore(checkpoint)
 
@@ -147,7 +149,7 @@ class Game:
         if config.data.mirror:
             flip = _sent(noise.mirror(self.noise_seed, phase.images, B, rows), device)
             x = torch.where(flip[:, None, None, None], x.flip(3), x)
-        x = networks.growing.fade_images(x, phase.alpha)
+        x = self._seen = networks.growing.fade_images(x, phase.alpha)
 
         def draw(stream: str, size: int) -> Tensor:
             return _sent(noise.normal(self.noise_seed, stream, phase.images, B, size, rows), device)
@@ -160,18 +162,34 @@ class Game:
 
     def averaged(self) -> dict[str, nn.Module]:
         """The networks with their moving averages as weights, fp32, eval, whole on every rank; a collective."""
-        copies = {}
+        self.settle()
+        return {name: self._average(name) for name in self.players}
+
+    def settle(self) -> None:
+        """Set the statistics of batch norm, which training itself never reads, to those of the averaged weights, for whoever uses them.
+
+        A generator's are of latents of the prior, the others' of the last round's pictures; before a first round those stay as they are.
+        """
+        takes = system(self.config.objective).TAKES
         for name, one in self.players.items():
-            network = empty_network(self.config, name, self.shape.resolution, self.shape.fading)
-            network.load_state_dict(one.gather("ema"))
-            copies[name] = network.to(self.world.device).eval().requires_grad_(False)
-        return copies
+            if not batch_norm.layers(one.network):
+                continue
+            inputs = batch_norm.prior(self.config.network.latent).to(self.world.device) if takes[name] == "z" else self._seen
+            if inputs is not None:
+                average = self._average(name)
+                batch_norm.measure(average, inputs)
+                one.network.load_state_dict(dict(average.named_buffers()), strict=False)
+
+    def _average(self, name: str) -> nn.Module:
+        network = empty_network(self.config, name, self.shape.resolution, self.shape.fading)
+        network.load_state_dict(self.players[name].gather("ema"))
+        return network.to(self.world.device).eval().requires_grad_(False)
 
     def destroy(self) -> None:
         """Free the engines."""
         for one in self.players.values():
             one.destroy()
-        self.players, self.objective = {}, None
+        self.players, self.objective, self._seen = {}, None, None
         collect()
 
 

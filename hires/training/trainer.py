@@ -254,6 +254,7 @@ class Trainer:
             "time": time.time(),
             "config": to_dict(self.config),
         }
+        self.game.settle()
         self.saver.save(self.game.players, self.images, info, self.game.objective.carried())
         self.monitor.restart_clock(self.images)
         self.stop.restart_turn()

@@ -103,7 +103,7 @@ def test_the_slope_is_that_of_the_whole_score_and_no_graph_is_left():
 
 
 def test_a_system_offers_the_scores_that_it_has_networks_for():
-    pair = {"generate": lambda z: z.sum(1)[:, None, None, None].expand(-1, 1, 8, 8), "encode": lambda x: torch.zeros(len(x), 4)}
+    pair = {"decode": lambda z: z.sum(1)[:, None, None, None].expand(-1, 1, 8, 8), "encode": lambda x: torch.zeros(len(x), 4)}
     assert list(outliers.scores_of(subject(**pair))) == ["reconstruction"]
     assert list(outliers.scores_of(subject(**pair, bound=lambda x: x.sum()))) == ["reconstruction", "bound"]
     assert list(outliers.scores_of(subject(energy=lambda x: x, of_pairs=True))) == ["pair_energy", "gradient"]

@@ -23,7 +23,7 @@ def restore(z: torch.Tensor) -> torch.Tensor:
 
 
 def measured(generate, folder=None, at_once: int = 64, lpips: str = "") -> dict:
-    of = Subject("s", "", 0, 8, 1, 64, 1.0, torch.device("cpu"), generate=generate, encode=flatten)
+    of = Subject("s", "", 0, 8, 1, 64, 1.0, torch.device("cpu"), decode=generate, encode=flatten)
     material = SimpleNamespace(subject=of, held_out=lambda: IMAGES, at_once=at_once, folder=folder, first=True)
     return reconstruction.measure(material, Settings(reconstruction=Config(lpips)))
 

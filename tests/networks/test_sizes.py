@@ -125,7 +125,8 @@ def test_the_kinds_are_the_growing_networks_and_the_table():
 @pytest.mark.parametrize("player", PLAYERS)
 def test_width_is_a_factor_on_the_channels_of_fixed_networks(player):
     whole, half = (networks.build(NetworkConfig(kind="dcgan32", latent=100, width=width), player, 32) for width in (1.0, 0.5))
-    channels = [[m.out_channels for m in net.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)] for net in (whole, half)]
+    kinds = torch.nn.Conv2d | torch.nn.ConvTranspose2d
+    channels = [[m.out_channels for m in net.modules() if isinstance(m, kinds)] for net in (whole, half)]
     ends = {"generator": 1, "energy": 1, "inference": 2}[player]
     assert [2 * c for c in channels[1][:-ends]] == channels[0][:-ends]
     assert channels[1][-ends:] == channels[0][-ends:]

@@ -1,0 +1,107 @@
+"""Batch norm in use: statistics of the averaged weights on latents of the prior, on pictures, and on pictures' codes; never training's."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from hires import config as configuration
+from hires.bundle import from_run
+from hires.evaluation import subject
+from hires.networks import batch_norm
+from hires.objectives.base import reconstructions
+from hires.training import game
+from hires.training.schedule import Schedule
+from hires.training.trainer import Trainer
+from pipelines import PrepareConfig, prepare
+
+
+def moments(h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return h.mean((0, 2, 3)), h.transpose(0, 1).flatten(1).var(1)
+
+
+def of_one_batch(network: nn.Module, inputs: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Mean and unbiased variance of what each layer of batch norm is given, when all normalise by the batch itself."""
+    network, found = copy.deepcopy(network).train(), []
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_pre_hook(lambda _, given: found.append(moments(given[0])))
+    with torch.no_grad():
+        network(inputs)
+    return found
+
+
+def stored(network: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(layer.running_mean, layer.running_var) for layer in batch_norm.layers(network)]
+
+
+def same(network: nn.Module, expected: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+    pairs = [pair for one, two in zip(stored(network), expected, strict=True) for pair in zip(one, two, strict=True)]
+    return all(torch.allclose(*pair, rtol=1e-4, atol=1e-6) for pair in pairs)
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory):
+    """A few steps of P2's game at 32x32 with a channel or two, saved; and its settings and data."""
+    out = tmp_path_factory.mktemp("p2")
+    prepare(PrepareConfig(source="digits", out=str(out / "data"), resolution=32, allow_upscale=True, workers=1))
+    settings = [f"data.root={out / 'data'}", f"run={out / 'run'}", "network.width=0.03", "network.latent=6", "network.image_channels=1"]
+    steps = ["schedule.levels.32.stable=80", "schedule.levels.32.batch=16", "train.preflight=false", "monitor.samples=4"]
+    config = configuration.load("train", ["experiment=p2_cifar10", *settings, *steps, "train.threads=1", "schedule.ema_halflife=30"])
+    trainer = Trainer(config, world, owns_process=False)
+    assert trainer.train() == 0
+    return config, trainer
+
+
+def test_what_is_loaded_has_the_averages_own_statistics_on_the_prior(run):
+    config, _ = run
+    loaded = from_run.load(config.run)
+    z = batch_norm.prior(config.network.latent)
+    assert z.shape == (512, 6)
+    assert same(loaded.generator, of_one_batch(loaded.generator, z))
+    other = torch.randn(512, 6, generator=torch.Generator().manual_seed(5)) * 0.3  # a posterior's, say
+    assert not same(loaded.generator, of_one_batch(loaded.generator, other))
+
+
+def test_a_picture_is_a_function_of_its_own_latent(run):
+    config, _ = run
+    G, z = from_run.load(config.run).generator, torch.randn(9, 6)
+    assert torch.allclose(G(z)[:2], G(z[:2]), atol=1e-6)
+
+
+def test_samples_take_the_priors_statistics_and_reconstructions_the_codes(run):
+    config, trainer = run
+    loaded = from_run.load(config.run)
+    of = subject.of_networks(loaded.networks, config.objective, "", 0, (32, 1, 6), 1.0, torch.device("cpu"))
+    x = trainer.feed.held_out(32, 40).float() / 127.5 - 1
+    of.settle(x)
+    I, G = loaded.networks["inference"], loaded.generator  # noqa: E741 - the papers' name
+    assert same(I, of_one_batch(I, x))
+    codes, z = of.encode(x), batch_norm.prior(6)
+    assert same(G, of_one_batch(G, z))
+    assert not torch.allclose(of.generate(codes), of.decode(codes), atol=1e-3)
+    decoder = copy.deepcopy(G)
+    batch_norm.measure(decoder, codes)
+    torch.testing.assert_close(of.decode(codes), decoder(codes))
+    shown, _ = reconstructions(G, I, x, 1.0)["reconstructions"]
+    torch.testing.assert_close(shown[1::2], decoder(codes))
+    assert same(G, of_one_batch(G, z))  # and the generator is left as it was
+
+
+def test_the_checkpoint_holds_the_averages_statistics_of_the_last_pictures(run, world):
+    """Trained once more from the start, as the run was: what the inference model saw last."""
+    config, trainer = run
+    one = game.Game(config, world, Schedule(config.schedule).at(0).shape)
+    batches = trainer.feed.batches(0)
+    for step in range(5):
+        phase = Schedule(config.schedule).at(16 * step)
+        pixels = next(batches)
+        one.round(phase, pixels)
+    batches.close()
+    running = copy.deepcopy(one.players["inference"].network)
+    x = pixels.float() / 127.5 - 1
+    averaged = one.averaged()["inference"]
+    assert same(averaged, of_one_batch(averaged, x)) and not same(averaged, stored(running))
+    assert same(averaged, stored(from_run.load(config.run).networks["inference"]))
+    one.destroy()
