@@ -71,9 +71,12 @@ def image_of(pixels: np.ndarray) -> Image.Image:
 
 
 def levels_up_to(resolution: int) -> list[int]:
-    """[4, 8, ..., resolution]; raises DataError unless `resolution` is a power of two from 4 to 4096."""
-    if not SMALLEST <= resolution <= 4096 or resolution & (resolution - 1):
-        raise DataError(f"resolution={resolution}: wanted a power of two from {SMALLEST} to 4096")
+    """[4, 8, ..., resolution], or [resolution] alone for another multiple of 4; raises DataError outside 4 to 4096."""
+    if not SMALLEST <= resolution <= 4096 or resolution % 4:
+        wanted = f"a power of two from {SMALLEST} to 4096, or for one level a multiple of 4 such as 28"
+        raise DataError(f"resolution={resolution}: wanted {wanted}")
+    if resolution & (resolution - 1):
+        return [resolution]
     return [2**k for k in range(2, resolution.bit_length())]
 
 
@@ -81,8 +84,11 @@ def pyramid(top: np.ndarray) -> Iterator[np.ndarray]:
     """All levels of a square uint8 (r, r, C), from r down to 4: each pixel is the mean of the `top` pixels it covers, rounded half up.
 
     That equals 2x2 box averages from level to level, taken of the unrounded level above. The sums are kept as integers, so they are exact.
+    A side that is no power of two is one level alone.
     """
     yield top
+    if top.shape[0] & (top.shape[0] - 1):
+        return
     sums, shift = top, 0
     while sums.shape[0] > SMALLEST:
         rows = np.add(sums[0::2], sums[1::2], dtype=np.uint32)

@@ -1,7 +1,6 @@
 """A small classifier trained on labelled shards, for its features: a stand-in for Inception on data of one's own kind."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 import hashlib
 import json
 import os
@@ -13,10 +12,9 @@ from safetensors.torch import load_file, save, save_file
 import torch
 from torch import Tensor, nn
 import torch.distributed as dist
-import torch.nn.functional as F
 
 from hires.errors import HiresError
-from hires.evaluation.augmentation import Classifier, error
+from hires.evaluation.classifier import WIDTH, Classifier, Labelled, error, train
 from hires.evaluation.feature_networks import FeatureNetwork, hash_of
 from hires.evaluation.labels import labels_of
 from hires.evaluation.material import Material
@@ -25,21 +23,7 @@ from hires.ground.files import whole_file
 from hires.training.settings import run_config, settings_of
 from pipelines import Loader, Shards
 
-WIDTH = 64  # features; the classifier is that of augmentation.py
-BATCH, RATE = 100, 3e-3  # Adam's largest rate, warmed up and annealed over the epochs
 TESTED = 2000  # held-out pictures at most that its error is from
-
-
-@dataclass
-class Labelled:
-    """Pictures of a split by number, uint8 (N, C, r, r), and their labels (N,)."""
-
-    pixels: Tensor
-    labels: Tensor
-
-    def images(self, pick: Tensor) -> Tensor:
-        """fp32 in [-1, 1]."""
-        return self.pixels[pick].float() / 127.5 - 1
 
 
 def of_classifier(place: str, labels: int, epochs: int, material: Material, cache: Path) -> FeatureNetwork:
@@ -94,26 +78,6 @@ def _loaded(model: Classifier, path: Path) -> bool:
         print(f"{path}: cannot be read; trained again")
         return False
     return True
-
-
-def train(data: Labelled, classes: int, epochs: int, device: torch.device, seed: int = 0) -> Classifier:
-    """A classifier of labels 0 … classes - 1, by Adam on the cross entropy, in eval mode on the CPU."""
-    order = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(), torch.enable_grad():  # weights and dropout draw from the global generator
-        torch.manual_seed(seed)
-        model = Classifier(data.pixels.shape[1], classes, WIDTH).to(device).train()
-        steps = epochs * -(-len(data.labels) // BATCH)
-        optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
-        for _ in range(epochs):
-            for pick in torch.randperm(len(data.labels), generator=order).split(BATCH):
-                if len(pick) > 1:  # batch norm needs two
-                    loss = F.cross_entropy(model(data.images(pick).to(device)), data.labels[pick].to(device))
-                    optimiser.zero_grad()
-                    loss.backward()
-                    optimiser.step()
-                rate.step()
-    return model.cpu().eval()
 
 
 def _read(shards: Shards, resolution: int, split: str, labels: Tensor) -> Labelled:

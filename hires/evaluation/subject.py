@@ -40,6 +40,7 @@ class Subject:
     draw: Callable[[list[int]], Tensor] | None = None  # seeds -> images, not clamped; seed n gives the same image in any list
     transition: Callable[[Tensor, torch.Generator], Tensor] | None = None  # images and a CPU generator -> their next states, on the CPU
     settle: Callable[[Tensor], None] | None = None  # sets batch norm's statistics by training pictures (N, C, r, r), where there is any
+    reproduce: Of | None = None  # images -> what a transition that replaces nothing makes of them, on the CPU
 
 
 LACKS = {  # a function of a Subject, and what it means to a person that it is not there

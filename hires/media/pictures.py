@@ -33,7 +33,7 @@ def read_picture(source: str | Path | bytes, resolution: int, channels: int, nam
     try:
         image = decode_picture(data, name)
         top = resolution
-        while 2 * top <= min(*image.size, LARGEST):
+        while not resolution & (resolution - 1) and 2 * top <= min(*image.size, LARGEST):  # other sizes are one level alone
             top *= 2
         pixels = next(level for level in pyramid(square(image, top, channels, "lanczos", upscale=True)) if len(level) == resolution)
     except DataError as error:

@@ -5,27 +5,45 @@ The papers' code draws its pictures with the statistics of a batch; here a pass 
 function of its own latent.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 LATENTS = 512  # of the prior, in the pass over a generator
 
 
-def layers(network: nn.Module) -> list[nn.BatchNorm2d]:
+def layers(network: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
     """A network's layers of batch norm; most networks have none."""
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
 
 
 @torch.no_grad()
 def measure(network: nn.Module, inputs: Tensor) -> None:
     """Set a network's statistics to those of one batch of inputs; everything else of it stays as it is."""
     found = layers(network)
-    before = [(layer.training, layer.momentum) for layer in found]
+    before = [(layer.training, layer.momentum, layer.num_batches_tracked.clone()) for layer in found]
     for layer in found:
         layer.training, layer.momentum = True, 1.0
     network(inputs)
-    for layer, (training, momentum) in zip(found, before, strict=True):
+    for layer, (training, momentum, count) in zip(found, before, strict=True):
         layer.training, layer.momentum = training, momentum
+        layer.num_batches_tracked.copy_(count)  # a count of training's batches: a run that was measured more often is no other run
+
+
+@contextmanager
+def of_the_batch(*networks: nn.Module) -> Iterator[None]:
+    """Inside, networks in eval mode take the statistics of each batch they see; their own are left as they are."""
+    found = [layer for network in networks for layer in layers(network) if not layer.training]
+    before = [layer.momentum for layer in found]
+    for layer in found:
+        layer.training, layer.momentum = True, 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(found, before, strict=True):
+            layer.training, layer.momentum = False, momentum
 
 
 def prior(latent: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The systems: a file each, a game between players (base.py says what every room may ask of one)."""
 
+from hires.errors import HiresError
 from hires.ground.ranges import check_ranges
 from hires.networks import NetworkConfig
 from hires.objectives import contrastive_divergence, divergence_triangle, f_ebm, gan, latent_ebm, vae, vcd, vgan
@@ -20,6 +21,8 @@ SYSTEMS: dict[str, type[Objective]] = {
 def check(config: ObjectiveConfig, shape: NetworkConfig, zero_stage: int) -> None:
     """Raise HiresError for a setting outside its range, or a combination that does not train."""
     check_ranges(config, "objective.")
+    if shape.kind == "p3" and not isinstance(config, vgan.Config | gan.Config):
+        raise HiresError(f"network.kind=p3 with objective={config.name}: these networks are for vgan, gan and vcd")
     system(config).check(config, shape, zero_stage)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import torch.nn.functional as F
 
 from hires.ground.ranges import setting
-from hires.networks import Generator, NetworkConfig
+from hires.networks import Generator, NetworkConfig, p3
 from hires.networks.expert_energy import GanEnergy
 from hires.objectives import vgan
 from hires.objectives.base import ObjectiveConfig
@@ -48,6 +48,8 @@ class Objective(vgan.Objective):
 
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        if shape.kind == "p3":
+            return (p3.Generator if player == "generator" else p3.GanEnergy)(shape, resolution, fading)
         return (Generator if player == "generator" else GanEnergy)(shape, resolution, fading)
 
     def energy_loss(self, real: Tensor, fake: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:

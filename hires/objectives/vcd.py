@@ -7,9 +7,11 @@ they are the same on every world). With a = I(c), a_mix = a with each dimension 
     energy     L_alpha = E U(x) - E U(x_tilde) - H~(x) + lambda_s (…)                       as in hires.objectives.vgan
     operator   L = rho (E U(x_tilde) - H~(x_tilde)) + (1 - rho) R(c, c_hat) + range term    for generator and inference model alike
 
-R is the mean squared error on [-1, 1] over pixels and batch (the paper's text sums squares, its code averages cross entropies); U and H~
-are means over experts: with K experts the paper's rho is ours where rho / (1 - rho) is K times as large (docs/reference/vgan.md). The
-operator's halves are players of their own; the encoder gets the gradient with respect to a as a tensor.
+R is the mean squared error on [-1, 1] over pixels and batch, U and H~ are means over experts. The paper's code averages cross entropies of
+pixels in [0, 1] and sums over experts: objective=vcd_published, where rho is the paper's. With means over K experts the paper's rho is ours
+where rho / (1 - rho) is K times as large (docs/reference/vgan.md). The published round steps the operator first, then the energy on new
+transitions; ours begins with the energy, and is the same game half a round later. The operator's halves are players of their own; the
+encoder gets the gradient with respect to a as a tensor.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,15 +19,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+import torch.nn.functional as F
 
 from hires.ground.ranges import setting
-from hires.networks import NetworkConfig
+from hires.networks import NetworkConfig, batch_norm, p3
 from hires.networks.transition import Decoder, Encoder, markov_chain, mix
 from hires.objectives import vgan
 from hires.objectives.base import Draw, Pictures, Player, Rates, Record, fakes, reconstructions
 from hires.objectives.terms import diversity, overshoot
 
 PLAYERS = ("generator", "energy", "inference")
+DARKEST = 1e-6  # a reconstruction's pixels, in [0, 1], stay as far from 0 and 1 in a cross entropy: there its gradient is lost in rounding
 CHAINS, STEPS, EVERY = 8, 40, 4  # of the grid of chains: rows, transitions, and transitions from one picture to the next
 
 
@@ -35,6 +39,7 @@ class Config(vgan.Config):
 
     name: str = "vcd"
     rho: float = setting(0.2, at_least=0, at_most=1)  # 1: no reconstruction, 0: an autoencoder
+    reconstruction: str = setting("mse", among=("mse", "bce"))  # R: of squares, or cross entropies of pixels in [0, 1] as published
 
     def players(self) -> tuple[str, ...]:
         return PLAYERS  # the generator decodes, the inference model encodes
@@ -81,12 +86,23 @@ class Objective(vgan.Objective):
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
         if player == "energy":
             return vgan.Objective.network(config, shape, player, resolution, fading)
+        if shape.kind == "p3":
+            return (p3.Decoder if player == "generator" else p3.Encoder)(shape, resolution, fading)
         return (Decoder if player == "generator" else Encoder)(shape, resolution, fading)
 
     @staticmethod
     def gives(config: Config, networks: Mapping[str, nn.Module], alpha: float) -> dict[str, Callable]:
         G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
-        return {"transition": lambda x, noise: markov_chain(I, G, x, 1, noise, alpha)[:, 1].cpu()}
+
+        def transition(x: Tensor, noise: torch.Generator) -> Tensor:
+            with batch_norm.of_the_batch(I, G):
+                return markov_chain(I, G, x, 1, noise, alpha)[:, 1].cpu()
+
+        def reproduce(x: Tensor) -> Tensor:
+            with batch_norm.of_the_batch(I, G):
+                return G(I(x, alpha)[0], alpha).cpu()
+
+        return {"transition": transition, "reproduce": reproduce}
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
         steps = range(self.config.generator_steps)
@@ -110,8 +126,16 @@ class Objective(vgan.Objective):
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
         """Codes of noise decoded, reconstructions, and `chains`, a row each, from their first picture on."""
         G, I = networks["generator"], networks["inference"]  # noqa: E741 - the papers' name
-        chains = markov_chain(I, G, x[:CHAINS], STEPS, torch.Generator().manual_seed(0), alpha)[:, ::EVERY]
+        with batch_norm.of_the_batch(I, G):
+            chains = markov_chain(I, G, x, STEPS, torch.Generator().manual_seed(0), alpha)[:CHAINS, ::EVERY]
         return fakes(G, z, alpha) | reconstructions(G, I, x, alpha) | {"chains": (chains.flatten(0, 1), chains.shape[1])}
+
+    def distance(self, c_hat: Tensor, c: Tensor) -> Tensor:
+        """R of reconstructions and pictures (B, C, r, r) in [-1, 1]."""
+        if self.config.reconstruction == "mse":
+            return (c_hat - c).square().mean()
+        p = ((c_hat + 1) / 2).clamp(DARKEST, 1 - DARKEST)
+        return F.binary_cross_entropy(p, (c + 1) / 2)
 
     # -------------------------------------------------------------------------------------------- turns
 
@@ -133,7 +157,7 @@ class Objective(vgan.Objective):
             for i, start in enumerate(starts):
                 move = kept[i] if kept else _Move(self, *start, alpha=alpha)
                 g = self.force(move.x_tilde, alpha, mean, record)
-                R = (move.c_hat - c[i]).square().mean()
+                R = self.distance(move.c_hat, c[i])
                 out_of_range = self.config.range * (overshoot(move.x_tilde) + overshoot(move.c_hat))
                 self.G.backward((rho * (move.x_tilde * g).sum() + (1 - rho) * R + out_of_range) / len(c))
                 self.I.backward((move.a * move.leaf.grad).sum())
@@ -149,4 +173,5 @@ class _Move:
     def __init__(self, game: Objective, c: Tensor, mixing: tuple[Tensor, Tensor], alpha: float):
         self.a = game.I(c, alpha)[0]
         self.leaf = self.a.detach().requires_grad_(torch.is_grad_enabled())
-        self.c_hat, self.x_tilde = game.G(torch.cat([self.leaf, mix(self.leaf, *mixing)]), alpha).chunk(2)
+        # two passes: batch norm is to see the codes of pictures and the mixed ones each by themselves
+        self.c_hat, self.x_tilde = game.G(self.leaf, alpha), game.G(mix(self.leaf, *mixing), alpha)

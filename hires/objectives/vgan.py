@@ -7,10 +7,11 @@ With x real (faded while growing), z ~ N(0, I), x_tilde = G(z), and K experts p_
     energy     L_alpha = E U(x) - E U(x_tilde) - H~(x) + lambda_s (E s(x)^2 + E s(x_tilde)^2)
     generator  L_theta = E U(x_tilde) - H~(x_tilde) + range term, `generator_steps` times a round
 
-The paper sums over the experts; means make the weights of other terms free of K. H~ is a function of batch means m_j, so with those means
-as numbers its gradient is that of 1/K sum_j H'(m_j) p_j, H'(m) = ln((1 - m) / m), averaged over images: ranks and micro-batches exchange
-m_j, K numbers, and each does its share. An energy of one image sees no batch: H~ stands in the loss alone. The mean square of the scores
-is ours: without it they grow until every expert is sure of every image, real or not, and then nobody learns (docs/reference/vgan.md).
+The paper sums over the experts (over_experts=sum); means make the weights of other terms free of K. H~ is a function of batch means m_j, so
+with those means as numbers its gradient is that of 1/K sum_j H'(m_j) p_j, H'(m) = ln((1 - m) / m), averaged over images: ranks and
+micro-batches exchange m_j, K numbers, and each does its share. An energy of one image sees no batch: H~ stands in the loss alone. The mean
+square of the scores is ours (objective=vgan_published has none): without it they grow until every expert is sure of every image, real or
+not, and then nobody learns (docs/reference/vgan.md).
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ import torch.distributed as dist
 
 from hires.errors import HiresError
 from hires.ground.ranges import setting
-from hires.networks import Generator, NetworkConfig
+from hires.networks import Generator, NetworkConfig, p3
 from hires.networks.expert_energy import ExpertEnergy, binary_entropy, probabilities
 from hires.objectives import base
 from hires.objectives.base import Draw, ObjectiveConfig, Pictures, Player, Rates, Record, fakes
@@ -41,9 +42,14 @@ class Config(ObjectiveConfig):
     generator_steps: int = setting(1, at_least=1)  # theta steps a round; the paper: 3 beats 1 by a linear probe
     lambda_s: float = setting(0.003, at_least=0)  # L2 on the experts' scores, means over batch and experts
     range: float = setting(10.0, at_least=0)  # weight of the mean of max(|x| - 1, 0)^2 over samples: a linear output has no other bound
+    over_experts: str = setting("mean", among=("mean", "sum"))  # of U and H~; the paper sums
 
     def players(self) -> tuple[str, ...]:
         return PLAYERS
+
+    def scale(self) -> float:
+        """What a mean over the experts is multiplied by."""
+        return float(self.experts) if self.over_experts == "sum" else 1.0
 
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
         g, u = kept["generator"], kept["energy"]  # G's synthesis waits while the energy sees x and x_tilde
@@ -96,15 +102,16 @@ class Objective(base.Objective):
 
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
+        own = shape.kind == "p3"
         if player == "generator":
-            return Generator(shape, resolution, fading)
-        return ExpertEnergy(shape, resolution, fading, config.experts)
+            return (p3.Generator if own else Generator)(shape, resolution, fading)
+        return (p3.ExpertEnergy if own else ExpertEnergy)(shape, resolution, fading, config.experts, config.scale())
 
     @staticmethod
     def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-        if shape.kind != "growing":
+        if shape.kind not in ("growing", "p3"):
             found = f"network.kind={shape.kind} with objective={config.name}"
-            raise HiresError(f"{found}: it is built for growing networks, network=base or slim")
+            raise HiresError(f"{found}: it is built for growing networks, network=base or slim, and for network=p3 and p3_mnist")
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
         return Batch(x, [draw(f"latent{k or ''}", latent) for k in range(self.config.generator_steps)], alpha)
@@ -142,16 +149,16 @@ class Objective(base.Objective):
 
     def energy_loss(self, real: Tensor, fake: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """L_alpha without its last term of scores (B, K) of real images and fakes; `mean`, of all, where there are more micro-batches."""
-        p = probabilities(real)
-        u_x, u_f = binary_entropy(p).mean(), binary_entropy(probabilities(fake)).mean()
-        entropy = batch_entropy(p, mean_of_all([p]) if mean is None else mean)
+        p, scale = probabilities(real), self.config.scale()
+        u_x, u_f = scale * binary_entropy(p).mean(), scale * binary_entropy(probabilities(fake)).mean()
+        entropy = scale * batch_entropy(p, mean_of_all([p]) if mean is None else mean)
         return u_x - u_f - entropy, {"energy_real": u_x, "energy_fake": u_f, "energy_gap": u_f - u_x, "entropy_real": entropy}
 
     def pull(self, scores: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """What the energy makes the generator lower, of samples' scores (B, K), and measures; `mean` as above."""
-        p = probabilities(scores)
-        entropy = batch_entropy(p, mean_of_all([p]) if mean is None else mean)
-        return binary_entropy(p).mean() - entropy, {"entropy_fake": entropy}
+        p, scale = probabilities(scores), self.config.scale()
+        entropy = scale * batch_entropy(p, mean_of_all([p]) if mean is None else mean)
+        return scale * binary_entropy(p).mean() - entropy, {"entropy_fake": entropy}
 
     def force(self, x_tilde: Tensor, alpha: float, mean: Tensor | None, record: Record | None) -> Tensor:
         """The gradient (B, C, r, r) of `pull` with respect to samples."""

@@ -29,6 +29,9 @@ def check(config: RunConfig, schedule: Schedule, world_size: int) -> None:
     _check_rows(config, schedule, world_size)
     if config.train.precision == "bf16" and needs_fp32(config):
         raise HiresError("objective.energy=softplus with train.precision=bf16: spectral normalisation wants train.precision=fp32")
+    if config.optimizer.name == "adadelta" and config.zero.stage and world_size > 1:
+        found = f"optimizer.name=adadelta with zero.stage={config.zero.stage} on {world_size} processes"
+        raise HiresError(f"{found}: its state is not sharded; wanted zero=stage0")
     _check_decayed(config)
     _check_fixed(config, schedule, world_size)
 
@@ -47,6 +50,8 @@ def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None
     if kind == "growing":
         if config.network.width != 1:
             raise HiresError(f"network.width={config.network.width}: growing networks take channels_base and channels_max; wanted 1")
+        if any(r & (r - 1) for r in levels):
+            raise HiresError(f"schedule.levels.{levels[0]}: growing networks are of powers of two; wanted 32, or network=p3_mnist at 28")
         return
     sizes = networks.FIXED[kind].RESOLUTIONS
     if len(levels) > 1 or levels[0] not in sizes:

@@ -27,6 +27,9 @@ from hires.ground import distributed
 from hires.ground.machine import DTYPES
 from hires.ground.ranges import setting
 
+# what torch calls an optimizer's state; in fragments and checkpoints both have Adam's names
+MOMENTS_OF = {"adam": MOMENTS, "adadelta": ("square_avg", "acc_delta")}
+
 
 @dataclass
 class ZeroConfig:
@@ -37,7 +40,7 @@ class ZeroConfig:
 
 @dataclass
 class DecayConfig:
-    """Adam's own L2 of each player's weights, added to the clipped gradient (not AdamW's); 0 = none."""
+    """The optimizer's own L2 of each player's weights, added to the clipped gradient (not AdamW's); 0 = none."""
 
     generator: float = setting(0.0, at_least=0, below=math.inf)
     energy: float = setting(0.0, at_least=0, below=math.inf)
@@ -47,10 +50,11 @@ class DecayConfig:
 
 @dataclass
 class OptimizerConfig:
-    """Adam, for all players (learning rates stand in the schedule)."""
+    """Adam or Adadelta, for all players (learning rates stand in the schedule)."""
 
+    name: str = setting("adam", among=tuple(MOMENTS_OF))  # adadelta: P3's, without shards of its state
     beta1: float = setting(0.0, at_least=0, below=1)  # (0, 0.99) as in ProGAN; 0.5 swings more while growing (docs/reference/stability.md)
-    beta2: float = setting(0.99, at_least=0, below=1)
+    beta2: float = setting(0.99, at_least=0, below=1)  # of squares; Adadelta's rho (beta1 is Adam's alone)
     eps: float = setting(1e-8, above=0)
     clip: float = setting(1000.0, above=0)  # global norm of a player's gradient; 100 would bind in most steps from 32x32 up
     weight_decay: DecayConfig = field(default_factory=DecayConfig)
@@ -92,10 +96,11 @@ class Player(ABC):
 
     stage: int
     fragments: list[Fragment]
-    _adam: torch.optim.Adam
+    _torch_optimizer: torch.optim.Optimizer
 
     def __init__(self, name: str, network: nn.Module, optimizer: OptimizerConfig, device: torch.device):
         self.name, self.network, self.device, self.clip = name, network, device, optimizer.clip
+        self._moments = MOMENTS_OF[optimizer.name]
         self.shapes = {n: p.shape for n, p in network.named_parameters()}
 
     def __call__(self, *args):
@@ -137,13 +142,13 @@ class Player(ABC):
 
     def steps(self) -> dict[str, int]:
         """Adam's step count for each parameter group."""
-        return {group: int(self._adam.state[flat]["step"]) for flat, group in self._flats()}
+        return {group: int(self._torch_optimizer.state[flat]["step"]) for flat, group in self._flats()}
 
     def set_steps(self, steps: dict[str, int]) -> None:
         """Set Adam's step counts; groups not named keep theirs."""
         for flat, group in self._flats():
             if group in steps:
-                self._adam.state[flat]["step"].fill_(steps[group])
+                self._torch_optimizer.state[flat]["step"].fill_(steps[group])
 
     def owned(self) -> list[Fragment]:
         """The fragments that this rank writes: over all ranks they cover every parameter exactly once."""
@@ -162,12 +167,16 @@ class Player(ABC):
 
     def optimizer_bytes(self) -> int:
         """Bytes of Adam's moments that this rank holds."""
-        states = [self._adam.state[flat] for flat, _ in self._flats()]
-        return sum(state[m].numel() * state[m].element_size() for state in states for m in MOMENTS)
+        states = [self._torch_optimizer.state[flat] for flat, _ in self._flats()]
+        return sum(state[m].numel() * state[m].element_size() for state in states for m in self._moments)
 
-    def _make_adam(self, groups: dict[str, list], optimizer: OptimizerConfig) -> torch.optim.Adam:
+    def _make_optimizer(self, groups: dict[str, list], optimizer: OptimizerConfig) -> torch.optim.Optimizer:
+        named = [{"params": params, "name": group} for group, params in groups.items()]
+        if optimizer.name == "adadelta":
+            decay = getattr(optimizer.weight_decay, self.name)
+            return torch.optim.Adadelta(named, lr=0.0, rho=optimizer.beta2, eps=optimizer.eps, weight_decay=decay)
         return torch.optim.Adam(
-            [{"params": params, "name": group} for group, params in groups.items()],
+            named,
             lr=0.0,
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.eps,
@@ -185,10 +194,9 @@ class Player(ABC):
     def _prime(self) -> None:
         """Adam's state does not exist before its first step: make it, so it can be read and written from the start."""
         for flat, _ in self._flats():
-            self._adam.state[flat] = {
+            self._torch_optimizer.state[flat] = {
                 "step": torch.zeros((), dtype=torch.float32, device=flat.device if self.device.type == "cuda" else "cpu"),
-                "exp_avg": torch.zeros_like(flat.data),
-                "exp_avg_sq": torch.zeros_like(flat.data),
+                **{moment: torch.zeros_like(flat.data) for moment in self._moments},
             }
         self.fragments = list(self._fragments())
 
@@ -198,8 +206,8 @@ class Player(ABC):
             if place is None:
                 continue
             flat, offset, start, numel = place
-            state = self._adam.state[flat]
-            view = [t.data.view(-1)[offset : offset + numel] for t in (flat, state["exp_avg"], state["exp_avg_sq"])]
+            state = self._torch_optimizer.state[flat]
+            view = [t.data.view(-1)[offset : offset + numel] for t in (flat, *(state[moment] for moment in self._moments))]
             yield Fragment(name, start, group_of(name), *view, ema=view[0].clone())
 
 
@@ -237,7 +245,8 @@ class Whole(Player):
                 parameter.data = parameter.data.bfloat16()
         groups = self._grouped()
         self._group = {n: group for group, names in groups.items() for n in names}
-        self._adam = self._make_adam({group: [self._masters[n] for n in names] for group, names in groups.items()}, optimizer)
+        masters = {group: [self._masters[n] for n in names] for group, names in groups.items()}
+        self._torch_optimizer = self._make_optimizer(masters, optimizer)
         self._prime()
 
     def accumulate(self) -> AbstractContextManager:
@@ -260,10 +269,10 @@ class Whole(Player):
 
     def destroy(self) -> None:
         """Let go of everything."""
-        self._adam.state.clear()
-        self._adam.param_groups.clear()
+        self._torch_optimizer.state.clear()
+        self._torch_optimizer.param_groups.clear()
         self.fragments, self._parameters, self._masters = [], {}, {}
-        self.network = self._adam = None
+        self.network = self._torch_optimizer = None
 
     def _step(self, lr: float) -> bool:
         parameters, masters = list(self._parameters.values()), list(self._masters.values())
@@ -282,9 +291,9 @@ class Whole(Player):
             torch._foreach_mul_(gradients, self.clip / norm)
         for master, gradient in zip(masters, gradients, strict=True):
             master.grad = gradient
-        for group in self._adam.param_groups:
+        for group in self._torch_optimizer.param_groups:
             group["lr"] = lr
-        self._adam.step()
+        self._torch_optimizer.step()
         for master in masters:
             master.grad = None
         if masters[0] is not parameters[0]:
@@ -307,15 +316,15 @@ class Sharded(Player):
         self.stage = zero.stage
         groups, parameters = self._grouped(), dict(network.named_parameters())
         self.group_names = list(groups)
-        adam = self._make_adam({group: [parameters[n] for n in names] for group, names in groups.items()}, optimizer)
+        torch_optimizer = self._make_optimizer({group: [parameters[n] for n in names] for group, names in groups.items()}, optimizer)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=network,
-            optimizer=adam,
+            optimizer=torch_optimizer,
             config=copy.deepcopy(_engine_config(optimizer, zero, precision, bucket([shape.numel() for shape in self.shapes.values()]))),
             dist_init_required=False,
         )
         distributed.set_timeout()
-        self._adam, self.network = adam, self.engine.module
+        self._torch_optimizer, self.network = torch_optimizer, self.engine.module
         self._prime()
 
     def accumulate(self) -> AbstractContextManager:
@@ -339,9 +348,9 @@ class Sharded(Player):
             for parameter in network.parameters():
                 vars(parameter).clear()
             vars(optimizer).clear()
-            self._adam.state.clear()
-            self._adam.param_groups.clear()
-        self.engine = self.network = self.optimizer = self._adam = None
+            self._torch_optimizer.state.clear()
+            self._torch_optimizer.param_groups.clear()
+        self.engine = self.network = self.optimizer = self._torch_optimizer = None
         self.fragments = []
 
     def _step(self, lr: float) -> bool:

@@ -178,9 +178,10 @@ def _resolve(config: ScheduleConfig) -> list[Level]:
         raise HiresError("schedule.levels is empty: wanted a row for each resolution, such as schedule=progan")
     first, last = min(rows), max(rows)
     for r in rows:
-        if r < 4 or r & (r - 1):
-            raise HiresError(f"schedule.levels.{r}: a resolution is a power of two, at least 4")
-    missing = [r for r in (2**k for k in range(first.bit_length() - 1, last.bit_length())) if r not in rows]
+        if r < 4 or (r & (r - 1) and (len(rows) > 1 or r % 4)):
+            wanted = "a power of two, at least 4; alone in its schedule, for networks that do not grow, a multiple of 4 such as 28"
+            raise HiresError(f"schedule.levels.{r}: a resolution is {wanted}")
+    missing = [2**k for k in range(first.bit_length(), last.bit_length()) if 2**k not in rows]
     if missing:
         raise HiresError(f"schedule.levels has a hole: {_names(rows)} but no {_names(missing)}")
     levels, start = [], 0

@@ -199,11 +199,10 @@ def test_the_batch_entropy_has_the_value_and_gradient_of_the_whole_batch(world, 
 
 def test_the_energys_loss_is_lowest_for_experts_that_split_the_data_in_halves(world):
     """P3 §4: on real images each expert is to be sure of each and undecided over all of them."""
-    config = settings("vgan")
-    loss = SYSTEMS["vgan"].energy_loss
+    loss = SYSTEMS["vgan"](settings("vgan"), D, {"generator": None, "energy": None}).energy_loss
     fake = torch.zeros(8, 1)
     halves, one_side = torch.tensor([[9.0], [-9.0]] * 4), torch.full((8, 1), 9.0)
-    values = [loss(config, scores, fake, None)[0].item() for scores in (halves, one_side, fake)]
+    values = [loss(scores, fake, None)[0].item() for scores in (halves, one_side, fake)]
     assert values[0] == min(values)
     assert values[0] == pytest.approx(-2 * math.log(2), abs=0.01)
 

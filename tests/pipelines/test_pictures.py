@@ -146,10 +146,14 @@ def test_the_histogram_counts_every_channel(draw):
     assert (histogram(pixels) == [np.bincount(pixels[:, :, c].ravel(), minlength=256) for c in range(3)]).all()
 
 
-@pytest.mark.parametrize("resolution", [0, 2, 48, 8192, -4])
-def test_a_resolution_is_a_power_of_two(resolution):
+@pytest.mark.parametrize("resolution", [0, 2, 50, 8192, -4])
+def test_a_resolution_is_a_power_of_two_or_a_multiple_of_four(resolution):
     with pytest.raises(DataError, match=f"resolution={resolution}: wanted a power of two"):
         levels_up_to(resolution)
+
+
+def test_another_multiple_of_four_is_one_level_alone(draw):
+    assert levels_up_to(28) == [28] and [len(level) for level in pyramid(draw(1, 28, 28))] == [28]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -392,7 +392,7 @@ def test_a_full_disk_is_named(config, monkeypatch, one_line):
         ({"out": ""}, "out=: empty"),
         ({"source": "lmbd"}, "source=lmbd: unknown"),
         ({"resolution": 0}, "resolution=0: wanted"),
-        ({"resolution": 100}, "resolution=100: wanted a power of two"),
+        ({"resolution": 98}, "resolution=98: wanted a power of two"),
         ({"resolution": 64, "source": "digits"}, "digits are 8x8 pixels; wanted at most 32"),
         ({"channels": 4}, "channels=4: wanted 1 or 3"),
         ({"filter": "sinc"}, "filter=sinc: unknown"),

@@ -21,7 +21,7 @@ def make_network(player: str, resolution: int = 8, fading: bool = False, config:
 
 @pytest.fixture
 def make_player(world) -> Callable[..., Player]:
-    """make_player(name, resolution, fading, stage, config, precision, clip, weight_decay) -> a Player of this one process."""
+    """make_player(name, resolution, fading, stage, config, precision, clip, weight_decay, name_of) -> a Player of this one process."""
 
     def make(
         name: str = "energy",
@@ -32,9 +32,10 @@ def make_player(world) -> Callable[..., Player]:
         precision: str = "fp32",
         clip: float = 1e6,
         weight_decay: DecayConfig | None = None,
+        name_of: str = "adam",
     ) -> Player:
         network = make_network(name, resolution, fading, config)
-        optimizer = OptimizerConfig(beta1=0.5, beta2=0.9, clip=clip, weight_decay=weight_decay or DecayConfig())
+        optimizer = OptimizerConfig(name_of, beta1=0.5, beta2=0.9, clip=clip, weight_decay=weight_decay or DecayConfig())
         return new_player(name, network, optimizer, ZeroConfig(stage), precision, world.device)
 
     return make

@@ -72,6 +72,30 @@ def test_a_step_is_torchs_adam(stage, decay, make_player, trained):
     player.destroy()
 
 
+def test_a_step_is_torchs_adadelta(make_player, trained):
+    """Its two numbers have Adam's names in fragments and checkpoints."""
+    player = make_player(stage=0, name_of="adadelta")
+    before = player.gather("weight")
+    trained(player, 3)
+    network = type(player.network)(config=_config(), resolution=8, fading=False)
+    network.load_state_dict(before)
+    optimizer = torch.optim.Adadelta(network.parameters(), lr=1e-2, rho=0.9, eps=1e-8)
+    for i in range(3):
+        optimizer.zero_grad()
+        (network(images(i)) - 1).square().mean().backward()
+        optimizer.step()
+    names = {"weight": None, "exp_avg": "square_avg", "exp_avg_sq": "acc_delta"}
+    for field, name in names.items():
+        found = player.gather(field)
+        for n, p in network.named_parameters():
+            expected = optimizer.state[p][name] if name else p.detach()
+            torch.testing.assert_close(found[n], expected, rtol=1e-4, atol=2e-6)
+    assert player.steps() == {"4x4": 3, "8x8": 3}
+    whole = sum(shape.numel() for shape in player.shapes.values())
+    assert player.optimizer_bytes() == 2 * 4 * whole
+    player.destroy()
+
+
 def _config():
     from hires.networks import NetworkConfig
 

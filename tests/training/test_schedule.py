@@ -129,7 +129,7 @@ BAD = {
     "hole": (table(r4=OK, r16=OK), "no 8"),
     "empty": (ScheduleConfig(), "empty"),
     "no resolution": (table(rx=OK), "levels.x"),
-    "not a power of two": (table(r12=OK), "power of two"),
+    "not a power of two": (table(r12=OK, r16=OK), "power of two"),
     "too small": (table(r2=OK), "at least 4"),
     "fade of the first": (table(r4={"stable": "10", "fade": "10"}), "levels.4.fade"),
     "nothing stable": (table(r4=OK, r8={"fade": "100"}), "levels.8.stable"),
