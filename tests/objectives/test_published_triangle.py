@@ -29,7 +29,7 @@ def published_weights(updates: str) -> Config:
 @pytest.fixture(scope="module")
 def start(plain) -> dict[str, torch.nn.Module]:
     """The three networks; E and I at He's scale, for the published start leaves their outputs so small that no term but R pulls."""
-    nets = {name: networks.build(NetworkConfig(kind="dcgan32", latent=D), name, 32) for name in PLAYERS}
+    nets = {name: networks.build(NetworkConfig(kind="dcgan32", latent=D, width=0.25), name, 32) for name in PLAYERS}
     for name, net in nets.items():
         networks.initialise(net, lambda parameter, name=name: plain.stream(f"{name}/{parameter}"))
         with torch.no_grad():
