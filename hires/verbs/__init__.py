@@ -13,7 +13,8 @@ from typing import Any
 from hires.errors import HiresError
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a person can mend: full, over quota, read-only, not allowed
-LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe")  # what gloo says when a process at the other end is gone
+# what gloo, and torch's store at the start, say when a process at the other end is gone
+LOST = re.compile(r"connection (was likely )?(closed|reset)( by peer)?|broken pipe|client socket has (failed to connect|timed out)", re.I)
 
 
 class Result:

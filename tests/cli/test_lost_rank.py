@@ -1,5 +1,6 @@
 """A rank that is killed: the others end in a line, not in a page of traceback."""
 
+from datetime import timedelta
 import signal
 import socket
 import subprocess
@@ -7,6 +8,10 @@ import sys
 import time
 
 import pytest
+import torch.distributed as dist
+
+from hires.errors import HiresError
+from hires.verbs import _errors_in_a_line
 
 
 @pytest.mark.slow
@@ -32,3 +37,22 @@ def test_the_rank_that_is_left_says_so_in_one_line(tiny, forks, clean_env, tmp_p
         for rank in ranks:
             rank.kill()
             rank.wait()
+
+
+def test_so_does_one_whose_first_rank_went_while_they_were_starting(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    first = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("127.0.0.1", first.port, is_master=False, timeout=timedelta(seconds=5))
+    del first
+    with pytest.raises(HiresError, match=r"^rank 1 lost another rank"), _errors_in_a_line():
+        store.get("anything")
+
+
+def test_and_one_that_finds_nobody_to_start_with(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        with pytest.raises(HiresError, match=r"^rank 1 lost another rank"), _errors_in_a_line():
+            dist.TCPStore("127.0.0.1", taken.getsockname()[1], is_master=False, timeout=timedelta(seconds=1))
