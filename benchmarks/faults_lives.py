@@ -74,7 +74,7 @@ class Life:
         """Waits so long, or until something is; whether every process still runs."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.lives() and not until():
-            time.sleep(0.0005)
+            time.sleep(0.002)
         return self.lives()
 
     def send(self, number: int, rank: int) -> None:
@@ -140,21 +140,25 @@ def _has_group(pid: int) -> bool:
 
 
 class Operations:
-    """Counts what forked processes are about to do to files of a place, and ends one before the operation of a given number."""
+    """Counts what forked processes are about to do to files, and ends one before its operation of a given number."""
 
-    def __init__(self, ranks: int):
-        self._shared = mmap.mmap(-1, 8 * ranks)
-        self.counts = memoryview(self._shared).cast("q")
+    def __init__(self, ranks: int, places: tuple[str, ...]):
+        """`places`: parts of files' names; those that hold one are counted by themselves."""
+        self._places = places
+        self._shared = mmap.mmap(-1, 8 * ranks * len(places))
+        self.counts = memoryview(self._shared).cast("q", [ranks, len(places)])
 
-    def watch(self, rank: int, place: str, fatal: int = 0) -> None:
-        """In a forked process; `place` is a folder that may not be there yet."""
+    def watch(self, rank: int, fatal: tuple[int, int] = (0, 0)) -> None:
+        """In a forked process; `fatal`: which place, and the number, from 1, of an operation there."""
 
         def hook(event: str, args: tuple) -> None:
             opens = event == "open" and isinstance(args[2], int) and args[2] & WRITES
-            if (opens or event in CHANGES) and place in os.fsdecode(args[0] if isinstance(args[0], str | bytes | os.PathLike) else ""):
-                self.counts[rank] += 1
-                if self.counts[rank] == fatal:
-                    os.kill(os.getpid(), signal.SIGKILL)
+            if (opens or event in CHANGES) and isinstance(args[0], str | bytes | os.PathLike):
+                for i, place in enumerate(self._places):
+                    if place in os.fsdecode(args[0]):
+                        self.counts[rank, i] += 1
+                        if (i, self.counts[rank, i]) == fatal:
+                            os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
 

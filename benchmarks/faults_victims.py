@@ -51,7 +51,7 @@ class Victim:
 
     def __init__(self, name: str, folder: Path, disk: Disk):
         self.name, self.folder, self.disk = name, folder, disk
-        self.seconds, self.operations = 1.0, [1]
+        self.operations: list[list[int]] = []  # of an undisturbed life: by rank and watched place
 
     def make(self) -> None:
         """The undisturbed one, which the others are compared with."""
@@ -60,7 +60,7 @@ class Victim:
     def run(self, seed: int, tell: Callable[[Told], None]) -> None:
         """One from nothing to its end; raises Broken."""
         dice = random.Random(f"{self.name} {seed}")
-        on_disk = self.disk.there and dice.random() < 0.15
+        on_disk = self.disk.there and dice.random() < 0.12
         place = (self.disk.folder if on_disk else self.folder) / "place"  # the same each time: its settings are read once
         log = self.folder / f"{self.name}-{seed}.log"
         self.begin(place, dice)
@@ -80,10 +80,17 @@ class Victim:
         left = self.left(state)  # harms are to fall into what is still to do
         told, harm = Told(), dice.random()
         first: list[Callable[[int], None]] = [lambda rank: self.first(rank)]
-        watched, operations = dice.choice(self.watched), Operations(ranks)
+        operations = Operations(ranks, self.watched)
         victims = list(range(ranks)) if dice.random() < 0.5 else [dice.randrange(ranks)]
+        # Moments are numbers of operations on files, of which a life has as many on an idle machine as on a busy one.
+        hit, place_hit = dice.randrange(ranks), dice.randrange(len(self.watched))
+        number = dice.randint(1, max(1, int(left * self.operations[hit][place_hit])))
+        fatal = (0, 0)
+        moment, delay = dice.randint(0, int(0.95 * left * self.operations[0][0])), dice.uniform(0, 0.1)
+        if dice.random() < 0.1:
+            moment, delay = 0, dice.uniform(0, 1)
         if dice.random() < 0.15:
-            jump, after = dice.choice(JUMPS), dice.uniform(0, left * self.seconds)
+            jump, after = dice.choice(JUMPS), dice.uniform(0, 3)
             first.append(lambda rank: jump_clock(jump * (rank + 1), after))
             told.harm = "clock jumped"
         if on_disk and harm < 0.5:
@@ -91,17 +98,15 @@ class Victim:
         elif self.hangs and ranks > 1 and harm < 0.05:
             kind, command = "stop", [*command, f"train.hang_timeout={HANG}s"]
         elif harm < 0.55:
-            kind, fatal = "operation", dice.randint(1, max(1, int(left * max(self.operations))))
-            rank_hit = dice.randrange(ranks)
-            count = fatal if rank_hit == 0 else 1 + fatal % 8  # the others write but their shards
-            first.append(lambda rank: operations.watch(rank, watched, count if rank == rank_hit else 0))
+            kind, fatal = "operation", (place_hit, number)
         else:
             kind = "moment"
+        first.append(lambda rank: operations.watch(rank, fatal if rank == hit else (0, 0)))
         life = Life(command, ranks, self.cwd(place), log, lambda rank: [one(rank) for one in first] and None)
-        delay = dice.uniform(0.02, 0.9) * left * self.seconds
         impatience = 0.3
-        if kind == "disk full":
+        if kind != "operation" and life.lives_for(LONGEST, lambda: operations.counts[0, 0] >= moment):
             life.lives_for(delay)
+        if kind == "disk full":
             self.disk.fill(dice.choice((0, 0, dice.randrange(400_000))))
             told.harm = "disk full"
             life.lives_for(dice.choice((0.05, 0.5, LONGEST)))
@@ -110,7 +115,7 @@ class Victim:
             self.disk.empty()
             impatience = 5
         elif kind == "stop":
-            if life.lives_for(LONGEST, lambda: " process" in life.said()) and life.lives_for(delay):
+            if life.lives_for(LONGEST, lambda: " process" in life.said()):
                 life.send(signal.SIGSTOP, victims[0])
                 told.harm = "rank stopped"
                 self._hangs(life, victims[0], dice)
@@ -122,7 +127,7 @@ class Victim:
                 if len(victims) == ranks:
                     for rank in victims:
                         life.send(signal.SIGKILL, rank)
-        elif life.lives_for(delay):
+        elif life.lives():
             self._kill(life, victims, told, place)
         codes = life.end(impatience)
         self.after(place, life, state, codes, kind)
@@ -199,7 +204,7 @@ def ended(life: Life, codes: list[int]) -> None:
 class Run(Victim):
     """A run of digits through a growth and a fade: 48 images at 4x4, 36 fading in and 36 stable at 8x8; six checkpoints."""
 
-    hangs, watched = True, ("", "/checkpoints", "/checkpoints")
+    hangs, watched = True, ("", "/checkpoints")
 
     def __init__(self, name: str, folder: Path, disk: Disk, worlds: list[tuple[int, int]], settings: list[str]):
         """`worlds`: up to how many images how many processes."""
@@ -209,15 +214,13 @@ class Run(Victim):
 
     def make(self) -> None:
         place, log = self.folder / self.name, self.folder / f"{self.name}.log"
-        began = time.monotonic()
         for _ in self.worlds:
             ranks, command, _ = self.next_life(place)
-            operations = Operations(ranks)
-            life = Life(command, ranks, self.folder, log, lambda rank, o=operations: (self.first(rank), o.watch(rank, "/checkpoints")))
+            operations = Operations(ranks, self.watched)
+            life = Life(command, ranks, self.folder, log, lambda rank, o=operations: (self.first(rank), o.watch(rank)))
             if life.end(5) != [0] * ranks:
                 raise Broken(life.said())
-            self.operations.append(max(operations.counts))
-        self.seconds = (time.monotonic() - began) / len(self.worlds)
+            self.operations += operations.counts.tolist()[len(self.operations) :]
         self.expected = fingerprints(place)
 
     def next_life(self, place: Path) -> tuple[int, list[str], tuple[str | None, set[str]]]:
@@ -363,11 +366,11 @@ class Verb(Victim):
         self._copy(place)
         self.old: dict[str, bytes] = {}
         for command in self.commands:
-            self.old, began, operations = tree(place), time.monotonic(), Operations(self.ranks)
-            life = Life(command, self.ranks, place, self.folder / f"{self.name}.log", lambda rank, o=operations: o.watch(rank, ""))
+            self.old, operations = tree(place), Operations(self.ranks, self.watched)
+            life = Life(command, self.ranks, place, self.folder / f"{self.name}.log", lambda rank, o=operations: o.watch(rank))
             if life.end(5) != [0] * self.ranks:
                 raise Broken(life.said())
-            self.seconds, self.operations = time.monotonic() - began, list(operations.counts)
+            self.operations = operations.counts.tolist()
         self.new = tree(place)
 
     def _copy(self, place: Path) -> None:
