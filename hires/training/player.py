@@ -20,15 +20,14 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 import torch.distributed as dist
+from torch.optim.adadelta import adadelta
+from torch.optim.adam import adam
 
 from hires.checkpoints.fragments import MOMENTS, Fragment
 from hires.errors import NotFinite
 from hires.ground import distributed
 from hires.ground.machine import DTYPES
 from hires.ground.ranges import setting
-
-# what torch calls an optimizer's state; in fragments and checkpoints both have Adam's names
-MOMENTS_OF = {"adam": MOMENTS, "adadelta": ("square_avg", "acc_delta")}
 
 
 @dataclass
@@ -52,7 +51,7 @@ class DecayConfig:
 class OptimizerConfig:
     """Adam or Adadelta, for all players (learning rates stand in the schedule)."""
 
-    name: str = setting("adam", among=tuple(MOMENTS_OF))  # adadelta: P3's, without shards of its state
+    name: str = setting("adam", among=("adam", "adadelta"))  # adadelta: P3's, without shards of its state
     beta1: float = setting(0.0, at_least=0, below=1)  # (0, 0.99) as in ProGAN; 0.5 swings more while growing (docs/reference/stability.md)
     beta2: float = setting(0.99, at_least=0, below=1)  # of squares; Adadelta's rho (beta1 is Adam's alone)
     eps: float = setting(1e-8, above=0)
@@ -96,11 +95,10 @@ class Player(ABC):
 
     stage: int
     fragments: list[Fragment]
-    _torch_optimizer: torch.optim.Optimizer
+    _state: dict[Tensor, dict[str, Tensor]]  # of what the optimizer steps: step and two moments; Adadelta's have Adam's names
 
     def __init__(self, name: str, network: nn.Module, optimizer: OptimizerConfig, device: torch.device):
         self.name, self.network, self.device, self.clip = name, network, device, optimizer.clip
-        self._moments = MOMENTS_OF[optimizer.name]
         self.shapes = {n: p.shape for n, p in network.named_parameters()}
 
     def __call__(self, *args):
@@ -142,13 +140,13 @@ class Player(ABC):
 
     def steps(self) -> dict[str, int]:
         """Adam's step count for each parameter group."""
-        return {group: int(self._torch_optimizer.state[flat]["step"]) for flat, group in self._flats()}
+        return {group: int(self._state[flat]["step"]) for flat, group in self._flats()}
 
     def set_steps(self, steps: dict[str, int]) -> None:
         """Set Adam's step counts; groups not named keep theirs."""
         for flat, group in self._flats():
             if group in steps:
-                self._torch_optimizer.state[flat]["step"].fill_(steps[group])
+                self._state[flat]["step"].fill_(steps[group])
 
     def owned(self) -> list[Fragment]:
         """The fragments that this rank writes: over all ranks they cover every parameter exactly once."""
@@ -167,36 +165,15 @@ class Player(ABC):
 
     def optimizer_bytes(self) -> int:
         """Bytes of Adam's moments that this rank holds."""
-        states = [self._torch_optimizer.state[flat] for flat, _ in self._flats()]
-        return sum(state[m].numel() * state[m].element_size() for state in states for m in self._moments)
-
-    def _make_optimizer(self, groups: dict[str, list], optimizer: OptimizerConfig) -> torch.optim.Optimizer:
-        named = [{"params": params, "name": group} for group, params in groups.items()]
-        if optimizer.name == "adadelta":
-            decay = getattr(optimizer.weight_decay, self.name)
-            return torch.optim.Adadelta(named, lr=0.0, rho=optimizer.beta2, eps=optimizer.eps, weight_decay=decay)
-        return torch.optim.Adam(
-            named,
-            lr=0.0,
-            betas=(optimizer.beta1, optimizer.beta2),
-            eps=optimizer.eps,
-            weight_decay=getattr(optimizer.weight_decay, self.name),
-            fused=True,  # one pass over weights, moments and gradients: ten times faster on a CPU too
-        )
-
-    def _grouped(self) -> dict[str, list[str]]:
-        """The names of the parameters of each group, in their order."""
-        groups: dict[str, list[str]] = {}
-        for name in self.shapes:
-            groups.setdefault(group_of(name), []).append(name)
-        return groups
+        states = [self._state[flat] for flat, _ in self._flats()]
+        return sum(state[m].numel() * state[m].element_size() for state in states for m in MOMENTS)
 
     def _prime(self) -> None:
-        """Adam's state does not exist before its first step: make it, so it can be read and written from the start."""
+        """Make the optimizer's state, which can be read and written from the start."""
         for flat, _ in self._flats():
-            self._torch_optimizer.state[flat] = {
+            self._state[flat] = {
                 "step": torch.zeros((), dtype=torch.float32, device=flat.device if self.device.type == "cuda" else "cpu"),
-                **{moment: torch.zeros_like(flat.data) for moment in self._moments},
+                **{moment: torch.zeros_like(flat.data) for moment in MOMENTS},
             }
         self.fragments = list(self._fragments())
 
@@ -206,8 +183,7 @@ class Player(ABC):
             if place is None:
                 continue
             flat, offset, start, numel = place
-            state = self._torch_optimizer.state[flat]
-            view = [t.data.view(-1)[offset : offset + numel] for t in (flat, *(state[moment] for moment in self._moments))]
+            view = [t.data.view(-1)[offset : offset + numel] for t in (flat, *(self._state[flat][moment] for moment in MOMENTS))]
             yield Fragment(name, start, group_of(name), *view, ema=view[0].clone())
 
 
@@ -243,10 +219,7 @@ class Whole(Player):
             self._masters = {n: p.detach().float().requires_grad_() for n, p in self._parameters.items()}
             for parameter in self._parameters.values():
                 parameter.data = parameter.data.bfloat16()
-        groups = self._grouped()
-        self._group = {n: group for group, names in groups.items() for n in names}
-        masters = {group: [self._masters[n] for n in names] for group, names in groups.items()}
-        self._torch_optimizer = self._make_optimizer(masters, optimizer)
+        self._optimizer, self._state = optimizer, {}
         self._prime()
 
     def accumulate(self) -> AbstractContextManager:
@@ -269,10 +242,8 @@ class Whole(Player):
 
     def destroy(self) -> None:
         """Let go of everything."""
-        self._torch_optimizer.state.clear()
-        self._torch_optimizer.param_groups.clear()
-        self.fragments, self._parameters, self._masters = [], {}, {}
-        self.network = self._torch_optimizer = None
+        self.fragments, self._parameters, self._masters, self._state = [], {}, {}, {}
+        self.network = None
 
     def _step(self, lr: float) -> bool:
         parameters, masters = list(self._parameters.values()), list(self._masters.values())
@@ -289,19 +260,27 @@ class Whole(Player):
             return False
         if norm > self.clip:
             torch._foreach_mul_(gradients, self.clip / norm)
-        for master, gradient in zip(masters, gradients, strict=True):
-            master.grad = gradient
-        for group in self._torch_optimizer.param_groups:
-            group["lr"] = lr
-        self._torch_optimizer.step()
-        for master in masters:
-            master.grad = None
+        self._update(masters, gradients, lr)
         if masters[0] is not parameters[0]:
             torch._foreach_copy_([p.data for p in parameters], [m.data for m in masters])
         return True
 
+    @torch.no_grad()
+    def _update(self, masters: list[Tensor], gradients: list[Tensor], lr: float) -> None:
+        """The optimizer's step by torch's functions: its classes load torch's whole compiler first, which takes seconds."""
+        given, states = self._optimizer, [self._state[master] for master in masters]
+        first, second, steps = ([state[name] for state in states] for name in (*MOMENTS, "step"))
+        decay = getattr(given.weight_decay, self.name)
+        if given.name == "adadelta":
+            rules = {"lr": lr, "rho": given.beta2, "eps": given.eps, "weight_decay": decay, "maximize": False}
+            adadelta(masters, gradients, first, second, steps, **rules)
+        else:
+            rules = {"beta1": given.beta1, "beta2": given.beta2, "lr": lr, "weight_decay": decay, "eps": given.eps}
+            # fused: one pass over weights, moments and gradients, ten times faster on a CPU too
+            adam(masters, gradients, first, second, [], steps, fused=True, amsgrad=False, maximize=False, **rules)
+
     def _flats(self) -> list[tuple[Tensor, str]]:
-        return [(master, self._group[n]) for n, master in self._masters.items()]
+        return [(master, group_of(n)) for n, master in self._masters.items()]
 
     def _place(self, name: str, parameter: nn.Parameter) -> tuple[Tensor, int, int, int]:
         return self._masters[name], 0, 0, parameter.numel()
@@ -314,17 +293,26 @@ class Sharded(Player):
         super().__init__(name, network, optimizer, device)
         deepspeed = _deepspeed(device)
         self.stage = zero.stage
-        groups, parameters = self._grouped(), dict(network.named_parameters())
+        groups: dict[str, list[nn.Parameter]] = {}
+        for parameter_name, parameter in network.named_parameters():
+            groups.setdefault(group_of(parameter_name), []).append(parameter)
         self.group_names = list(groups)
-        torch_optimizer = self._make_optimizer({group: [parameters[n] for n in names] for group, names in groups.items()}, optimizer)
+        self._adam = torch.optim.Adam(
+            [{"params": parameters, "name": group} for group, parameters in groups.items()],
+            lr=0.0,
+            betas=(optimizer.beta1, optimizer.beta2),
+            eps=optimizer.eps,
+            weight_decay=getattr(optimizer.weight_decay, name),
+            fused=True,
+        )
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=network,
-            optimizer=torch_optimizer,
+            optimizer=self._adam,
             config=copy.deepcopy(_engine_config(optimizer, zero, precision, bucket([shape.numel() for shape in self.shapes.values()]))),
             dist_init_required=False,
         )
         distributed.set_timeout()
-        self._torch_optimizer, self.network = torch_optimizer, self.engine.module
+        self._state, self.network = self._adam.state, self.engine.module
         self._prime()
 
     def accumulate(self) -> AbstractContextManager:
@@ -348,9 +336,9 @@ class Sharded(Player):
             for parameter in network.parameters():
                 vars(parameter).clear()
             vars(optimizer).clear()
-            self._torch_optimizer.state.clear()
-            self._torch_optimizer.param_groups.clear()
-        self.engine = self.network = self.optimizer = self._torch_optimizer = None
+            self._adam.state.clear()
+            self._adam.param_groups.clear()
+        self.engine = self.network = self.optimizer = self._adam = None
         self.fragments = []
 
     def _step(self, lr: float) -> bool:
