@@ -21,6 +21,7 @@ This file's licence: Apache-2.0.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 import hashlib
+from itertools import pairwise
 import json
 from pathlib import Path
 import re
@@ -204,39 +205,45 @@ class _EnergyOfImages(nn.Module):
         return self.pairs(x, self.inference(x)[0])
 
 
-def _scaled(config: dict, *channels: int) -> list[int]:
-    return [max(1, round(config.get("width", 1.0) * count)) for count in channels]
+_SIDES = {28: (7, 2), 32: (4, 3), 64: (4, 4)}  # of the fixed networks: resolution -> side of the smallest square, doublings of it
+_DCGAN32 = {"generator": [512, 512, 256, 128], "inference": [64, 128, 256, 512], "energy": [64, 128, 256, 256]}
 
 
-class _Dcgan32Generator(nn.Module):
-    """Latents (B, d) -> images (B, C, 32, 32), fp32, in (-1, 1); ValueError for another shape."""
+def _fixed_widths(config: dict, name: str) -> list[int]:
+    return config["widths"].get(name) or _DCGAN32[name]  # bundles of before the others do not tell
+
+
+class _FixedGenerator(nn.Module):
+    """Latents (B, d) -> images (B, C, r, r), fp32, in (-1, 1); ValueError for another shape."""
 
     def __init__(self, config: dict):
         super().__init__()
-        self.latent, self.resolution = config["latent"], 32
-        inputs = self.latent
-        for i, width in enumerate(_scaled(config, 512, 512, 256, 128)):
-            stride, padding = (1, 0) if i == 0 else (2, 1)
-            self.add_module(f"deconv{i}", nn.ConvTranspose2d(inputs, width, 4, stride, padding))  # batch norm folded in, hence the bias
+        self.latent, self.resolution = config["latent"], config["resolution"]
+        inputs, widths = self.latent, _fixed_widths(config, "generator")
+        for i, width in enumerate(widths):
+            kernel, stride, padding = (_SIDES[self.resolution][0], 1, 0) if i == 0 else (4, 2, 1)
+            # its batch norm is folded in, hence the bias
+            self.add_module(f"deconv{i}", nn.ConvTranspose2d(inputs, width, kernel, stride, padding))
             inputs = width
+        self.sizes = len(widths)
         self.to_rgb = nn.ConvTranspose2d(inputs, config["image_channels"], 3, 1, 1)
 
     def forward(self, z: Tensor) -> Tensor:
         _require_latents(z, self.latent)
         h = z[:, :, None, None]
-        for i in range(4):
+        for i in range(self.sizes):
             h = F.relu(self.get_submodule(f"deconv{i}")(h))
         return self.to_rgb(h).tanh()
 
 
-class _Dcgan32Encoder(nn.Module):
-    def __init__(self, config: dict, widths: list[int]):
+class _FixedEncoder(nn.Module):
+    def __init__(self, config: dict, name: str):
         super().__init__()
-        self.image_channels, self.resolution = config["image_channels"], 32
-        inputs = self.image_channels
-        for i, width in enumerate(widths):
+        self.image_channels, self.resolution = config["image_channels"], config["resolution"]
+        inputs, self.last, self.side = self.image_channels, _fixed_widths(config, name)[-1], _SIDES[self.resolution][0]
+        for i, width in enumerate(_fixed_widths(config, name)):
             kernel, stride = (3, 1) if i == 0 else (4, 2)
-            self.add_module(f"conv{i}", nn.Conv2d(inputs, width, kernel, stride, 1, bias=False))
+            self.add_module(f"conv{i}", nn.Conv2d(inputs, width, kernel, stride, 1, bias=name in config.get("normed", [])))
             inputs = width
 
     def features(self, x: Tensor) -> Tensor:
@@ -246,35 +253,63 @@ class _Dcgan32Encoder(nn.Module):
         return x
 
 
-class _Dcgan32Inference(_Dcgan32Encoder):
-    """Images (B, C, 32, 32) in [-1, 1] -> mu (B, d), logvar (B, d), fp32; ValueError for another shape."""
+class _FixedInference(_FixedEncoder):
+    """Images (B, C, r, r) in [-1, 1] -> mu (B, d), logvar (B, d), fp32; ValueError for another shape."""
 
     def __init__(self, config: dict):
-        widths = _scaled(config, 64, 128, 256, 512)
-        super().__init__(config, widths)
-        self.mu = nn.Conv2d(widths[-1], config["latent"], 4)
-        self.logvar = nn.Conv2d(widths[-1], config["latent"], 4)
+        super().__init__(config, "inference")
+        self.mu = nn.Conv2d(self.last, config["latent"], self.side)
+        self.logvar = nn.Conv2d(self.last, config["latent"], self.side)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.features(x)
         return self.mu(h).flatten(1), self.logvar(h).flatten(1)
 
 
-class _Dcgan32Energy(_Dcgan32Encoder):
-    """Images (B, C, 32, 32) in [-1, 1] -> energies (B,), fp32, of any sign; ValueError for another shape."""
+class _FixedEnergy(_FixedEncoder):
+    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32, of any sign; ValueError for another shape."""
 
     def __init__(self, config: dict):
-        widths = _scaled(config, 64, 128, 256, 256)
-        super().__init__(config, widths)
-        self.head = nn.Conv2d(widths[-1], 1, 4)
+        super().__init__(config, "energy")
+        self.head = nn.Conv2d(self.last, 1, self.side)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x)).flatten()
 
 
+class _FixedPairEnergy(nn.Module):
+    """Pairs of images (B, C, r, r) in [-1, 1] and latents (B, d) -> energies (B,) above 0, fp32; ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.dimensions, self.image_channels, self.resolution = config["latent"], config["image_channels"], config["resolution"]
+        *steps, top, wide = config["widths"]["energy"]
+        layers, inputs = [], self.image_channels
+        for width in steps:
+            layers += [nn.Conv2d(inputs, width, 3, 1, 1), nn.Conv2d(width, width, 4, 2, 1)]
+            inputs = width
+        self.image = nn.ModuleList([*layers, nn.Conv2d(inputs, top, 3, 1, 1), nn.Conv2d(top, wide, _SIDES[self.resolution][0])])
+        widths = [self.dimensions, *config["widths"]["latent"]]
+        self.latent = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.joint, self.head = nn.Linear(2 * wide, 2 * wide), nn.Linear(2 * wide, 1)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        _require_images(x, self.image_channels, self.resolution)
+        _require_latents(z, self.dimensions)
+        both = torch.cat([self._through(self.image, x).flatten(1), self._through(self.latent, z)], 1)
+        return F.softplus(self.head(F.leaky_relu(self.joint(both), 0.1)).squeeze(1))
+
+    @staticmethod
+    def _through(layers: nn.ModuleList, h: Tensor) -> Tensor:
+        for layer in layers[:-1]:
+            h = F.leaky_relu(layer(h), 0.1)
+        return layers[-1](h)
+
+
+_FIXED = {"generator": _FixedGenerator, "inference": _FixedInference, "energy": _FixedEnergy, "variational": _FixedEnergy}
 _NETWORKS = {
     "growing": {"generator": _GrowingGenerator, "inference": _GrowingInference, "energy": _GrowingEnergy, "variational": _GrowingEnergy},
-    "dcgan32": {"generator": _Dcgan32Generator, "inference": _Dcgan32Inference, "energy": _Dcgan32Energy, "variational": _Dcgan32Energy},
+    **dict.fromkeys(("dcgan32", "p2"), _FIXED),
 }
 LAST_SEED = 2**32 - 1
 _HAS = {"generator": True, "inference": True, "energy": True, "variational": False}  # unless config.json says has_…
@@ -494,10 +529,12 @@ def _read_config(path: Path) -> dict:
         raise ValueError(f"{path}: wanted a generator, or an energy and chains, to draw with")
     if chains is not None and {key: type(value) for key, value in chains.items()} != _CHAINS:
         raise ValueError(f"{path}: chains={chains}, wanted {', '.join(f'{key} ({kind.__name__})' for key, kind in _CHAINS.items())}")
-    if config.get("energy_takes", "x") not in (("x", "xz") if config["kind"] == "growing" else ("x",)):
-        raise ValueError(f"{path}: energy_takes={config['energy_takes']!r} with kind={config['kind']}, wanted x, or xz with growing")
+    if config.get("energy_takes", "x") not in (("x", "xz") if config["kind"] in ("growing", "p2") else ("x",)):
+        raise ValueError(f"{path}: energy_takes={config['energy_takes']!r} with kind={config['kind']}, wanted x, or xz with growing or p2")
     r = config["resolution"]
-    if r < 4 or r & (r - 1):
+    if config["kind"] != "growing":
+        _require_widths(config, path)
+    elif r < 4 or r & (r - 1):
         raise ValueError(f"{path}: resolution={r}, wanted a power of two, at least 4")
     if config["kind"] == "growing":
         for r in _resolutions(config["resolution"]):
@@ -505,6 +542,15 @@ def _read_config(path: Path) -> dict:
             if not isinstance(width, int) or not 1 <= width <= _MOST["latent"]:
                 raise ValueError(f"{path}: widths has no number for {r}x{r}")
     return config
+
+
+def _require_widths(config: dict, path: Path) -> None:
+    if config["resolution"] not in _SIDES:
+        raise ValueError(f"{path}: resolution={config['resolution']} with kind={config['kind']}, wanted {', '.join(map(str, _SIDES))}")
+    for name, widths in config["widths"].items():
+        numbers = isinstance(widths, list) and all(isinstance(width, int) and 1 <= width <= _MOST["latent"] for width in widths)
+        if not numbers or not 2 <= len(widths) <= _MOST["convs"]:
+            raise ValueError(f"{path}: widths of {name}={widths!r}, wanted numbers of channels")
 
 
 def _read_network(network: type[nn.Module], config: dict, path: Path, device: torch.device) -> nn.Module:
@@ -564,7 +610,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
         _require_hash(path, config.get("sha256", {}).get(path.name))
     kinds, pairs = _NETWORKS[config["kind"]], config.get("energy_takes") == "xz"
     if pairs:
-        kinds = kinds | {"energy": _GrowingPairEnergy}
+        kinds = kinds | {"energy": _GrowingPairEnergy if config["kind"] == "growing" else _FixedPairEnergy}
     networks = {name: _read_network(kinds[name], config, path, device) for name, path in paths.items()}
     if pairs:
         networks["pair_energy"] = networks["energy"]

@@ -22,17 +22,17 @@ from hires.bundle.formats import write_formats
 from hires.errors import HiresError
 from hires.ground.files import whole_folder
 from hires.ground.images import save_grid, to_uint8
-from hires.networks import Energy, Generator, Inference, NetworkConfig, dcgan32
+from hires.networks import Energy, Generator, Inference, NetworkConfig, batch_norm, dcgan, p2
 from hires.networks.expert_energy import ExpertEnergy, GanEnergy
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, resolutions_up_to
 from hires.networks.pair_energy import PairEnergy
 from hires.networks.transition import POINT, Decoder, Encoder
 
 KNOWN: dict[str, Any] = {  # to hires_bundle.py
-    "generator": (Generator, Decoder, dcgan32.Generator),
-    "inference": (Inference, Encoder, dcgan32.Inference),
-    "energy": (Energy, PairEnergy, ExpertEnergy, GanEnergy, dcgan32.Energy),
-    "variational": (Energy, dcgan32.Energy),
+    "generator": (Generator, Decoder, dcgan.Up),
+    "inference": (Inference, Encoder, dcgan.DownToCode),
+    "energy": (Energy, PairEnergy, ExpertEnergy, GanEnergy, dcgan.DownToEnergy, p2.PairEnergy),
+    "variational": (Energy, dcgan.DownToEnergy),
 }
 PLAYERS = ("generator", "inference", "energy")  # of the triangle
 CHECKED_SEEDS = [0, 1, 2]
@@ -90,15 +90,16 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
         if isinstance(module, EqualizedConv2d | EqualizedLinear):
             tensors[f"{name}.weight"] = module.weight * module.scale
             tensors[f"{name}.bias"] = module.bias
-        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             tensors[f"{name}.weight"] = module.weight
             if module.bias is not None:
                 tensors[f"{name}.bias"] = module.bias
         elif isinstance(module, nn.BatchNorm2d):
-            # norm3 follows deconv3, a transposed convolution without bias: outputs are its weight's second dimension
-            before = name.replace("norm", "deconv")
+            # norm3 follows deconv3, whose outputs are its weight's second dimension, or conv3; neither has a bias
+            turned = f"{name.replace('norm', 'deconv')}.weight" in tensors
+            before = name.replace("norm", "deconv" if turned else "conv")
             gain = module.weight * torch.rsqrt(module.running_var + module.eps)
-            tensors[f"{before}.weight"] = tensors[f"{before}.weight"] * gain[:, None, None]
+            tensors[f"{before}.weight"] = tensors[f"{before}.weight"] * (gain[:, None, None] if turned else gain[:, None, None, None])
             tensors[f"{before}.bias"] = module.bias - module.running_mean * gain
     head = "levels.4x4.head"
     if isinstance(network, GanEnergy):  # U = softplus(-s)
@@ -113,13 +114,23 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
 def forms(networks: dict[str, nn.Module]) -> dict:
     """What config.json says of how a network's outputs are made of its layers."""
     U, G = networks.get("energy"), networks.get("generator")
-    found = {"energy_form": getattr(U, "form", "identity"), "energy_takes": "xz" if isinstance(U, PairEnergy) else "x"}
+    found = {"energy_form": getattr(U, "form", "identity"), "energy_takes": "xz" if isinstance(U, PairEnergy | p2.PairEnergy) else "x"}
     if isinstance(U, ExpertEnergy):
         found |= {"energy_form": "experts", "experts": len(U.levels["4x4"].head.bias), "energy_scale": float(U.scale)}
     if isinstance(U, GanEnergy):
         found["energy_form"] = "softplus"
     found |= {"squashes": isinstance(G, Decoder)} if G else {}
+    if normed := [name for name, network in networks.items() if batch_norm.layers(network)]:
+        found["normed"] = normed
     return found | {f"has_{name}": name in networks for name in KNOWN}
+
+
+def widths_of(config: NetworkConfig, resolution: int, networks: dict[str, nn.Module]) -> dict:
+    """Channels: of growing networks by resolution, of fixed ones those of each network's layers by its name."""
+    if config.kind == "growing":
+        return {str(r): config.channels(r) for r in resolutions_up_to(resolution)}
+    U = networks.get("energy")
+    return {name: network.widths for name, network in networks.items()} | ({"latent": U.of_latent} if isinstance(U, p2.PairEnergy) else {})
 
 
 def write_bundle(
@@ -195,8 +206,7 @@ def write_files(
         "image_channels": config.image_channels,
         "convs": config.convs,
         "downsampling": config.downsampling,
-        "width": float(config.width),
-        "widths": {str(r): config.channels(r) for r in resolutions_up_to(resolution)} if config.kind == "growing" else {},
+        "widths": widths_of(config, resolution, networks),
         **forms(networks),
         **({"chains": chains} if chains else {}),
         **({"aggregate": aggregate.told()} if aggregate else {}),
@@ -234,7 +244,7 @@ def check(folder: Path, networks: dict[str, nn.Module]) -> None:
     G, U, I, H = (networks.get(name) for name in ("generator", "energy", "inference", "variational"))  # noqa: E741 - the papers' names
 
     def energy(x: Tensor) -> Tensor:
-        return U(x, I(x)[0]) if isinstance(U, PairEnergy) else U(x)  # of pairs: a picture with the mean of its posterior
+        return U(x, I(x)[0]) if isinstance(U, PairEnergy | p2.PairEnergy) else U(x)  # of pairs: a picture with the mean of its posterior
 
     own = hires_bundle.Bundle(written.config, written.device, G, I, energy if U else None, written.resolution, written.latent)
     images = own.sample(CHECKED_SEEDS, steps=2)  # more would be more than rounding apart

@@ -36,7 +36,7 @@ class Up(Fixed):
             setattr(self, f"deconv{i}", nn.ConvTranspose2d(inputs, width, kernel, stride, padding, bias=False))
             setattr(self, f"norm{i}", nn.BatchNorm2d(width))
             inputs = width
-        self.sizes = len(widths)
+        self.sizes, self.widths = len(widths), widths
         self.to_rgb = nn.ConvTranspose2d(inputs, channels, 3, 1, 1)
 
     def forward(self, z: Tensor, alpha: float = 1.0) -> Tensor:
@@ -60,7 +60,7 @@ class Down(Fixed):
             if norm:
                 setattr(self, f"norm{i}", nn.BatchNorm2d(width))
             inputs = width
-        self.sizes, self.normed = len(widths), norm
+        self.sizes, self.normed, self.widths = len(widths), norm, widths
 
     def features(self, x: Tensor) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] -> (B, width, side, side)."""

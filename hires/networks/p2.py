@@ -66,8 +66,8 @@ class PairEnergy(dcgan.Fixed):
             layers += [nn.Conv2d(inputs, width, 3, 1, 1), nn.Conv2d(width, width, 4, 2, 1)]
             inputs = width
         self.image = nn.ModuleList([*layers, nn.Conv2d(inputs, top, 3, 1, 1), nn.Conv2d(top, wide, side)])
-        widths = [config.latent, *config.scaled(64, 64, 128, 128, 256, 256, 512, 512)]
-        self.latent = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.widths, self.of_latent = [*steps, top, wide], config.scaled(64, 64, 128, 128, 256, 256, 512, 512)
+        self.latent = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([config.latent, *self.of_latent]))
         self.joint, self.head = nn.Linear(2 * wide, 2 * wide), nn.Linear(2 * wide, 1)
         for layer in (*self.image, *self.latent, self.joint, self.head):
             spectral_norm(layer)

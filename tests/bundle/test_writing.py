@@ -122,7 +122,7 @@ def test_loader_imports_torch_and_safetensors_alone():
     tree = ast.parse(Path(hires_bundle.__file__).read_text())
     roots = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     roots |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert roots <= {"collections", "dataclasses", "hashlib", "json", "pathlib", "re", "safetensors", "torch"}
+    assert roots <= {"collections", "dataclasses", "hashlib", "itertools", "json", "pathlib", "re", "safetensors", "torch"}
 
 
 def test_a_seed_is_the_same_picture_in_any_batch(whole):
