@@ -158,8 +158,9 @@ def write_bundle(
         there = ", ".join(sorted(networks)) or "none"
         raise HiresError(f"{out}: networks {there}; a bundle wants a generator, or an energy and Langevin chains, to draw with")
     for name, network in networks.items():
-        if config.kind == "p3":
-            raise HiresError(f"{out}: network.kind=p3: a bundle has no such networks yet; hires evaluate run=… measures the run itself")
+        if config.kind in ("p3", "p4"):
+            found = f"{out}: network.kind={config.kind}"
+            raise HiresError(f"{found}: a bundle has no such networks yet; hires evaluate run=… measures the run itself")
         if not isinstance(network, KNOWN.get(name, ())):
             raise HiresError(f"{out}: the {name} is of class {type(network).__name__}; a bundle holds those of the systems here")
         if network.fading or network.resolution != resolution:

@@ -9,7 +9,7 @@ from torch import nn
 import torch.nn.functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-from hires.networks import dcgan32, p2, p3
+from hires.networks import dcgan32, p2, p3, p4
 from hires.networks.energy import Energy
 from hires.networks.expert_energy import ExpertEnergy
 from hires.networks.generator import Generator
@@ -19,7 +19,7 @@ from hires.networks.inference import Inference
 __all__ = ["FIXED", "Energy", "Generator", "Inference", "NetworkConfig", "build", "initialise"]
 
 # network.kind -> the papers' networks of fixed sizes: a module with RESOLUTIONS and what it has of Generator, Energy and Inference
-FIXED: dict[str, ModuleType] = {"dcgan32": dcgan32, "p2": p2, "p3": p3}
+FIXED: dict[str, ModuleType] = {"dcgan32": dcgan32, "p2": p2, "p3": p3, "p4": p4}
 
 
 def build(config: NetworkConfig, player: str, resolution: int, fading: bool = False, energy_form: str = "identity") -> nn.Module:
@@ -42,13 +42,16 @@ def initialise(network: nn.Module, generator: Callable[[str], torch.Generator]) 
 
     Equalised layers N(0, 1) (ProGAN); plain convolutions N(0, 0.02) and batch-norm gains N(1, 0.02) (P1); biases 0. Plain layers under
     spectral normalisation, biases too, as torch starts them, uniform within 1 / sqrt(fan_in): so does P2's code, whose other start misses
-    them. P3's networks as hires.networks.p3 has it.
+    them. P3's and P4's networks as hires.networks.p3 and p4 have it.
     """
     for prefix, module in network.named_modules():
         if "parametrizations" in prefix:
             continue  # a spectrally normalised weight is set through the layer that holds it
         equalised, bounded = isinstance(module, EqualizedConv2d | EqualizedLinear), is_parametrized(module)
         for name, parameter in module.named_parameters(prefix, recurse=equalised or bounded):
+            if isinstance(network, p4.Energy):
+                p4.start(name, parameter, generator(name))
+                continue
             if bounded and not equalised:
                 limit = module.parametrizations.weight.original[0].numel() ** -0.5
                 parameter.copy_((torch.rand(parameter.shape, generator=generator(name)) * 2 - 1) * limit)

@@ -23,6 +23,8 @@ def check(config: ObjectiveConfig, shape: NetworkConfig, zero_stage: int) -> Non
     check_ranges(config, "objective.")
     if shape.kind == "p3" and not isinstance(config, vgan.Config | gan.Config):
         raise HiresError(f"network.kind=p3 with objective={config.name}: these networks are for vgan, gan and vcd")
+    if shape.kind == "p4" and (not isinstance(config, contrastive_divergence.Config | f_ebm.Config) or "generator" in config.players()):
+        raise HiresError(f"network.kind=p4 with objective={config.name}: wanted contrastive_divergence, or f_ebm with sampler=replay")
     system(config).check(config, shape, zero_stage)
 
 

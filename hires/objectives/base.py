@@ -101,6 +101,7 @@ class Rates:
     lr: float
     energy_lr: float
     ema_decay: float
+    rounds: int = 1 << 62  # before this one, at its level
 
 
 class Objective(ABC):

@@ -18,7 +18,7 @@ from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives import base
 from hires.objectives.base import Carried, Draw, ObjectiveConfig, Pictures, Player, Rates, Record
-from hires.objectives.replay import Chains, ChainsConfig
+from hires.objectives.replay import Chains, ChainsConfig, uniform
 from hires.objectives.terms import diversity
 
 PLAYERS = ("energy",)
@@ -31,6 +31,7 @@ class Config(ObjectiveConfig):
     name: str = "contrastive_divergence"
     lambda_u: float = setting(1.0, at_least=0)  # L2 on the energy, as published: at 0.1 its temperature runs away
     data_noise: float = setting(0.02, at_least=0)  # standard deviation of N(0, 1) noise on real images, at least that of a chain's step
+    dequantise: bool = False  # and uniform noise of one of the 256 levels, as published
     chains: ChainsConfig = field(default_factory=ChainsConfig)
 
     def players(self) -> tuple[str, ...]:
@@ -75,7 +76,7 @@ class Objective(base.Objective):
         return networks.build(shape, "energy", resolution, fading)
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        return Batch(x + self.config.data_noise * draw("data", x[0].numel()).view(x.shape), alpha, draw)
+        return Batch(noised(self.config, x, draw), alpha, draw)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
         """Let the chains go on, then update the energy."""
@@ -102,6 +103,13 @@ class Objective(base.Objective):
                 self.U.backward(record.share * loss)
                 record.add(loss_energy=loss, **energies(e_p, e_q))
         self.U.step(rates.energy_lr, rates.ema_decay)
+
+
+def noised(config: Any, x: Tensor, draw: Draw) -> Tensor:
+    """Real images (B, C, r, r) with the noise that `data_noise` and `dequantise` say."""
+    if config.dequantise:  # the level p of 255 becomes (p + u) / 256 of the range, u uniform
+        x = ((x + 1) * 127.5 + uniform(draw("level", x[0].numel())).view(x.shape)) / 128 - 1
+    return x + config.data_noise * draw("data", x[0].numel()).view(x.shape) if config.data_noise else x
 
 
 def paired(network, x_p: Tensor, x_q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,8 @@ the model's log p/q, and A, B of the divergence (divergences.py), the players st
     energy       L_theta =   E_p A(r) - E_q B(r) + Cov_q(U, B) + lambda_U (E_p U^2 + E_q U^2),   the covariance's B held fixed
 
 The covariance's mean of B is over the global batch. The players exchange numbers (B,), H's and U's of the same pictures. Against the
-published image code: no first steps on the L2 terms alone, exponents go on straight beyond their limit instead of being cut off.
+published image code: exponents go on straight beyond their limit instead of being cut off (divergences.py says why), and gradients are not
+clipped one by one at three of Adam's deviations. objective=p4 has the rest of its recipe.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives import base, divergences
 from hires.objectives.base import Carried, Draw, ObjectiveConfig, Pictures, Player, Rates, Record
-from hires.objectives.contrastive_divergence import Batch, energies, paired, squares
+from hires.objectives.contrastive_divergence import Batch, energies, noised, paired, squares
 from hires.objectives.divergences import bound, divergence, energy_loss
 from hires.objectives.proposals import Proposals
 from hires.objectives.replay import Chains, ChainsConfig
@@ -43,6 +44,8 @@ class Config(ObjectiveConfig):
     lambda_u: float = setting(1.0, at_least=0)  # L2 on the energy, as published: at 0.1 its temperature runs away
     lambda_h: float = setting(1.0, at_least=0)  # L2 on H
     data_noise: float = setting(0.02, at_least=0)  # standard deviation of N(0, 1) noise on real images, at least that of a chain's step
+    dequantise: bool = False  # and uniform noise of one of the 256 levels, as published
+    warmup: int = setting(0, at_least=0)  # rounds at a level's beginning on the L2 terms alone; 10 as published
     # where the chains begin: replay (a buffer) | generator (its pictures; it learns where they end)
     sampler: str = setting("replay", among=("replay", "generator"))
     chains: ChainsConfig = field(default_factory=ChainsConfig)
@@ -98,7 +101,7 @@ class Objective(base.Objective):
         divergence(config.divergence, config.order, config.limit)
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        return Batch(x + self.config.data_noise * draw("data", x[0].numel()).view(x.shape), alpha, draw)
+        return Batch(noised(self.config, x, draw), alpha, draw)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
         """Run the chains, then update H, the energy, and a generator where there is one."""
@@ -130,7 +133,7 @@ class Objective(base.Objective):
                 h_p, h_q = paired(self.H, x_p, x_q, alpha)
                 r_p, r_q = h_p + e_p, h_q + e_q
                 gain = bound(self.divergence, r_p, r_q)
-                loss = config.lambda_h * squares(h_p, h_q) - gain
+                loss = config.lambda_h * squares(h_p, h_q) - (gain if rates.rounds >= config.warmup else 0)
                 self.H.backward(record.share * loss)
                 beyond = (torch.cat([r_p, r_q]).detach().abs() > config.limit).float().mean()
                 size = (h_p.abs().mean() + h_q.abs().mean()) / 2
@@ -144,8 +147,9 @@ class Objective(base.Objective):
         with self.U.accumulate():
             for (x_p, x_q), (h_p, h_q) in zip(parts, variational, strict=True):
                 e_p, e_q = paired(self.U, x_p, x_q, alpha)
-                loss = energy_loss(self.divergence, h_p + e_p, h_q + e_q, e_q, mean_b)
-                loss = loss + self.config.lambda_u * squares(e_p, e_q)
+                loss = self.config.lambda_u * squares(e_p, e_q)
+                if rates.rounds >= self.config.warmup:
+                    loss = loss + energy_loss(self.divergence, h_p + e_p, h_q + e_q, e_q, mean_b)
                 self.U.backward(record.share * loss)
                 record.add(loss_energy=loss, **energies(e_p, e_q))
         self.U.step(rates.energy_lr, rates.ema_decay)

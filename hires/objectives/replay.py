@@ -26,12 +26,15 @@ NAME = "replay"  # in a checkpoint
 class ChainsConfig:
     """Langevin chains on pictures in [-1, 1]: x <- x - clamp(step_size r^2 dU/dx, ±reach) + noise e, then clamped to that range.
 
+    With `noise_first`, as P4's code, x + noise e is where the slope is taken and the step begins, so that a chain ends without noise.
+
     r^2, the number of pixels: what an energy falls by is shared among them, so with this a step is as far at every resolution.
     """
 
     steps: int = setting(20, at_least=1)  # a round
     step_size: float = setting(0.15, above=0)
     noise: float = setting(0.01, at_least=0, below=math.inf)
+    noise_first: bool = False  # before the slope, not after
     reach: float = setting(0.1, above=0)  # no value moves further in a step, its noise apart
     replay: int = setting(10_000, at_least=1)  # pictures in the buffer, of all ranks together
     restart: float = setting(0.05, at_least=0, at_most=1)  # chance that a chain begins again, from uniform noise
@@ -138,6 +141,8 @@ def refine(config: ChainsConfig, energy, begin: Tensor, draw: Draw, micro_batch:
     for k in range(config.steps):
         kicks = (config.noise * draw(f"langevin{k}", begin[0].numel())).view(begin.shape).split(micro_batch or len(begin))
         for i, kick in enumerate(kicks):
+            if config.noise_first:
+                parts[i], kick = parts[i] + kick, None
             parts[i], g = langevin.step(energy, parts[i], size, kick, config.reach, bound=1.0)
             slope = slope + g.flatten(1).norm(dim=1).sum()
     end = torch.cat(parts)

@@ -28,7 +28,8 @@ def check(config: RunConfig, schedule: Schedule, world_size: int) -> None:
     objectives.check(config.objective, config.network, config.zero.stage)
     _check_rows(config, schedule, world_size)
     if config.train.precision == "bf16" and needs_fp32(config):
-        raise HiresError("objective.energy=softplus with train.precision=bf16: spectral normalisation wants train.precision=fp32")
+        found = "network=p4" if config.network.kind == "p4" else "objective.energy=softplus"
+        raise HiresError(f"{found} with train.precision=bf16: spectral normalisation wants train.precision=fp32")
     if config.optimizer.name == "adadelta" and config.zero.stage and world_size > 1:
         found = f"optimizer.name=adadelta with zero.stage={config.zero.stage} on {world_size} processes"
         raise HiresError(f"{found}: its state is not sharded; wanted zero=stage0")
@@ -56,6 +57,8 @@ def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None
     sizes = networks.FIXED[kind].RESOLUTIONS
     if len(levels) > 1 or levels[0] not in sizes:
         raise HiresError(f"network={kind}: wanted a schedule of {' or '.join(map(str, sizes))} alone, found {levels}")
+    if kind == "p4" and config.zero.stage == 3:
+        raise HiresError("network=p4 with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
     if world_size > 1:
         with torch.device("meta"):
             made = {name: empty_network(config, name, levels[0], False) for name in config.objective.players()}
@@ -67,7 +70,7 @@ def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None
 
 def needs_fp32(config: RunConfig) -> bool:
     """Whether a configuration trains in fp32 alone: train.precision=auto takes it then, and bf16 is refused."""
-    return config.objective.needs_fp32()
+    return config.objective.needs_fp32() or config.network.kind == "p4"
 
 
 def settle_precision(config: RunConfig, world: World) -> RunConfig:
@@ -161,9 +164,10 @@ class Game:
 
         batch = self.objective.batch(x, phase.alpha, draw, config.network.latent)
         decay = 0.5 ** (phase.batch / phase.ema_halflife)
+        rounds = (phase.images - phase.level_start) // phase.batch
         if due is None:
-            due = ((phase.images - phase.level_start) // phase.batch) % self.objective.every == 0
-        return self.objective.round(batch, Rates(phase.lr, phase.energy_lr, decay), phase.resolution, due, phase.micro_batch)
+            due = rounds % self.objective.every == 0
+        return self.objective.round(batch, Rates(phase.lr, phase.energy_lr, decay, rounds), phase.resolution, due, phase.micro_batch)
 
     def averaged(self) -> dict[str, nn.Module]:
         """The networks with their moving averages as weights, fp32, eval, whole on every rank; a collective."""

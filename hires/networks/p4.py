@@ -1,0 +1,87 @@
+"""The residual energy of f-EBM (P4) at 32x32; its variational function H is alike. No biases but the last, no normalisation over a batch.
+
+A 3x3 convolution, six residual blocks of two of them (128, 128, 256, 256, 256, 256 channels times `network.width`), of which the first, the
+third and the fifth halve the side after their sum, then ReLU, a sum over the 4x4 square and a dense layer. Spectral normalisation on every
+convolution; the second of a block starts at next to nothing and is divided by its norm where that is above 1 alone, so that a block starts
+as nothing but its activation. Without class labels: with them the published code adds biases and gains by class.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+import torch.nn.functional as F
+from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
+from torch.nn.utils.parametrize import register_parametrization
+
+from hires.networks import dcgan
+from hires.networks.growing import NetworkConfig
+
+RESOLUTIONS = (32,)
+LEAK = 0.2
+
+
+class AtMostOne(_SpectralNorm):
+    """A weight divided by its largest singular value where that is above 1."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """A weight of any shape, the outputs first -> one like it."""
+        matrix = self._reshape_weight_to_matrix(weight)
+        if self.training:
+            self._power_method(matrix, self.n_power_iterations)
+        u, v = self._u.clone(memory_format=torch.contiguous_format), self._v.clone(memory_format=torch.contiguous_format)
+        return weight / torch.vdot(u, torch.mv(matrix, v)).clamp_min(1)
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+class Block(nn.Module):
+    """(B, inputs, r, r) -> (B, outputs, r, r), or half the side where `halves`."""
+
+    def __init__(self, inputs: int, outputs: int, halves: bool):
+        super().__init__()
+        self.halves = halves
+        self.conv0, self.conv1 = spectral_norm(_conv(inputs, outputs)), _conv(outputs, outputs)
+        register_parametrization(self.conv1, "weight", AtMostOne(self.conv1.weight))
+        self.beside = spectral_norm(_conv(inputs, outputs)) if inputs != outputs else nn.Identity()
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = self.beside(h) + self.conv1(F.leaky_relu(self.conv0(h), LEAK))
+        return F.leaky_relu(F.avg_pool2d(h, 2) if self.halves else h, LEAK)
+
+
+class Energy(dcgan.Fixed):
+    """U: image (B, C, 32, 32) -> energy (B,), free."""
+
+    def __init__(self, config: NetworkConfig, resolution: int = 32, fading: bool = False, form: str = "identity"):
+        super().__init__(resolution)
+        dcgan.square(resolution, "p4", RESOLUTIONS)
+        if form != "identity":
+            raise ValueError(f"objective.energy={form} with network=p4: only identity is built for this network")
+        narrow, wide = config.scaled(128, 256)
+        self.from_image = spectral_norm(_conv(config.image_channels, narrow))
+        widths = [narrow, narrow, wide, wide, wide, wide]
+        self.blocks = nn.Sequential(*(Block(a, b, i % 2 == 0) for i, (a, b) in enumerate(pairwise([narrow, *widths]))))
+        self.head = nn.Linear(wide, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (B, C, 32, 32) in [-1, 1] -> (B, 256 times the width), sums over the plane; the network itself counts from 0 to 1."""
+        h = F.leaky_relu(self.from_image((x.to(self.head.weight.dtype) + 1) / 2), LEAK)
+        return self.blocks(h).relu().sum((2, 3))
+
+    def forward(self, x: Tensor, alpha: float = 1.0) -> Tensor:
+        """Images (B, C, 32, 32) in [-1, 1] -> energies (B,), fp32."""
+        return self.head(self.features(x)).float().squeeze(1)
+
+
+def start(name: str, parameter: Tensor, generator: torch.Generator) -> None:
+    """The published start: N(0, 1) under spectral normalisation, N(0, 1e-10) in a block's second layer, Glorot's uniform at the end."""
+    if name.endswith("bias"):
+        parameter.zero_()
+    elif name == "head.weight":
+        limit = (6 / sum(parameter.shape)) ** 0.5
+        parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * limit)
+    else:
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * (1e-10 if ".conv1." in name else 1.0))
