@@ -273,7 +273,7 @@ class Run(Victim):
         if not whole(place):
             # all of its checkpoints are damaged: the run refuses to begin again over them, rightly; this one is not to end so
             for path in (place / "checkpoints").iterdir():
-                path.rename(place / f"set aside {path.name}")
+                path.rename(place / f"set aside {time.monotonic_ns()} {path.name}")
 
     def finish(self, place: Path, log: Path) -> None:
         for _ in self.worlds:

@@ -20,11 +20,11 @@ import shutil
 import sys
 import tempfile
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: its threads would be missing in the forked processes, which would wait for them
+os.environ["DS_ACCELERATOR"] = "cpu"
+
 import fuzz
 import numpy as np
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import hires
 from hires.bundle import from_run
