@@ -42,14 +42,15 @@ def train(data: Labelled, classes: int, epochs: int, device: torch.device, seed:
     order = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(), torch.enable_grad():  # weights and dropout draw from the global generator
         torch.manual_seed(seed)
-        model = Classifier(data.pixels.shape[1], classes, width).to(device).train()
+        model = Classifier(data.pixels.shape[1], classes, width).to(device, memory_format=torch.channels_last).train()
         steps = epochs * -(-len(data.labels) // BATCH)
         optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
         for _ in range(epochs):
             for pick in torch.randperm(len(data.labels), generator=order).split(BATCH):
                 if len(pick) > 1:  # batch norm needs two
-                    loss = F.cross_entropy(model(data.images(pick).to(device)), data.labels[pick].to(device))
+                    x = data.images(pick).to(device, memory_format=torch.channels_last)
+                    loss = F.cross_entropy(model(x), data.labels[pick].to(device))
                     optimiser.zero_grad()
                     loss.backward()
                     optimiser.step()
@@ -61,5 +62,5 @@ def train(data: Labelled, classes: int, epochs: int, device: torch.device, seed:
 def error(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of the images that the model, as in use, gives a wrong label."""
     model.eval()
-    found = torch.cat([model(part).argmax(1) for part in images.split(500)])
+    found = torch.cat([model(part.contiguous(memory_format=torch.channels_last)).argmax(1) for part in images.split(500)])
     return (found != labels).float().mean().item()

@@ -40,7 +40,7 @@ class Measuring:
         first = Schedule(config.schedule).levels[0].resolution
         networks = {name: game.empty_network(config, name, first, False) for name in config.objective.players()}
         of = self._subject(networks, 0, first, 1.0)
-        self._settings = evaluation.Settings(images=monitor.measures_images)
+        self._settings = evaluation.Settings(images=monitor.measures_images, probe=evaluation.ProbeConfig(controls=False))
         evaluation.check(self.names, of, self._settings, "monitor.measures")
         if monitor.measures_images < 2 or shards.count("holdout") < 2:
             found = f"monitor.measures_images={monitor.measures_images}, {shards.count('holdout')} held-out pictures in {shards.root}"

@@ -1,5 +1,11 @@
-"""What an energy has learned without labels: a linear classifier on the layer below its experts (Zhai et al. 2016, table 1)."""
+"""What an energy has learned without labels: a linear classifier on the layer below its experts (Zhai et al. 2016, table 1).
 
+Convolutions tell classes apart before they have learned anything, so the same probe is put to the network as it starts and to the pixels.
+Each is probed twice: with every feature scaled by its own deviation, which makes the most of a layer where a few units carry little, and
+raw, divided by one number.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 import warnings
 
@@ -21,22 +27,35 @@ class Config:
     """`measure=probe`: settings probe.…"""
 
     labels: int = setting(0, at_least=0)  # labelled training pictures, the first ones; 0 = all of them
+    controls: bool = True  # raw features, the network as it starts and the pixels as well: six fits for one
 
 
 def measure(material: Material, settings) -> dict:
-    """The errors of a linear classifier on what the energy's last layer reads, trained on labelled training pictures."""
-    shards, features = material.shards, material.subject.features
+    """The errors of a linear classifier on what the energy's last layer reads, trained on labelled training pictures, and its controls'."""
+    shards, subject = material.shards, material.subject
     sets = [material.labelled("train", 0, settings.probe.labels or shards.count("train")), material.labelled("holdout", 0, settings.images)]
-    with torch.no_grad():
-        seen = [in_ranks(len(x), material.at_once, lambda rows, x=x: features(x[rows.start : rows.stop]).cpu()) for x, _ in sets]
-    found = linear_probe(seen[0], sets[0][1], seen[1], sets[1][1])
-    return {
+    (_, train_labels), (_, test_labels) = sets
+
+    @torch.no_grad()
+    def seen(features: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        return [in_ranks(len(x), material.at_once, lambda rows, x=x: features(x[rows.start : rows.stop]).cpu()) for x, _ in sets]
+
+    train, test = seen(subject.features)
+    found = linear_probe(train, train_labels, test, test_labels)
+    told = {
         "probe_error": found.error,
         "probe_validation_error": found.validation,
         "probe_l2": found.strength,
-        "probe_features": seen[0].shape[1],
-        "probe_labels": len(sets[0][1]),
+        "probe_features": train.shape[1],
+        "probe_labels": len(train_labels),
     }
+    if settings.probe.controls:
+        told["probe_raw_error"] = linear_probe(train, train_labels, test, test_labels, scaled=False).error
+        for name, features in (("untrained", subject.untrained), ("pixels", lambda x: x.flatten(1))):
+            train, test = seen(features)
+            for form, scaled in (("", True), ("_raw", False)):
+                told[f"probe_{name}{form}_error"] = linear_probe(train, train_labels, test, test_labels, scaled).error
+    return told
 
 
 def lower(found: dict) -> float:
@@ -53,15 +72,16 @@ class Probe:
     strength: float  # of the L2 penalty, as chosen
 
 
-def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> Probe:
-    """Multinomial logistic regression on frozen features (N, F) and (M, F), scaled by the training set's mean and deviation.
+def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, scaled: bool = True) -> Probe:
+    """Multinomial logistic regression on frozen features (N, F) and (M, F), each scaled by the training set's mean and deviation of it;
+    not `scaled`: all divided by the deviation of all.
 
     The strength of its L2 penalty, a mean over pictures, is the one that does best on a sixth of the training set. Raises HiresError for
     one class alone or fewer than 12 pictures.
     """
     if len(train) < 2 * VALIDATION or len(train_labels.unique()) < 2:
         raise HiresError(f"a probe needs 12 training pictures of 2 classes, got {len(train)} of {len(train_labels.unique())}")
-    mean, sd = train.mean(0), train.std(0).clamp_min(1e-6)
+    mean, sd = (train.mean(0), train.std(0).clamp_min(1e-6)) if scaled else (torch.zeros(1), train.std().clamp_min(1e-12))
     train, test = ((features - mean) / sd for features in (train, test))
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     held, kept = order[: len(train) // VALIDATION], order[len(train) // VALIDATION :]

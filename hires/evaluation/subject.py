@@ -3,13 +3,15 @@
 from collections.abc import Callable
 import copy
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from hires.bundle.chains import chains_of
 from hires.bundle.hires_bundle import Bundle, latents
-from hires.networks import batch_norm, p2
+from hires.ground import noise
+from hires.networks import batch_norm, initialise, p2
 from hires.networks.pair_energy import PairEnergy
 from hires.objectives import system
 from hires.objectives.base import ObjectiveConfig
@@ -37,6 +39,7 @@ class Subject:
     of_pairs: bool = False  # whether the energy is
     bound: Of | None = None  # images -> minus the evidence bound (B,), in its loss's scale, of objective=vae
     features: Of | None = None  # images -> what the energy's last layer reads (B, F)
+    untrained: Of | None = None  # the same of the network as it starts, of a seed of its own
     draw: Callable[[list[int]], Tensor] | None = None  # seeds -> images, not clamped; seed n gives the same image in any list
     transition: Callable[[Tensor, torch.Generator], Tensor] | None = None  # images and a CPU generator -> their next states, on the CPU
     settle: Callable[[Tensor], None] | None = None  # sets batch norm's statistics by training pictures (N, C, r, r), where there is any
@@ -86,11 +89,19 @@ def of_networks(
         subject.energy = lambda x: U(x.to(device), alpha)
     if U and hasattr(U, "features"):
         subject.features = lambda x: U.features(x.to(device), alpha).flatten(1).float()
+        untrained = cache(lambda: _untrained(U))
+        subject.untrained = lambda x: untrained().features(x.to(device), alpha).flatten(1).float()
     for name, function in system(objective).gives(objective, networks | {"decoder": decoder}, alpha).items():
         setattr(subject, name, _on(device, function))
     if any(batch_norm.layers(network) for network in networks.values()):
         subject.settle = lambda x: _settle(networks, decoder, x.to(device))
     return subject
+
+
+def _untrained(network: nn.Module) -> nn.Module:
+    fresh = copy.deepcopy(network)
+    initialise(fresh, lambda name: noise.generator(0, f"untrained/{name}"))
+    return fresh
 
 
 def _settle(networks: dict[str, nn.Module], decoder: nn.Module | None, x: Tensor) -> None:

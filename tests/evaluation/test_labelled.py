@@ -51,6 +51,7 @@ def test_probe_and_augmentation_of_a_run(runs, held_out, tmp_path):
         "augmentation.labels=200",
         "augmentation.epochs=1",
         "augmentation.width=4",
+        "augmentation.oracle=0",
         "images=100",
         f"out={out}",
     ]
@@ -58,6 +59,9 @@ def test_probe_and_augmentation_of_a_run(runs, held_out, tmp_path):
     found = json.loads(out.read_text())
     assert found["probe_features"] == 16 and found["probe_labels"] == found["augmentation_labels"] == 200
     assert 0.1 < found["probe_error"] < 0.75  # untrained features of a 4x4 digit still tell some apart
+    controls = [f"probe_{name}_error" for name in ("raw", "untrained", "untrained_raw", "pixels", "pixels_raw")]
+    assert all(0.1 < found[name] < 0.9 for name in controls)
+    assert found["probe_untrained_error"] != found["probe_error"]
     assert found["augmentation_test_pictures"] == 100
     for name in ("plain_error", "augmented_error"):
         assert 0 <= found[name] <= 1

@@ -22,6 +22,21 @@ def test_classes_apart_are_told_apart_on_any_scale():
     assert found.error == 0 and found.validation == 0 and found.strength in STRENGTHS
 
 
+def test_raw_features_hide_what_small_ones_tell():
+    """Two axes of a thousandth tell everything, one of a thousand nothing: the penalty keeps the former from being used."""
+    y = clusters(400, 3, 1.0, 1)[1]
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(5)) * torch.tensor([1e3, 1e-4, 1e-4])
+    x[:, 1:] += 1e-3 * torch.nn.functional.one_hot(y, 3)[:, 1:]
+    assert linear_probe(x[:200], y[:200], x[200:], y[200:]).error < 0.02
+    assert linear_probe(x[:200], y[:200], x[200:], y[200:], scaled=False).error > 0.3
+
+
+def test_raw_features_know_no_unit():
+    x, y = clusters(300, 4, 2.0, 1, features=3)
+    found = [linear_probe(scale * x[:200], y[:200], scale * x[200:], y[200:], scaled=False) for scale in (1.0, 1e-5)]
+    assert found[0].strength == found[1].strength and found[0].error == pytest.approx(found[1].error, abs=0.02)
+
+
 def test_features_of_noise_give_chance():
     x, y = torch.randn(600, 5, generator=torch.Generator().manual_seed(3)), clusters(600, 4, 1.0, 4)[1]
     found = linear_probe(x[:400], y[:400], x[400:], y[400:])
