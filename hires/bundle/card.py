@@ -214,7 +214,7 @@ def _aggregate(told: dict[str, Any]) -> str:
 
 
 def _range(document: dict[str, Any]) -> str:
-    return "in (-1, 1)" if document["kind"] in ("dcgan32", "p2") else "about [-1, 1], not clamped"
+    return "in (-1, 1)" if document["kind"] in ("dcgan32", "dcgan64", "p2") else "about [-1, 1], not clamped"
 
 
 def _license(licence: str) -> str:

@@ -309,7 +309,7 @@ class _FixedPairEnergy(nn.Module):
 _FIXED = {"generator": _FixedGenerator, "inference": _FixedInference, "energy": _FixedEnergy, "variational": _FixedEnergy}
 _NETWORKS = {
     "growing": {"generator": _GrowingGenerator, "inference": _GrowingInference, "energy": _GrowingEnergy, "variational": _GrowingEnergy},
-    **dict.fromkeys(("dcgan32", "p2"), _FIXED),
+    **dict.fromkeys(("dcgan32", "dcgan64", "p2"), _FIXED),
 }
 LAST_SEED = 2**32 - 1
 _HAS = {"generator": True, "inference": True, "energy": True, "variational": False}  # unless config.json says has_…

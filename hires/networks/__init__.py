@@ -9,7 +9,7 @@ from torch import nn
 import torch.nn.functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-from hires.networks import dcgan32, p2, p3, p4
+from hires.networks import dcgan32, dcgan64, p2, p3, p4
 from hires.networks.energy import Energy
 from hires.networks.expert_energy import ExpertEnergy
 from hires.networks.generator import Generator
@@ -19,7 +19,7 @@ from hires.networks.inference import Inference
 __all__ = ["FIXED", "Energy", "Generator", "Inference", "NetworkConfig", "build", "initialise"]
 
 # network.kind -> the papers' networks of fixed sizes: a module with RESOLUTIONS and what it has of Generator, Energy and Inference
-FIXED: dict[str, ModuleType] = {"dcgan32": dcgan32, "p2": p2, "p3": p3, "p4": p4}
+FIXED: dict[str, ModuleType] = {"dcgan32": dcgan32, "dcgan64": dcgan64, "p2": p2, "p3": p3, "p4": p4}
 
 
 def build(config: NetworkConfig, player: str, resolution: int, fading: bool = False, energy_form: str = "identity") -> nn.Module:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from hires.ground.ranges import setting
 
 LEAK = 0.2  # slope of the leaky ReLU (ProGAN)
-KINDS = ("growing", "dcgan32", "p2", "p3", "p4")  # the others of hires.networks.FIXED
+KINDS = ("growing", "dcgan32", "dcgan64", "p2", "p3", "p4")  # the others of hires.networks.FIXED
 
 
 @dataclass

@@ -13,6 +13,7 @@ from hires.objectives import SYSTEMS, divergence_triangle, latent_ebm
 
 CASES = {
     "p2": (latent_ebm.Config(energy="softplus"), NetworkConfig(kind="p2", latent=5, width=0.05, image_channels=1), 28),
+    "dcgan64": (divergence_triangle.Config(), NetworkConfig(kind="dcgan64", latent=5, width=0.02), 64),
     "p2 as a triangle": (divergence_triangle.Config(), NetworkConfig(kind="p2", latent=5, width=0.05), 32),
 }
 

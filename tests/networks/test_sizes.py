@@ -113,6 +113,24 @@ def test_dcgan32_is_the_published_network(player):
     assert [m.num_features for m in norms] == ([512, 512, 256, 128] if player == "generator" else [])
 
 
+@pytest.mark.parametrize("player", PLAYERS)
+def test_dcgan64_has_twice_the_channels_and_batch_norm_in_all_three(player):
+    """At 32x32 as its ImageNet's; at 64x64 there is one size more."""
+    kinds = torch.nn.Conv2d | torch.nn.ConvTranspose2d
+    small, large = (networks.build(preset("dcgan64"), player, size) for size in (32, 64))
+    ends = 2 if player == "inference" else 1
+    widths = {size: [m.out_channels for m in net.modules() if isinstance(m, kinds)][:-ends] for size, net in ((32, small), (64, large))}
+    assert widths[32] == [2 * out for _, _, out in DCGAN[player][:-ends]]
+    assert len(widths[64]) == len(widths[32]) + 1 and set(widths[32]) <= set(widths[64])
+    for net, size in ((small, 32), (large, 64)):
+        assert [m.num_features for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)] == widths[size]
+    pictures = torch.zeros(2, 3, 64, 64)
+    shape = large(torch.zeros(2, 100)).shape if player == "generator" else pictures.shape
+    assert shape == pictures.shape
+    if player != "generator":
+        large(pictures)
+
+
 def test_dcgan32_is_fixed_at_32():
     with pytest.raises(ValueError, match="32"):
         networks.build(NetworkConfig(kind="dcgan32"), "generator", 64)
