@@ -1,148 +1,132 @@
 """P2's table 4, anomalies on MNIST: each of the digits 1, 4, 5, 7, 9 left out, the latent EBM beside a VAE and the triangle.
 
-    python experiments/p2_table4.py data=PLACE_OF_MNIST out=runs/claims                    # or digits=4 seeds=0 systems=vae; goes on
-    python experiments/p2_table4.py show
+    python experiments/p2_table4.py data=PLACE_OF_MNIST out=runs/claims                    # all of it; the same command goes on
+    python experiments/p2_table4.py data=PLACE_OF_MNIST digits=4 systems=latent_ebm images=180000        # a part, or a run taken further
+    python experiments/p2_table4.py show                                                   # what is there, into docs/records/claims.md
+    python experiments/p2_table4.py scale=gpu                                              # the paper's own size, as commands
 
-All three train by `experiment=p2_mnist`, P2's recipe on networks of its layout, for as many pictures. The score is the energy of the
-pair, the triangle's energy and minus the VAE's bound; the reconstruction is beside them, as are what the area is by chance and at worst:
-they hang on the share of strange pictures, about 36 % here. The paper does not tell its own, and three of its VAE's numbers are below the
+All three train by experiment=p2_mnist, P2's recipe on networks of its layout, for as many pictures. The score is the energy of the pair,
+the triangle's energy and minus the VAE's bound; the reconstruction is beside them, as are what the area is by chance and at worst: they
+hang on the share of strange pictures, about 36 % here. The paper does not tell its own, and three of its VAE's numbers are below the
 worst at this one. Usual pictures are held out from training. As in the paper an area is the mean over the last checkpoints. Nothing was
-chosen by these numbers. A row is a run; rows that are there are skipped.
+chosen by these numbers.
 """
 
-from datetime import date
-import json
 from pathlib import Path
-import platform
 import statistics
-import subprocess
 import sys
 
+import claims
+
+NAME = "p2_table4"
 LEFT_OUT = {4: 12635, 1: 12425, 5: 12737, 7: 12541, 9: 12608}  # digit -> a fifth of the pictures of the others
-SYSTEMS = {
-    "latent_ebm": ("objective=p2", "pair_energy"),
-    "vae": ("objective=vae_published", "bound"),
-    "triangle": ("objective=published", "energy"),
-}
-PAPER = {  # system -> digit -> area
+SYSTEMS = {"latent_ebm": ("p2", "pair_energy"), "vae": ("vae_published", "bound"), "triangle": ("published", "energy")}
+PAPER = {
     "vae": {1: 0.063, 4: 0.337, 5: 0.325, 7: 0.148, 9: 0.104},
     "latent_ebm": {1: 0.297, 4: 0.723, 5: 0.676, 7: 0.490, 9: 0.383},
 }
-SCALES = {  # width, images, images between checkpoints: five of which are averaged
-    "cpu": (0.25, 60_000, 6_000),
-    "gpu": (1.0, 5_000_000, 55_000),
-}
-AVERAGED = 5
-ROWS = Path("docs/records/claims/p2_table4.jsonl")
+SCALES = {"cpu": (0.25, 60_000, 6_000), "gpu": (1.0, 5_000_000, 55_000)}  # width, images, images between checkpoints
+AVERAGED = 5  # checkpoints
 
 
 def main(*words: str) -> None:
-    """Train and measure what is missing, or `show` the table."""
+    """Compute what is missing, or `show`."""
     if words and words[0] == "show":
-        print(table(rows()))
+        claims.publish(NAME, text())
+        print(text())
         return
-    defaults = {"out": "runs/claims", "scale": "cpu", "digits": "4,1,5,7,9", "seeds": "0", "systems": ",".join(SYSTEMS), "pictures": "3000"}
-    given = defaults | dict(word.split("=", 1) for word in words)
+    wide = {"digits": ",".join(map(str, LEFT_OUT)), "systems": ",".join(SYSTEMS), "seeds": "0,1,2"}
+    given = claims.given(words, data="", out="runs/claims", scale="cpu", images="", pictures="3000", **wide)
     width, images, every = SCALES[given["scale"]]
-    todo = [
-        (int(s), int(d), name)
-        for s in given["seeds"].split(",")
-        for d in given["digits"].split(",")
-        for name in given["systems"].split(",")
-    ]
-    if given["scale"] == "gpu":
-        print(f"{len(todo)} runs of {images:,} images at width {width}; see experiment=p2_mnist")
-        return
-    done = {(row["seed"], row["digit"], row["system"]) for row in rows()}
-    for seed, digit, system in todo:
-        if (seed, digit, system) in done:
+    images, out = int(given["images"] or images), Path(given["out"]) / NAME
+    digits, systems, seeds = (given[key].split(",") for key in ("digits", "systems", "seeds"))
+    for name, value, known in [("digits", d, map(str, LEFT_OUT)) for d in digits] + [("systems", s, SYSTEMS) for s in systems]:
+        if value not in known:
+            sys.exit(f"{name}={value}: wanted {', '.join(map(str, LEFT_OUT if name == 'digits' else SYSTEMS))}")
+    parts = [(int(seed), int(digit), system) for seed in seeds for digit in digits for system in systems]
+    progress = claims.Progress(len(parts))
+    for seed, digit, system in parts:
+        run, data = out / f"{system}_{digit}_{seed}", out / f"data_without_{digit}"
+        settings = _settings(system, seed, width, images, every)
+        if given["scale"] == "gpu":
+            print("hires train", *settings, f"run={run} data.root={data}")
             continue
-        out = Path(given["out"]) / "p2_table4"
-        data, run = out / f"data_without_{digit}", out / f"{system}_{digit}_{seed}"
-        if not (data / "manifest.json").exists():
-            split = [f"split.match=_{digit}$", f"split.holdout={LEFT_OUT[digit]}"]
-            hires("prepare", f"path={given['data']}", f"out={data}", "resolution=28", "workers=1", *split)
-        lengths = [
-            f"train.max_images={images}",
-            f"train.checkpoint_every={every}",
-            f"train.keep={AVERAGED}",
-            f"monitor.snapshot_every={images // 2}",
-        ]
-        settings = [SYSTEMS[system][0], "objective.kappa_pixel=1", f"network.width={width}", f"train.seed={seed}", "train.threads=1"]
-        hires("train", "experiment=p2_mnist", f"data.root={data}", f"run={run}", "train.preflight=false", *lengths, *settings)
-        row = measure(run, data, int(given["pictures"])) | {"seed": seed, "digit": digit, "system": system, "width": width}
-        ROWS.parent.mkdir(parents=True, exist_ok=True)
-        with ROWS.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
+        progress.next(f"{system} without {digit}, seed {seed}")
+        part = {"seed": seed, "digit": digit, "system": system, "width": width, "until": images}
+        if claims.there(NAME, **part):
+            continue
+        split = ["resolution=28", f"split.match=_{digit}$", f"split.holdout={LEFT_OUT[digit]}"]
+        claims.prepared(given["data"], data, *split, wanted="the files of MNIST")
+        claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.preflight=false")
+        claims.add(NAME, part | measure(run, data, int(given["pictures"])) | claims.where(run))
+    if given["scale"] != "gpu":
+        claims.publish(NAME, text())
 
 
-def hires(*arguments: str) -> None:
-    """Run a verb."""
-    subprocess.run([sys.executable, "-m", "hires", *arguments], check=True)
+def _settings(system: str, seed: int, width: float, images: int, every: int) -> list[str]:
+    lengths = [f"train.max_images={images}", f"train.checkpoint_every={every}", f"train.keep={AVERAGED}"]
+    return ["experiment=p2_mnist", f"objective={SYSTEMS[system][0]}", f"network.width={width}", f"train.seed={seed}", *lengths]
 
 
 def measure(run: Path, data: Path, pictures: int) -> dict:
-    """The row of a run: areas of its last checkpoints, on the leak-free split."""
+    """Areas of a run's last checkpoints on held-out pictures, by score."""
     import torch
 
     from hires import evaluation
-    from hires.bundle import from_run
-    from hires.evaluation import anomaly, subject
+    from hires.bundle.from_run import list_stable
+    from hires.evaluation import anomaly
     from hires.evaluation.material import Material
     from pipelines import Shards
 
     torch.set_num_threads(1)
     settings = evaluation.Settings()
     settings.anomaly.pictures = pictures
-    areas: dict[str, list[float]] = {}
-    found: dict = {}
-    at = [images for images, _ in from_run.list_stable(str(run))][-AVERAGED:]
+    at, found, areas = [images for images, _ in list_stable(str(run))][-AVERAGED:], {}, {}
     for images in at:
-        loaded = from_run.load(str(run), str(images))
-        size = loaded.resolution, loaded.config.network.image_channels, loaded.config.network.latent
-        of = subject.of_networks(loaded.networks, loaded.config.objective, run.name, images, size, 1.0, torch.device("cpu"))
-        found = anomaly.measure(Material(of, Shards.open(str(data)), 100), settings)
+        found = anomaly.measure(Material(claims.subject(run, str(images)), Shards.open(str(data)), 100), settings)
         for key, value in found.items():
             if key.startswith("anomaly_leak_free_"):
                 areas.setdefault(key.removeprefix("anomaly_leak_free_"), []).append(round(value[0], 4))
-    told = json.loads((run / "environment.json").read_text())
-    return {
-        "images": at,
-        "auprc": areas,
-        "prevalence": round(found["anomaly_prevalence"], 4),
-        "least": round(found["anomaly_least"], 4),
-        "pictures": found["anomaly_pictures"].split(";")[0],
-        "commit": told.get("commit", "")[:9],
-        "machine": f"{platform.machine()}, one contended core",
-        "date": date.today().isoformat(),
-    }
+    shares = {name: round(found[f"anomaly_{name}"], 4) for name in ("prevalence", "least")}
+    return {"images": at, "auprc": areas, **shares, "pictures": found["anomaly_pictures"].split(";")[0]}
 
 
-def rows() -> list[dict]:
-    """What was measured so far."""
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+def text() -> str:
+    """The claim's part of the page."""
+    rows, digits = claims.rows(NAME), sorted(LEFT_OUT)
+    of = {digit: [row for row in rows if row["digit"] == digit] for digit in digits}
 
+    def areas(digit: int, system: str, score: str, until: int) -> list[float]:
+        found = [row for row in of[digit] if (row["system"], row["until"]) == (system, until)]
+        return [statistics.mean(row["auprc"][score]) for row in found]
 
-def table(found: list[dict]) -> str:
-    """Markdown: a column for each digit left out; mean over checkpoints, then mean and deviation over seeds."""
-    digits = sorted(LEFT_OUT)
-    lines = [f"| left out | {' | '.join(map(str, digits))} |", "| --- " * (len(digits) + 1) + "|"]
-    of = {digit: [row for row in found if row["digit"] == digit] for digit in digits}
+    lines = [[f"paper: {system}", "", *(f"{PAPER[system][d]:.3f}" for d in digits)] for system in PAPER]
     for name, key in (("by chance", "prevalence"), ("at worst", "least")):
-        lines.append(f"| {name} | {' | '.join(f'{of[d][0][key]:.3f}' if of[d] else '' for d in digits)} |")
-    scores = dict.fromkeys((row["system"], score) for row in found for score in row["auprc"])
-    for system, score in scores:
-        cells = []
-        for digit in digits:
-            means = [statistics.mean(row["auprc"][score]) for row in of[digit] if row["system"] == system]
-            spread = f" ± {statistics.stdev(means):.3f}" if len(means) > 1 else ""
-            cells.append(f"{statistics.mean(means):.3f}{spread} ({len(means)})" if means else "")
-        bold = "**" if SYSTEMS[system][1] == score else ""
-        lines.append(f"| {bold}{system}, {score}{bold} | {' | '.join(cells)} |")
-    for system, areas in PAPER.items():
-        lines.append(f"| the paper's {system} | {' | '.join(f'{areas[d]:.3f}' for d in digits)} |")
-    return "\n".join(lines)
+        lines.append([name, "", *(f"{of[d][0][key]:.3f}" if of[d] else "" for d in digits)])
+    orders = []
+    for until in sorted({row["until"] for row in rows}):
+        kinds = sorted({(list(SYSTEMS).index(row["system"]), row["system"], score) for row in rows for score in row["auprc"]})
+        for _, system, score in kinds:
+            cells = [claims.shown(areas(d, system, score, until), digits=3) for d in digits]
+            if any(cells):
+                bold = "**" * (SYSTEMS[system][1] == score)
+                lines.append([f"{bold}{system}, {score}{bold}", f"{until // 1000} k", *cells])
+        minus = {s: {d: [-a for a in areas(d, s, SYSTEMS[s][1], until)] for d in digits} for s in SYSTEMS}
+        for other in ("vae", "triangle"):
+            cells = [claims.verdict(minus["latent_ebm"][d], minus[other][d]) for d in digits]
+            orders.append([f"latent EBM before {other}", f"{until // 1000} k", *cells])
+    told = sorted({(row["commit"], row["machine"], row["date"]) for row in rows})
+    sizes = "; ".join(sorted({f"width {row['width']:g}, {row['pictures']}" for row in rows}))
+    means = f"Mean over the last {AVERAGED} checkpoints, then ± deviation over seeds and (seeds); bold is each system's score"
+    return "\n\n".join(
+        [
+            "### P2, table 4: anomalies on MNIST by the digit left out, AUPRC",
+            claims.table(["", "images", *digits], lines),
+            f"{means}. {sizes} pictures.",
+            claims.table(["order", "images", *digits], orders),
+            "; ".join(" · ".join(one) for one in told) + ".",
+        ]
+    )
 
 
 if __name__ == "__main__":
