@@ -46,7 +46,7 @@ def measure(material: Material, settings) -> dict:
     others = places(settings.detection.against)
     usual = material.held_out()
     sets, told = {"held out": _scored(material, scores, usual, "held-out pictures")}, {}
-    for name, x, what in _sets(material, others, len(usual)):
+    for name, x, what in strange_sets(material, others, len(usual)):
         sets[name] = _scored(material, scores, x, f"detection.against={name}")
         told[f"detection_{name}"] = f"{len(x)} against {len(usual)} held-out pictures: {what}"
     found: dict[str, Any] = {"detection_columns": COLUMNS} | told
@@ -88,7 +88,7 @@ def places(against: str) -> dict[str, str]:
     return found
 
 
-def _sets(material: Material, others: dict[str, str], count: int) -> Iterator[tuple[str, Tensor, str]]:
+def strange_sets(material: Material, others: dict[str, str], count: int) -> Iterator[tuple[str, Tensor, str]]:
     """(name, pictures (N, C, r, r), what they are) of the training pictures and the others, at most `count` each."""
     shape = material.subject.channels, material.subject.resolution, material.subject.resolution
     yield "train", material.train(), "pictures trained on, prepared alike; 0.5 where nothing is learned by heart"
