@@ -25,6 +25,7 @@ import os
 from pathlib import Path
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--victims", default=",".join(WEIGHTS))
     args = parser.parse_args()
     import_everything()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started, counts, seed, kills, broken = time.monotonic(), Counter(), args.seed, 0, ""
     chosen = args.victims.split(",")
     with tempfile.TemporaryDirectory() as scratch:

@@ -117,6 +117,7 @@ def _fork(command: list[str], rank: int, world: dict[str, str], folder: Path, lo
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.chdir(folder)
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)

@@ -115,7 +115,7 @@ class Victim:
             self.disk.empty()
             impatience = 5
         elif kind == "stop":
-            if life.lives_for(LONGEST, lambda: " process" in life.said()):
+            if life.lives_for(LONGEST, lambda: " processes, " in life.said()):  # before, half an hour is waited for a rank
                 life.send(signal.SIGSTOP, victims[0])
                 told.harm = "rank stopped"
                 self._hangs(life, victims[0], dice)
