@@ -61,6 +61,25 @@ def subject(run: Path, images: str = ""):
     return of_networks(loaded.networks, loaded.config.objective, run.name, loaded.images, size, loaded.alpha, torch.device("cpu"))
 
 
+def measured(run: Path, data: Path, *names: str, images: str = "", count: int = 1000) -> dict[str, float]:
+    """Numbers of hires.evaluation's measures of a run: at most `count` samples and held-out pictures, in EfficientNet's features."""
+    import torch
+
+    from hires import evaluation
+    from hires.evaluation.material import Material
+    from pipelines import Shards
+
+    torch.set_num_threads(1)
+    settings = evaluation.Settings(images=count)
+    settings.metrics.features = "efficientnet"
+    material, found = Material(subject(run, images), Shards.open(str(data)), count), {}
+    for name in names:
+        for key, value in evaluation.MEASURES[name].measure(material, settings).items():
+            if isinstance(value, float):
+                found[key] = round(value, 5)
+    return found
+
+
 def where(run: Path | None = None) -> dict[str, str]:
     """Commit (that a run was trained at, where it is given), machine and date of a row."""
     path = run / "environment.json" if run else None
