@@ -1,0 +1,146 @@
+"""P3's table 1: what a discriminator has learned of classes, GAN and VGAN, one or three generator steps a round, by a linear probe.
+
+    python experiments/p3_table1.py data=PLACE out=runs/claims                       # all of it; the same command goes on
+    python experiments/p3_table1.py out=runs/claims systems=controls                 # untrained networks and pixels alone: minutes
+    python experiments/p3_table1.py out=runs/claims systems=vgan steps=1 seeds=0     # parts of it
+    python experiments/p3_table1.py show                                             # what is there, into docs/records/claims.md
+    python experiments/p3_table1.py scale=gpu                                        # the paper's own size, as commands
+
+`data` is CIFAR-10's batches, or a folder of pictures named train/NUMBER_LABEL and test/NUMBER_LABEL. Networks and losses are the published
+ones (experiment=p3_vgan_cifar10); the GAN has no term that holds its scores. The probe reads the layer below the experts, from the first
+`labels` training pictures, with each feature scaled by its deviation and raw. The controls are the same network as it starts, by seed, and
+the pixels: what convolutions tell without having learned anything. Systems are compared at equal rounds, so k = 3 has three times the
+generator steps. Nothing was chosen by the test pictures; the L2 penalty is chosen on a sixth of the training pictures.
+"""
+
+from pathlib import Path
+import sys
+
+import claims
+
+NAME = "p3_table1"
+PAPER = {("gan", 1): 84.7, ("gan", 3): 86.6, ("vgan", 1): 36.5, ("vgan", 3): 32.5}
+# what is to be before what
+CLAIMED = [(("vgan", 1), ("gan", 1)), (("vgan", 3), ("gan", 3)), (("vgan", 3), ("vgan", 1)), (("vgan", 1), ("untrained", None))]
+SCALES = {"cpu": (0.5, "100k", 1.0, 10_000), "gpu": (1.0, "5M", 0.1, 0)}  # width, images, Adadelta's rate, labels of the probe (0: all)
+TEST = 10_000
+
+
+def main(*words: str) -> None:
+    """Compute what is missing, or `show`."""
+    if words and words[0] == "show":
+        claims.publish(NAME, text())
+        print(text())
+        return
+    defaults = {"data": "", "out": "runs/claims", "scale": "cpu", "systems": "controls,vgan,gan", "steps": "1,3", "seeds": "0,1,2"}
+    given = claims.given(words, **defaults, images="", width="", labels="")
+    width, images, rate, labels = SCALES[given["scale"]]
+    width, images, labels = float(given["width"] or width), given["images"] or images, int(given["labels"] or labels)
+    out, data = Path(given["out"]) / NAME, Path(given["out"]) / NAME / "cifar32"
+    systems, steps, seeds = (given[key].split(",") for key in ("systems", "steps", "seeds"))
+    if unknown := set(systems) - {"controls", "vgan", "gan"}:
+        sys.exit(f"systems={unknown.pop()}: wanted controls, vgan, gan")
+    parts = [(system, int(k), int(seed)) for seed in seeds for system in systems if system != "controls" for k in steps]
+    if given["scale"] == "gpu":
+        for part in parts:
+            print("hires train", *_settings(*part, width, images, rate), f"run={_run(out, *part)} data.root={data}")
+            print(f"hires evaluate run={_run(out, *part)} data={data} measure=probe images={TEST}")
+        return
+    claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted="CIFAR-10")
+    sizes = {"width": width, "labels": labels}
+    progress = claims.Progress(len(parts) + ("controls" in systems) * (1 + len(seeds)))
+    if "controls" in systems:
+        progress.next("pixels")
+        if not claims.there(NAME, part="pixels", labels=labels):
+            claims.add(NAME, {"part": "pixels", "labels": labels} | probed(lambda x: x.flatten(1), data, labels) | claims.where())
+        for seed in map(int, seeds):
+            progress.next(f"untrained, seed {seed}")
+            part = {"part": "untrained", "seed": seed} | sizes
+            if not claims.there(NAME, **part):
+                claims.add(NAME, part | probed(untrained(width, seed), data, labels) | claims.where())
+    for system, k, seed in parts:
+        progress.next(f"{system}, k = {k}, seed {seed}")
+        run, part = _run(out, system, k, seed), {"part": system, "k": k, "seed": seed, "images": images} | sizes
+        if not claims.there(NAME, **part):
+            claims.hires("train", *_settings(system, k, seed, width, images, rate), f"data.root={data}", f"run={run}", "train.threads=1")
+            claims.add(NAME, part | probed(claims.subject(run, images).features, data, labels) | claims.where(run))
+    claims.publish(NAME, text())
+
+
+def _run(out: Path, system: str, k: int, seed: int) -> Path:
+    return out / f"{system}_{k}_{seed}"
+
+
+def _settings(system: str, k: int, seed: int, width: float, images: str, rate: float) -> list[str]:
+    own = [f"objective={system}_published", f"objective.generator_steps={k}", f"train.seed={seed}", f"network.width={width}"]
+    return ["experiment=p3_vgan_cifar10", *own, f"schedule.levels.32.stable={images}", f"schedule.levels.32.lr={rate}"]
+
+
+def untrained(width: float, seed: int):
+    """The features of the energy as it starts, of a seed: images (N, 3, 32, 32) in [-1, 1] -> (N, F)."""
+    from hires import config
+    from hires.training.game import build_network
+
+    words = [*_settings("vgan", 1, seed, width, "1k", 1.0), "run=none", "data.root=none"]
+    network = build_network(config.load("train", words), "energy", 32, False).eval()
+    return lambda x: network.features(x).flatten(1)
+
+
+def probed(features, data: Path, labels: int) -> dict:
+    """Errors of the probe on a function of images, in %, with scaled features and raw ones."""
+    import torch
+
+    from hires.evaluation.labels import labels_of
+    from hires.evaluation.probe import linear_probe
+    from pipelines import Loader, Shards
+
+    torch.set_num_threads(1)
+    shards, sets = Shards.open(str(data)), []
+    for split, most in (("train", labels), ("holdout", TEST)):
+        keys = shards.keys(split)[: most or None]
+        rows = torch.arange(len(keys)).split(500)
+        with torch.no_grad():
+            loader = Loader(shards, 32, split, 0.0)
+            seen = [features(loader.read(part.numpy()).float().contiguous() / 127.5 - 1).float() for part in rows]
+        sets += [torch.cat(seen), labels_of(keys, str(data))]
+    found = {"features": sets[0].shape[1]}
+    for name, scaled in (("error", True), ("raw_error", False)):
+        probe = linear_probe(*sets, scaled)
+        found |= {name: round(100 * probe.error, 2), name.replace("error", "l2"): probe.strength}
+    return found
+
+
+def text() -> str:
+    """The claim's part of the page."""
+    rows = claims.rows(NAME)
+
+    def errors(part: str, k: int | None, key: str) -> list[float]:
+        return [row[key] for row in rows if row["part"] == part and row.get("k") == k]
+
+    kinds = [("pixels", None, "pixels"), ("untrained", None, "the energy as it starts")]
+    kinds += [(system, k, f"{system.upper()}, k = {k}") for system, k in PAPER]
+    lines = []
+    for part, k, name in kinds:
+        shown = [claims.shown(errors(part, k, key), digits=1) for key in ("error", "raw_error")]
+        lines.append([name, PAPER.get((part, k), ""), *shown])
+    orders = []
+    for better, worse in CLAIMED:
+        said = [claims.verdict(errors(*better, key), errors(*worse, key)) for key in ("error", "raw_error")]
+        names = [next(name for part, k, name in kinds if (part, k) == one) for one in (better, worse)]
+        orders.append([" before ".join(names), *said])
+    told = sorted({tuple(row[field] for field in ("commit", "machine", "date")) for row in rows})
+    sizes = sorted({f"{row['images']} images at width {row['width']}" for row in rows if "images" in row})
+    sizes += sorted({f"probes of {row['labels'] or 'all'} labels on {row['features']} features" for row in rows})
+    return "\n\n".join(
+        [
+            "### P3, table 1: a linear probe of the discriminator, CIFAR-10",
+            claims.table(["", "paper, error %", "scaled features, error % (seeds)", "raw features"], lines),
+            f"{'; '.join(sizes)}.",
+            claims.table(["order", "scaled", "raw"], orders),
+            "; ".join(" · ".join(one) for one in told) + ".",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

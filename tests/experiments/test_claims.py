@@ -1,0 +1,77 @@
+"""experiments/claims.py: rows that are found again, the page of claims, verdicts; what a claim lacks is told in a line."""
+
+from collections.abc import Iterator
+import importlib
+from pathlib import Path
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def claims(tmp_path, monkeypatch) -> Iterator:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
+    found = importlib.import_module("claims")
+    monkeypatch.setattr(found, "ROWS", tmp_path / "claims")
+    monkeypatch.setattr(found, "PAGE", tmp_path / "claims.md")
+    yield found
+    for name in ("claims", "p3_table1", "p3_table2"):
+        sys.modules.pop(name, None)
+
+
+def test_a_finished_part_is_found_by_what_it_is(claims):
+    claims.add("x", {"part": "a", "seed": 0, "error": 3.0})
+    claims.add("x", {"part": "a", "seed": 1, "error": 4.0})
+    assert claims.there("x", part="a", seed=1)["error"] == 4.0
+    assert claims.there("x", part="a", seed=2) is None and claims.there("y", part="a") is None
+
+
+def test_a_claim_is_replaced_in_the_page_and_the_others_stay(claims):
+    for name, text in (("x", "first"), ("y", "second"), ("x", "third")):
+        claims.publish(name, text)
+    page = claims.PAGE.read_text()
+    assert "first" not in page and page.index("third") < page.index("second") and page.count("<!-- end of") == 2
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "said"),
+    [
+        ([1.0, 2.0], [3.0, 4.0], "holds"),
+        ([3.0, 4.0], [1.0, 2.0], "does not hold"),
+        ([1.0, 3.0], [2.0, 4.0], "within the spread"),
+        ([1.0], [2.0, 3.0], "holds, one seed"),
+        ([2.0], [1.0], "does not hold, one seed"),
+        ([], [1.0], "open"),
+    ],
+)
+def test_a_verdict_is_of_all_seeds(claims, better, worse, said):
+    assert claims.verdict(better, worse) == said
+
+
+@pytest.mark.parametrize("name", ["p3_table1", "p3_table2"])
+def test_a_claim_says_in_a_line_what_it_lacks(name, claims, tmp_path, capsys):
+    script = importlib.import_module(name)
+    for words, told in ((["data=nowhere"], "data=nowhere: not there.*hires prepare"), (["rate=3"], "rate=3: wanted data=")):
+        with pytest.raises(SystemExit, match=told) as refusal:
+            script.main(f"out={tmp_path}", *words)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["p3_table1", "p3_table2"])
+def test_the_papers_own_size_is_told_as_commands(name, claims, capsys):
+    importlib.import_module(name).main("scale=gpu")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) % 2 == 0 and all("network.width=1.0" in line and "stable=5M" in line for line in lines[0::2])
+    assert all(line.startswith("hires evaluate run=runs/claims/") for line in lines[1::2])
+
+
+def test_a_table_tells_the_order(claims):
+    script = importlib.import_module("p3_table2")
+    where = {"commit": "abc", "machine": "a core", "date": "2026-01-01"}
+    for rho, errors in (("none", (3.0, 3.2)), ("0.01", (2.5, 2.6)), ("0", (3.1, 3.5))):
+        for seed, error in enumerate(errors):
+            claims.add("p3_table2", {"part": "classifier", "rho": rho, "seed": seed, "channels": 4, "epochs": 1, "error": error} | where)
+    text = script.text()
+    assert "| ρ = 0.01 | 1.7 | 2.55 ± 0.07 (2) |" in text
+    assert "| ρ = 0.01 before none | holds |" in text and "| none before ρ = 0 | within the spread |" in text
+    assert "| none before ρ = 1 | open |" in text
