@@ -158,7 +158,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
 def publish(name: str, text: str) -> None:
     """Put a claim's text between its two comments in the page of claims, at the end where it has none."""
     first, last = f"<!-- {name}: written by experiments/{name}.py -->", f"<!-- end of {name} -->"
-    page = PAGE.read_text() if PAGE.exists() else "# The papers' claims, at the size that two cores bear\n"
+    page = PAGE.read_text() if PAGE.exists() else "# The papers' claims\n"
     part = f"{first}\n\n{text.strip()}\n\n{last}"
     if first not in page:
         page = f"{page.rstrip()}\n\n{first}{last}\n"
