@@ -8,6 +8,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import json
 import mmap
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ import socket
 import sys
 import time
 import traceback
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["DS_ACCELERATOR"] = "cpu"
@@ -26,6 +28,7 @@ import torch
 
 from hires import cli
 from hires import config as configuration
+from hires.training.settings import run_config, to_dict
 
 IMPORTED = ("deepspeed.runtime.zero.muon.muon_optimizer", "torch._dynamo", "sklearn.datasets", "matplotlib.pyplot")  # what is imported late
 LONGEST = 900  # seconds that a life may take, on a machine with much else to do
@@ -41,6 +44,15 @@ def import_everything() -> None:
     load = configuration.load
     known = functools.cache(lambda verb, settings: load(verb, list(settings)))
     configuration.load = lambda verb, settings: known(verb, tuple(settings))
+    from_plain, read = configuration.from_plain, {}
+
+    def read_once(schema: type, plain: dict) -> Any:
+        key = schema, json.dumps(plain, sort_keys=True)
+        if key not in read:
+            read[key] = from_plain(schema, plain)
+        return read[key]
+
+    configuration.from_plain = read_once
     torch.set_num_threads(1)
     assert len(os.listdir("/proc/self/task")) == 1, "a thread would be missing in what is forked from here"
     gc.freeze()
@@ -57,7 +69,9 @@ class Life:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        configuration.load(command[0], command[1:])
+        config = configuration.load(command[0], command[1:])
+        if command[0] == "train":
+            run_config(to_dict(config))  # as a checkpoint has it
         world = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if ranks > 1 else {}
         self.pids = [_fork(command, rank, world, folder, log, first) for rank in range(ranks)]
 

@@ -47,7 +47,7 @@ class Told:
 class Victim:
     """Something that is made in lives of which all but the last are disturbed."""
 
-    lives = (2, 6)
+    lives = (3, 7)
 
     def __init__(self, name: str, folder: Path, disk: Disk):
         self.name, self.folder, self.disk = name, folder, disk
@@ -121,7 +121,7 @@ class Victim:
                 self._hangs(life, victims[0], dice)
         elif kind == "operation":
             life.lives_for(LONGEST)
-            if -signal.SIGKILL in life.codes.values():
+            if operations.counts[hit, place_hit] >= number:  # in a worker, perhaps
                 told.kills, told.fell = 1, self.where(place, life)
                 told.struck = "rank and file operation drawn" if ranks > 1 else "file operation drawn"
                 if len(victims) == ranks:
@@ -210,7 +210,7 @@ class Run(Victim):
         """`worlds`: up to how many images how many processes."""
         super().__init__(name, folder, disk)
         self.worlds, self.settings, self.ends = worlds, settings, [end for end, _ in worlds]
-        self.lives = (2, 6) if len(worlds) == 1 else (3, 8)
+        self.lives = (3, 7) if len(worlds) == 1 else (4, 9)
 
     def make(self) -> None:
         place, log = self.folder / self.name, self.folder / f"{self.name}.log"
