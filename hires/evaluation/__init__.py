@@ -64,7 +64,9 @@ def names_of(text: str, key: str = "measure") -> list[str]:
 
 def fitting(names: list[str], subject: Subject) -> list[str]:
     """Those of the measures that the subject has networks, and pixels, for."""
-    return [name for name in _able(names, subject) if getattr(MEASURES[name], "SMALLEST", 0) <= subject.resolution]
+    bands = subject.resolution & (subject.resolution - 1) == 0  # a side that is no power of two has none
+    large = [name for name in _able(names, subject) if getattr(MEASURES[name], "SMALLEST", 0) <= subject.resolution]
+    return [name for name in large if bands or MEASURES[name] is not swd]
 
 
 def check(names: list[str], subject: Subject, settings: Settings, key: str = "measure") -> None:

@@ -13,6 +13,8 @@ from hires.training.player import bucket, group_of
 from hires.training.schedule import Level, Schedule
 from hires.training.settings import RunConfig
 
+TWO = 2  # images that autograd is watched with: a batch norm of dense features wants more than one
+
 
 @dataclass(frozen=True)
 class Held:
@@ -117,8 +119,8 @@ def _activations(config: RunConfig, built: dict[str, torch.nn.Module], resolutio
     """Bytes that autograd keeps at the fullest moment of a round; with micro-batches the synthesis is made again."""
     dtype = DTYPES[config.train.precision]
     given = {
-        "x": torch.empty(1, config.network.image_channels, resolution, resolution, device="meta"),
-        "z": torch.empty(1, config.network.latent, device="meta"),
+        "x": torch.empty(TWO, config.network.image_channels, resolution, resolution, device="meta"),
+        "z": torch.empty(TWO, config.network.latent, device="meta"),
     }
     takes = system(config.objective).TAKES
     kept = {name: _kept(network.to(dtype), *(given[what] for what in takes[name])) for name, network in built.items()}
@@ -131,11 +133,11 @@ def _kept(network: torch.nn.Module, *inputs: torch.Tensor) -> int:
     kept: list[torch.Tensor] = []  # held, so that no two tensors share an id
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.shape[:1] == (1,):
+        if tensor.shape[:1] == (TWO,):
             kept.append(tensor)
             sizes[tensor.untyped_storage()._cdata] = tensor.numel() * tensor.element_size()
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         network(*(tensor.requires_grad_() for tensor in inputs), 0.5)
-    return sum(sizes.values())
+    return sum(sizes.values()) // TWO

@@ -58,6 +58,17 @@ def test_evaluate_says_how_many_labels_are_kept(runs, at_28, capsys):
     assert all(name in out for name in ("oracle_accuracy", "kept_by_transitions", "kept_by_reconstructions", "kept_by_chance"))
 
 
+def test_without_a_measure_evaluate_takes_what_there_is_at_28_pixels(runs, at_28, capsys):
+    assert main(["evaluate", f"run={runs / 'whole'}", f"data={at_28}", "images=20"]) == 0
+    out = capsys.readouterr().out
+    assert "diversity" in out and "reconstruction" in out and "swd" not in out
+
+
+def test_the_plan_counts_its_memory(capsys):
+    assert main(["plan", *RUN]) == 0
+    assert "28x28" in capsys.readouterr().out
+
+
 def test_there_is_no_bundle_of_it_yet(runs, capsys):
     assert main(["export", f"run={runs / 'whole'}", f"out={runs / 'bundle'}"]) == 1
     assert "network.kind=p3: a bundle has no such networks" in capsys.readouterr().err
