@@ -416,7 +416,12 @@ class Verb(Victim):
 
 
 class Prepare(Verb):
-    """hires prepare; where a set is mended, its older result is one that lacks a shard."""
+    """hires prepare; where there is an older result, it lacks a shard, which is to be mended."""
+
+    def begin(self, place: Path, dice: random.Random) -> None:
+        super().begin(place, dice)
+        if self.old:
+            dice.choice(sorted(place.glob("out/*/*.tar"))).unlink()
 
     def after(self, place: Path, life: Life, state: None, codes: list[int], kind: str) -> None:
         ended(life, codes)
