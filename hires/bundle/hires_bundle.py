@@ -267,14 +267,16 @@ class _FixedInference(_FixedEncoder):
 
 
 class _FixedEnergy(_FixedEncoder):
-    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32, of any sign; ValueError for another shape."""
+    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32, of any sign or above 0 (softplus); ValueError for another shape."""
 
     def __init__(self, config: dict):
         super().__init__(config, "energy")
+        self.form = config["energy_form"]
         self.head = nn.Conv2d(self.last, 1, self.side)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x)).flatten()
+        score = self.head(self.features(x)).flatten()
+        return F.softplus(score) if self.form == "softplus" else score
 
 
 class _FixedPairEnergy(nn.Module):

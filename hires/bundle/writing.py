@@ -102,7 +102,8 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
             tensors[f"{before}.weight"] = tensors[f"{before}.weight"] * (gain[:, None, None] if turned else gain[:, None, None, None])
             tensors[f"{before}.bias"] = module.bias - module.running_mean * gain
     head = "levels.4x4.head"
-    if isinstance(network, GanEnergy):  # U = softplus(-s)
+    if isinstance(network, GanEnergy | dcgan.DownToScore):  # U = softplus(-s)
+        head = head if isinstance(network, GanEnergy) else "head"
         tensors |= {f"{head}.{name}": -tensors[f"{head}.{name}"] for name in ("weight", "bias")}
     if isinstance(network, Encoder):  # a log-variance that is the same everywhere
         weight, bias = tensors[f"{head}.weight"], tensors[f"{head}.bias"]
@@ -117,7 +118,7 @@ def forms(networks: dict[str, nn.Module]) -> dict:
     found = {"energy_form": getattr(U, "form", "identity"), "energy_takes": "xz" if isinstance(U, PairEnergy | p2.PairEnergy) else "x"}
     if isinstance(U, ExpertEnergy):
         found |= {"energy_form": "experts", "experts": len(U.levels["4x4"].head.bias), "energy_scale": float(U.scale)}
-    if isinstance(U, GanEnergy):
+    if isinstance(U, GanEnergy | dcgan.DownToScore):
         found["energy_form"] = "softplus"
     found |= {"squashes": isinstance(G, Decoder)} if G else {}
     if normed := [name for name, network in networks.items() if batch_norm.layers(network)]:

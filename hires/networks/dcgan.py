@@ -85,6 +85,15 @@ class DownToEnergy(Down):
         return self.head(self.features(x)).float().flatten()
 
 
+class DownToScore(DownToEnergy):
+    """U(x) = -ln D(x), D = sigmoid of the score: a GAN's discriminator, as hires.networks.expert_energy has it."""
+
+    def forward(self, x: Tensor, alpha: float = 1.0, scores: bool = False) -> Tensor:
+        """Images (B, C, r, r) in [-1, 1] -> energies (B,), or the scores (B, 1) where `scores`; fp32."""
+        s = super().forward(x, alpha)
+        return s[:, None] if scores else F.softplus(-s)
+
+
 class DownToCode(Down):
     """I: image (B, C, r, r) -> mu, logvar (B, d)."""
 

@@ -26,6 +26,14 @@ class Energy(dcgan.DownToEnergy):
         super().__init__(config.image_channels, config.scaled(64, 128, 256, 256), resolution, side, False, form, "dcgan32")
 
 
+class GanEnergy(dcgan.DownToScore):
+    """U: image (B, C, 32, 32) -> energy (B,), a GAN's on the layers of the triangle's: the baseline beside it."""
+
+    def __init__(self, config: NetworkConfig, resolution: int = 32, fading: bool = False):
+        side, _ = dcgan.square(resolution, "dcgan32", RESOLUTIONS)
+        super().__init__(config.image_channels, config.scaled(64, 128, 256, 256), resolution, side, False, "identity", "dcgan32")
+
+
 class Inference(dcgan.DownToCode):
     """I: image (B, C, 32, 32) -> mu, logvar (B, d)."""
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 import torch.nn.functional as F
 
+from hires.errors import HiresError
 from hires.ground.ranges import setting
-from hires.networks import Generator, NetworkConfig, p3
+from hires.networks import Generator, NetworkConfig, dcgan32, p3
 from hires.networks.expert_energy import GanEnergy
 from hires.objectives import vgan
 from hires.objectives.base import ObjectiveConfig
@@ -48,9 +49,14 @@ class Objective(vgan.Objective):
 
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-        if shape.kind == "p3":
-            return (p3.Generator if player == "generator" else p3.GanEnergy)(shape, resolution, fading)
+        if family := {"p3": p3, "dcgan32": dcgan32}.get(shape.kind):
+            return (family.Generator if player == "generator" else family.GanEnergy)(shape, resolution, fading)
         return (Generator if player == "generator" else GanEnergy)(shape, resolution, fading)
+
+    @staticmethod
+    def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
+        if shape.kind not in ("growing", "p3", "dcgan32"):
+            raise HiresError(f"network.kind={shape.kind} with objective=gan: wanted growing networks, network=p3 or dcgan32")
 
     def energy_loss(self, real: Tensor, fake: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """L_alpha without its last term of scores (B, 1) of real images and fakes, and measures."""

@@ -239,5 +239,5 @@ def test_meaningless_values_are_refused_in_one_line(bad):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_fixed_networks_are_refused(name):
-    with pytest.raises(HiresError, match=f"dcgan32.*{name}"):
-        objectives.check(settings(name), NetworkConfig(kind="dcgan32"), 1)
+    with pytest.raises(HiresError, match=f"p2.*{name}"):
+        objectives.check(settings(name), NetworkConfig(kind="p2"), 1)

@@ -1,0 +1,117 @@
+"""P1's tables 1 and 2: the triangle beside a GAN and a VAE on the same networks, at equal updates and at equal time.
+
+    python experiments/p1_table1.py data=CELEBA out=runs/claims                  # all of it; the same command goes on
+    python experiments/p1_table1.py data=CELEBA systems=gan seeds=0              # parts of it
+    python experiments/p1_table1.py show                                         # into docs/records/claims.md
+    python experiments/p1_table1.py scale=gpu                                    # the paper's own size, as commands
+
+The triangle trains by experiment=triangle_cifar10, the published networks and recipe; the VAE on its G and I, all three by its Adam; the
+GAN on its G and energy at DCGAN's rates. GAN and VAE train for twice as many images, and every checkpoint is measured, so that each is
+compared where it has made as many updates and where it has trained as many seconds. Samples are judged by a Frechet distance in
+EfficientNet's features (no FID); reconstructions by their squared error over pixels. The paper's other baselines are not built here.
+"""
+
+import json
+from pathlib import Path
+import sys
+
+import claims
+
+NAME = "p1_table1"
+SYSTEMS = {
+    "triangle": ["objective=published"],
+    "gan": ["objective=gan_published", "schedule.levels.32.lr=2e-4", "schedule.energy_lr=1"],
+    "vae": ["objective=vae_published"],
+}
+PAPER = {"triangle": (31.92, 0.030), "gan": (38.39, None), "vae": (99.09, 0.039)}  # FID and squared error, CelebA at 64x64
+SCALES = {"cpu": (0.25, 50_000, 10_000), "gpu": (1.0, 75_000_000, 5_000_000)}  # width, images, images between checkpoints
+FRECHET, ERROR = "frechet_efficientnet_lite0", "reconstruction_mse"
+
+
+def main(*words: str) -> None:
+    """Compute what is missing, or `show`."""
+    if words and words[0] == "show":
+        claims.publish(NAME, text())
+        print(text())
+        return
+    given = claims.given(words, data="", out="runs/claims", scale="cpu", systems=",".join(SYSTEMS), seeds="0,1", images="")
+    width, images, every = SCALES[given["scale"]]
+    images, out = int(given["images"] or images), Path(given["out"]) / NAME
+    systems = given["systems"].split(",")
+    for system in systems:
+        if system not in SYSTEMS:
+            sys.exit(f"systems={system}: wanted {', '.join(SYSTEMS)}")
+    parts = [(int(seed), system) for seed in given["seeds"].split(",") for system in systems]
+    progress = claims.Progress(len(parts))
+    for seed, system in parts:
+        run, data, most = out / f"{system}_{seed}", out / "faces", images * (1 if system == "triangle" else 2)
+        lengths = [f"train.max_images={most}", f"train.checkpoint_every={every}", "train.keep=1000"]
+        settings = ["experiment=triangle_cifar10", *SYSTEMS[system], f"network.width={width}", f"train.seed={seed}", *lengths]
+        if given["scale"] == "gpu":
+            print("hires train", *settings, f"run={run} data.root={data}")
+            continue
+        progress.next(f"{system}, seed {seed}")
+        wanted = "a folder, or an archive, of pictures with train/ and test/"
+        claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted=wanted)
+        claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.preflight=false")
+        for at in range(every, most + 1, every):
+            part = {"seed": seed, "system": system, "width": width, "images": at}
+            if not claims.there(NAME, **part):
+                names = ("fidelity", "diversity") if system == "gan" else ("fidelity", "diversity", "reconstruction")
+                found = claims.measured(run, data, *names, images=str(at))
+                claims.add(NAME, part | found | {"seconds": seconds(run, at)} | claims.where(run))
+    if given["scale"] != "gpu":
+        claims.publish(NAME, text())
+
+
+def seconds(run: Path, images: int) -> int:
+    """How long a run took to see so many images, by its log: on a shared machine a rough number."""
+    before, total = 0, 0.0
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if "seconds_per_kimg" in record and before < record["images"] <= images:
+            total += record["seconds_per_kimg"] * (record["images"] - before) / 1000
+            before = record["images"]
+    return round(total)
+
+
+def text() -> str:
+    """The claim's part of the page."""
+    rows = claims.rows(NAME)
+    ends = {row["seed"]: row for row in sorted(rows, key=lambda row: row["images"]) if row["system"] == "triangle"}
+
+    def chosen(system: str, equal: str) -> list[dict]:
+        """A row a seed: as many images as the triangle's last, or the last that took no longer."""
+        found = []
+        for seed, end in ends.items():
+            own = [row for row in rows if (row["system"], row["seed"]) == (system, seed) and row[equal] <= end[equal]]
+            found += [max(own, key=lambda row: row["images"])] if own else []
+        return found
+
+    lines, orders = [], []
+    for equal, told in (("images", "equal updates"), ("seconds", "equal time")):
+        of = {system: chosen(system, equal) for system in SYSTEMS}
+        for system, (fid, error) in PAPER.items():
+            own = of[system]
+            cells = [claims.shown([row[FRECHET] for row in own], digits=1), claims.shown([row["diversity"] for row in own])]
+            cells.append(claims.shown([row[ERROR] for row in own if ERROR in row], digits=4))
+            lines.append([system, told, f"{fid:.2f}", error or "", *cells])
+        for other, key, what in (("gan", FRECHET, "samples"), ("vae", FRECHET, "samples"), ("vae", ERROR, "reconstruction")):
+            said = claims.verdict([row[key] for row in of["triangle"]], [row[key] for row in of[other]])
+            orders.append([f"triangle before {other}, {what}", told, said])
+    where = sorted({(row["commit"], row["machine"], row["date"]) for row in rows})
+    floors = sorted({round(row[f"{FRECHET}_floor"], 1) for row in rows if f"{FRECHET}_floor" in row})
+    sizes = "; ".join(sorted({f"width {row['width']:g}, {row['images']:,} images, {row['seconds']} s" for row in ends.values()}))
+    return "\n\n".join(
+        [
+            "### P1, tables 1 and 2: samples and reconstructions beside a GAN and a VAE",
+            claims.table(["", "", "paper, FID, CelebA 64", "paper, error", "Fréchet (EfficientNet)", "diversity", "error"], lines),
+            f"The triangle: {sizes}. Real against real: {', '.join(map(str, floors))}.",
+            claims.table(["order", "", "verdict"], orders),
+            "; ".join(" · ".join(one) for one in where) + ".",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
