@@ -59,10 +59,13 @@ def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None
         raise HiresError(f"network={kind}: wanted a schedule of {' or '.join(map(str, sizes))} alone, found {levels}")
     if kind == "p4" and config.zero.stage == 3:
         raise HiresError("network=p4 with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
-    if world_size > 1:
+    micro, place = schedule.levels[0].config.micro_batch, f"schedule.levels.{levels[0]}.micro_batch"
+    if world_size > 1 or micro:
         with torch.device("meta"):
             made = {name: empty_network(config, name, levels[0], False) for name in config.objective.players()}
         normed = [name for name, network in made.items() if batch_norm.layers(network)]
+        if normed and micro:
+            raise HiresError(f"{place}={micro}: the batch norm of network={kind}'s {normed[0]} would see so many images alone; wanted 0")
         if normed:
             found = f"network={kind} on {world_size} processes"
             raise HiresError(f"{found}: the batch norm of its {normed[0]} would see a rank's share alone; run one process")

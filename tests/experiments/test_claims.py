@@ -67,10 +67,12 @@ def test_the_papers_own_size_is_told_as_commands(name, claims, capsys):
 
 def test_a_table_tells_the_order(claims):
     script = importlib.import_module("p3_table2")
+    epochs = script.SCALES["cpu"][4]
     where = {"commit": "abc", "machine": "a core", "date": "2026-01-01"}
     for rho, errors in (("none", (3.0, 3.2)), ("0.01", (2.5, 2.6)), ("0", (3.1, 3.5))):
         for seed, error in enumerate(errors):
-            claims.add("p3_table2", {"part": "classifier", "rho": rho, "seed": seed, "channels": 4, "epochs": 1, "error": error} | where)
+            claims.add("p3_table2", {"part": "classifier", "rho": rho, "seed": seed, "epochs": epochs, "error": error} | where)
+    claims.add("p3_table2", {"part": "classifier", "rho": "none", "seed": 0, "epochs": epochs + 1, "error": 50.0} | where)  # another size
     text = script.text()
     assert "| ρ = 0.01 | 1.7 | 2.55 ± 0.07 (2) |" in text
     assert "| ρ = 0.01 before none | holds |" in text and "| none before ρ = 0 | within the spread |" in text

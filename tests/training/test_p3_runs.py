@@ -79,6 +79,7 @@ def test_there_is_no_bundle_of_it_yet(runs, capsys):
     [
         (["zero=stage1"], 2, "adadelta with zero.stage=1 on 2 processes"),
         (["zero=stage0"], 2, "batch norm"),
+        (["schedule.levels.28.micro_batch=8"], 1, "micro_batch=8: the batch norm"),
         (["network=slim", "network.width=1"], 1, "growing networks are of powers of two"),
         (["objective=vae"], 1, "network.kind=p3 with objective=vae"),
     ],
