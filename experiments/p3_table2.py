@@ -25,9 +25,9 @@ PAPER = {"none": 2.2, "0": 2.9, "0.001": 2.0, "0.01": 1.7, "0.1": 1.9, "1": 21.0
 LABELS, ORACLE, ORACLE_EPOCHS = 1000, 16, 2
 FIGURE = """![pictures, and for three ρ a reconstruction and two transitions](../images/p3_transitions.png)
 
-*First row: test pictures. Below, for ρ = 0, 0.01 and 1 from the top: reconstructions, and two transitions of each. An autoencoder alone (0)
-breaks its pictures, the energy alone (1) makes fine digits of any other kind, 0.01 changes the style and keeps the digit: the paper's figures
-3 and 4.*"""
+*First row: test pictures. Below, for ρ = 0, 0.01 and 1 from the top: reconstructions, and two transitions of each. An autoencoder alone
+(0) breaks its pictures, the energy alone (1) makes fine digits of any other kind, 0.01 changes the style and keeps the digit: the paper's
+figures 3 and 4.*"""
 FINE = ("0.001", "0.01", "0.1")
 # width and images of the operators, Adadelta's rate, width and epochs of the classifiers
 SCALES = {"cpu": (0.5, "120k", 1.0, 32, 40), "gpu": (1.0, "5M", 0.1, 64, 200)}
