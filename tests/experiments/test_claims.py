@@ -7,6 +7,12 @@ import sys
 
 import pytest
 
+from hires import config as configuration
+from hires.training import game
+from hires.training.schedule import Schedule
+
+SCRIPTS = ("p1_table1", "p2_table3", "p2_table4", "p3_table1", "p3_table2", "p4_table2")
+
 
 @pytest.fixture
 def claims(tmp_path, monkeypatch) -> Iterator:
@@ -15,7 +21,7 @@ def claims(tmp_path, monkeypatch) -> Iterator:
     monkeypatch.setattr(found, "ROWS", tmp_path / "claims")
     monkeypatch.setattr(found, "PAGE", tmp_path / "claims.md")
     yield found
-    for name in ("claims", "p3_table1", "p3_table2"):
+    for name in ("claims", *SCRIPTS):
         sys.modules.pop(name, None)
 
 
@@ -48,7 +54,7 @@ def test_a_verdict_is_of_all_seeds(claims, better, worse, said):
     assert claims.verdict(better, worse) == said
 
 
-@pytest.mark.parametrize("name", ["p3_table1", "p3_table2"])
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_claim_says_in_a_line_what_it_lacks(name, claims, tmp_path, capsys):
     script = importlib.import_module(name)
     for words, told in ((["data=nowhere"], "data=nowhere: not there.*hires prepare"), (["rate=3"], "rate=3: wanted data=")):
@@ -63,6 +69,39 @@ def test_the_papers_own_size_is_told_as_commands(name, claims, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) % 2 == 0 and all("network.width=1.0" in line and "stable=5M" in line for line in lines[0::2])
     assert all(line.startswith("hires evaluate run=runs/claims/") for line in lines[1::2])
+
+
+@pytest.mark.parametrize("name", ["p1_table1", "p2_table3", "p2_table4", "p4_table2"])
+def test_the_papers_own_size_is_of_commands_that_train(name, claims, capsys):
+    importlib.import_module(name).main("scale=gpu", "seeds=0")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and all(line.startswith("hires train experiment=") and "network.width=1.0" in line for line in lines)
+    for line in lines:
+        config = configuration.load("train", line.split()[2:])
+        game.check(config, Schedule(config.schedule), 1)
+
+
+def test_areas_are_ordered_from_the_larger_on(claims):
+    script = importlib.import_module("p2_table4")
+    told = {"prevalence": 0.35, "least": 0.2, "pictures": "1 strange, 2 usual", "commit": "abc", "machine": "a core", "date": "2026-01-01"}
+    for system, score, area in (("latent_ebm", "pair_energy", 0.7), ("vae", "bound", 0.4)):
+        for seed in (0, 1):
+            row = {"seed": seed, "digit": 4, "system": system, "width": 0.25, "until": 60_000, "images": [60_000]}
+            claims.add("p2_table4", row | {"auprc": {score: [area, area + 0.02 * seed]}} | told)
+    text = script.text()
+    assert "| **latent_ebm, pair_energy** | 60 k |  | 0.705 ± 0.007 (2) |" in text
+    assert "| latent EBM before vae | 60 k | open | holds | open |" in text and "| by chance |  |  | 0.350 |" in text
+
+
+def test_systems_are_compared_at_equal_updates_and_at_equal_time(claims):
+    script = importlib.import_module("p1_table1")
+    where = {"width": 0.25, "diversity": 0.5, "commit": "abc", "machine": "a core", "date": "2026-01-01"}
+    for system, images, seconds, distance in (("triangle", 100, 60, 50.0), ("gan", 100, 30, 60.0), ("gan", 200, 60, 40.0)):
+        row = {"seed": 0, "system": system, "images": images, "seconds": seconds, script.FRECHET: distance}
+        claims.add("p1_table1", row | where)
+    text = script.text()
+    assert "| triangle before gan, samples | equal updates | holds, one seed |" in text
+    assert "| triangle before gan, samples | equal time | does not hold, one seed |" in text
 
 
 def test_a_table_tells_the_order(claims):
