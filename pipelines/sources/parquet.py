@@ -39,11 +39,9 @@ class ParquetSource(Source):
     def __iter__(self) -> Iterator[Item]:
         listed = 0
         for file in self.files:
-            with _open(file) as parquet:
-                column, metadata = _column(file, parquet.schema_arrow), parquet.metadata
+            column, groups = _listed(file)
             stem, stamp, row = safe_key(str(file.relative_to(self.root).with_suffix(""))), file.stat().st_mtime_ns, 0
-            for group in range(metadata.num_row_groups):
-                rows, size = metadata.row_group(group).num_rows, _mean_size(metadata.row_group(group), column)
+            for group, (rows, size) in enumerate(groups):
                 for i in range(rows):
                     yield Item(f"{stem}/{row + i:08d}", f"{file}: row {row + i}", size, stamp, (str(file), column, group, i))
                 row += rows
@@ -75,10 +73,10 @@ class _Window:
             while row >= self.first + len(self.rows):
                 self.first += len(self.rows)
                 self.rows = next(self.batches).column(0)
-        except (pyarrow.ArrowException, OSError, StopIteration) as error:
+            value = self.rows[row - self.first].as_py()
+        except (pyarrow.ArrowException, OSError, UnicodeError, StopIteration) as error:
             self.at = None  # the stream has ended in the middle
             raise DataError(f"{item.name}: cannot be read ({error or 'the file has changed since it was listed'})") from error
-        value = self.rows[row - self.first].as_py()
         return value["bytes"] if isinstance(value, dict) else value
 
     def _start(self, file: str, column: str, group: int) -> None:
@@ -99,6 +97,16 @@ def _open(file: Path) -> Any:
         return parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file}: cannot be read as Parquet ({error})") from error
+
+
+def _listed(file: Path) -> tuple[str, list[tuple[int, int]]]:
+    """The column with the pictures; each row group's rows, and the mean size of its pictures."""
+    try:
+        with _open(file) as parquet:
+            column, groups = _column(file, parquet.schema_arrow), map(parquet.metadata.row_group, range(parquet.metadata.num_row_groups))
+            return column, [(group.num_rows, _mean_size(group, column)) for group in groups]
+    except UnicodeError as error:
+        raise DataError(f"{file}: cannot be read as Parquet (a name in it is not UTF-8: {error})") from error
 
 
 def _column(file: Path, schema: Any) -> str:

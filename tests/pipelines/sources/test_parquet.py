@@ -159,3 +159,11 @@ def test_nothing_there_is_told(tmp_path):
             ParquetSource(path)
     with pytest.raises(DataError, match="no rows"):
         list(ParquetSource(str(write(tmp_path / "x.parquet", 0))))
+
+
+@pytest.mark.parametrize("old", [b"image", b"caption"])
+def test_a_name_that_is_no_text_is_told(tmp_path, old):
+    file = write(tmp_path / "x.parquet", 3, store_schema=False)
+    file.write_bytes(file.read_bytes().replace(old, b"\xff" * len(old)))
+    with pytest.raises(DataError, match=r"x\.parquet: cannot be read as Parquet \(a name in it is not UTF-8"):
+        list(ParquetSource(str(file)))
