@@ -2,6 +2,7 @@
 
     python benchmarks/lsun.py --entries 1000000
     python benchmarks/lsun.py --entries 20000 --resolution 64
+    python benchmarks/lsun.py --minutes 10    # a million listed, and as many of them prepared as ten minutes allow
 
 The lmdb is made as LSUN's are. Bare: the same number of processes that decode, crop, shrink and encode the same pictures at all levels, and
 neither read nor write a file. Rates are told by the clock and by the processor's time, which other work on the machine changes less.
@@ -9,6 +10,7 @@ neither read nor write a file. Rates are told by the clock and by the processor'
 
 import argparse
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 import hashlib
 import io
 import multiprocessing
@@ -28,6 +30,10 @@ from pipelines.pyramid import levels_up_to, pyramid, square
 
 KINDS, BATCH = 50, 1000  # pictures that are not alike, entries a transaction
 CODEC = PrepareConfig().codec
+
+
+class Enough(Exception):
+    """The time is over."""
 
 
 def picture(number: int, side: int) -> bytes:
@@ -69,6 +75,7 @@ def main() -> int:
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=1e9, help="of preparing, once all is listed; then it is ended")
     args = parser.parse_args()
     side, count = args.resolution, min(args.entries, 20_000) // args.workers
     print("load before:", *(f"{one:.1f}" for one in os.getloadavg()))
@@ -80,11 +87,24 @@ def main() -> int:
         with ProcessPoolExecutor(args.workers, multiprocessing.get_context("fork")) as pool:
             spent = sum(pool.map(bare, [count] * args.workers, [side] * args.workers))
         clock, spent = (time.monotonic() - began) / (count * args.workers), spent / (count * args.workers)
+        done, listed, listing = args.entries, 0.0, 0.0
         before, began = _processor(), time.monotonic()
-        prepare(PrepareConfig(source="lsun", path=str(source), out=str(out), resolution=side, workers=args.workers))
-        its_clock, its_spent = (time.monotonic() - began) / args.entries, (_processor() - before) / args.entries
+
+        def progress(count: int, total: int | None) -> None:
+            nonlocal done, listed, listing, before, began
+            if total and not listed:
+                listed, at = time.monotonic(), _processor()
+                        if args.minutes < 1e9:  # listing is not of the few that will be prepared
+                    before, began = at, listed
+            if listed and time.monotonic() - listed > 60 * args.minutes:
+                done = count
+                raise Enough
+
+        with suppress(Enough):
+            prepare(PrepareConfig(source="lsun", path=str(source), out=str(out), resolution=side, workers=args.workers), progress)
+        its_clock, its_spent = (time.monotonic() - began) / done, (_processor() - before) / done
         own, workers = (resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"entries {args.entries:,} at {side}x{side}, {args.workers} workers")
+    print(f"entries {args.entries:,} at {side}x{side}, {done:,} of them prepared, {args.workers} workers; listed in {listing:.0f} s")
     print(f"bare codec: {1 / clock:,.0f} pictures/s by the clock, {1 / spent:,.0f} per second of a processor")
     print(f"prepare:    {1 / its_clock:,.0f} pictures/s by the clock, {1 / its_spent:,.0f} per second of a processor")
     print(f"of bare:    {clock / its_clock:.2f} by the clock, {spent / its_spent:.2f} by the processor")
