@@ -94,7 +94,8 @@ def main() -> int:
             nonlocal done, listed, listing, before, began
             if total and not listed:
                 listed, at = time.monotonic(), _processor()
-                        if args.minutes < 1e9:  # listing is not of the few that will be prepared
+                listing = listed - began
+                if args.minutes < 1e9:  # listing is not of the few that will be prepared
                     before, began = at, listed
             if listed and time.monotonic() - listed > 60 * args.minutes:
                 done = count
