@@ -97,7 +97,7 @@ def text() -> str:
             cells.append(claims.shown([row[ERROR] for row in own if ERROR in row], digits=4))
             lines.append([system, told, f"{fid:.2f}", error or "", *cells])
         for other, key, what in (("gan", FRECHET, "samples"), ("vae", FRECHET, "samples"), ("vae", ERROR, "reconstruction")):
-            said = claims.verdict([row[key] for row in of["triangle"]], [row[key] for row in of[other]])
+            said = claims.verdict(*([row[key] for row in of[system] if key in row] for system in ("triangle", other)))
             orders.append([f"triangle before {other}, {what}", told, said])
     where = sorted({(row["commit"], row["machine"], row["date"]) for row in rows})
     floors = sorted({round(row[f"{FRECHET}_floor"], 1) for row in rows if f"{FRECHET}_floor" in row})
