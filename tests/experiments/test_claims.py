@@ -76,7 +76,7 @@ def test_the_papers_own_size_is_of_commands_that_train(name, claims, capsys):
     importlib.import_module(name).main("scale=gpu", "seeds=0")
     lines = capsys.readouterr().out.splitlines()
     assert lines and all(line.startswith("hires train experiment=") and "network.width=1.0" in line for line in lines)
-    for line in lines:
+    for line in lines[:3]:  # each system's
         config = configuration.load("train", line.split()[2:])
         game.check(config, Schedule(config.schedule), 1)
 

@@ -1,6 +1,7 @@
 """Batch norm in use: statistics of the averaged weights on latents of the prior, on pictures, and on pictures' codes; never training's."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from hires import config as configuration
 from hires.bundle import from_run
+from hires.checkpoints import reading
+from hires.errors import HiresError
 from hires.evaluation import subject
 from hires.networks import batch_norm
 from hires.objectives.base import reconstructions
@@ -52,6 +55,12 @@ def run(world, tmp_path_factory):
     trainer = Trainer(config, world, owns_process=False)
     assert trainer.train() == 0
     return config, trainer
+
+
+def test_several_processes_are_refused_in_a_line(run):
+    config, _ = run
+    with pytest.raises(HiresError, match=r"network=p2 on 2 processes: the batch norm of its generator .* run one process"):
+        game.check(config, Schedule(config.schedule), 2)
 
 
 def test_what_is_loaded_has_the_averages_own_statistics_on_the_prior(run):
@@ -105,3 +114,22 @@ def test_the_checkpoint_holds_the_averages_statistics_of_the_last_pictures(run, 
     assert same(averaged, of_one_batch(averaged, x)) and not same(averaged, stored(running))
     assert same(averaged, stored(from_run.load(config.run).networks["inference"]))
     one.destroy()
+
+
+def test_a_run_taken_up_again_ends_where_the_other_one_ends(run, world, tmp_path):
+    """Weights, moments, statistics and singular vectors, bit for bit."""
+    config, _ = run
+    halves = copy.deepcopy(config)
+    halves.run = str(tmp_path / "run")
+    for end in ("48", ""):
+        halves.train.max_images = end
+        assert Trainer(halves, world, owns_process=False).train() == 0
+    whole, taken_up = (reading.Checkpoint(reading.complete(Path(one.run) / "checkpoints")[-1]) for one in (config, halves))
+    compared = 0
+    for player in config.objective.players():
+        for field in (*reading.FIELDS, "buffer"):
+            for name in sorted(whole.names(player, field)):
+                size = whole.numel(player, name, field)
+                assert torch.equal(*(one.read(player, name, field, 0, size) for one in (whole, taken_up))), (player, name, field)
+                compared += 1
+    assert whole.images == taken_up.images == 80 and compared > 200
