@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -43,6 +44,8 @@ class OfAllWorkers:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell that runs the tests in the background: what they start inherits it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(OfAllWorkers())
 
 

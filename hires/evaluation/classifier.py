@@ -55,7 +55,7 @@ def train(data: Labelled, classes: int, epochs: int, device: torch.device, seed:
                     loss.backward()
                     optimiser.step()
                 rate.step()
-    return model.cpu().eval()
+    return model.to("cpu", memory_format=torch.contiguous_format).eval()  # safetensors takes no other
 
 
 @torch.no_grad()
