@@ -84,7 +84,7 @@ class Ledger:
         flats = [flat for flat, _ in player._flats()]
         found = {
             "weights": storages([t for p in parameters for t in (p.data, getattr(p, "ds_tensor", None))] + [f.data for f in flats]),
-            "moments": storages(player._adam.state[flat][moment] for flat in flats for moment in MOMENTS),
+            "moments": storages(player._state[flat][moment] for flat in flats for moment in MOMENTS),
             "average": storages(fragment.ema for fragment in player.fragments),
         }
         gradients = [p.grad for p in (*parameters, *flats)]  # autograd's own, until Python has looked at them
@@ -108,7 +108,15 @@ def measure(config, resolution: int, world: distributed.World) -> dict[str, dict
         shape = (1, config.network.latent) if name == "generator" else (1, config.network.image_channels, resolution, resolution)
         del network
         ledger = Ledger(player, before)
-        hook = player._adam.register_step_pre_hook(lambda *_, ledger=ledger: ledger.look() and None)
+        # torch's optimizer under DeepSpeed, or the player's own call of its function
+        owner, name_of_step = (player._adam, "step") if player.stage else (player, "_update")
+        step = getattr(owner, name_of_step)
+
+        def looked(*given, step=step, ledger=ledger):
+            ledger.look()
+            return step(*given)
+
+        setattr(owner, name_of_step, looked)
         watchers.append(ledger)
         gradients = 0
         for _ in range(2):
@@ -123,7 +131,7 @@ def measure(config, resolution: int, world: distributed.World) -> dict[str, dict
                     gradients = max(gradients, ledger.look() - ledger.start["rest"])
             player.step(1e-3, 0.5)
         watchers.clear()
-        hook.remove()
+        delattr(owner, name_of_step)
         start, most = ledger.start, ledger.most
         found[name] = {
             "weights": start["weights"],
@@ -133,7 +141,7 @@ def measure(config, resolution: int, world: distributed.World) -> dict[str, dict
             "moments": most["moments"],
             "average": most["average"],
         }
-        del ledger
+        del ledger, looked, step, owner  # they hold the state that is to go
         player.destroy()
     return found
 

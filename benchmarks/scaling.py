@@ -54,13 +54,17 @@ def rounds(args: argparse.Namespace, world, resolution: int, batch: int) -> tupl
     in_step = 0.0
     for player in game.players.values():
 
-        def timed(step=player._adam.step):
+        # torch's optimizer under DeepSpeed, or the player's own call of its function
+        owner, name = (player._adam, "step") if player.stage else (player, "_update")
+        step = getattr(owner, name)
+
+        def timed(*given, step=step):
             nonlocal in_step
             began = time.perf_counter()
-            step()
+            step(*given)
             in_step += time.perf_counter() - began
 
-        player._adam.step = timed
+        setattr(owner, name, timed)
     taken, steps, busy = [], [], []
     for i in range(args.rounds + 2):
         dist.barrier()

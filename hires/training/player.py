@@ -339,7 +339,7 @@ class Sharded(Player):
             self._adam.state.clear()
             self._adam.param_groups.clear()
         self.engine = self.network = self.optimizer = self._adam = None
-        self.fragments = []
+        self.fragments, self._state = [], {}
 
     def _step(self, lr: float) -> bool:
         for group in self.optimizer.param_groups:

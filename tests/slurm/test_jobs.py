@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LAUNCH = "launch/celebahq_1024.sh"
 EARLY, GROWN, LATER, END = 160, 480, 640, 3840
-PATIENCE = 240  # seconds after which an event is taken for lost
+PATIENCE = 600  # seconds after which an event is taken for lost
 LENGTHS = [
     *("schedule.levels.4.stable=480", "schedule.levels.8.fade=640", "schedule.levels.8.stable=2720", "train.checkpoint_every=160"),
     *("monitor.status_every=160", "optimizer.eps=1e-3"),
