@@ -508,7 +508,7 @@ def _read_config(path: Path) -> dict:
     if version != FORMAT:
         raise ValueError(f"{path}: bundle format {version!r}, this loader reads {FORMAT}; use the hires_bundle.py that lies beside it")
     for key, kind in _KEYS.items():
-        if not isinstance(config.get(key), kind):
+        if not isinstance(config.get(key), kind) or isinstance(config.get(key), bool):  # True is an int to Python
             raise ValueError(f"{path}: {key}={config.get(key)!r}, wanted {kind.__name__}")
     for key, most in _MOST.items():  # what a damaged number would build without end
         if key in config and not 1 <= config[key] <= most:
@@ -519,7 +519,7 @@ def _read_config(path: Path) -> dict:
         raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity, softplus or experts")
     has = {f"has_{name}": bool for name in _HAS}
     groups = {"chains": dict, "aggregate": dict, "sha256": dict}
-    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, **groups, **has}.items():
+    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, "normed": list, **groups, **has}.items():
         if key in config and not isinstance(config[key], kind):
             raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
     if not 1 <= config.get("experts", 1) <= _MOST["latent"]:
@@ -549,8 +549,10 @@ def _read_config(path: Path) -> dict:
 def _require_widths(config: dict, path: Path) -> None:
     if config["resolution"] not in _SIDES:
         raise ValueError(f"{path}: resolution={config['resolution']} with kind={config['kind']}, wanted {', '.join(map(str, _SIDES))}")
+    if lacking := {"energy", "latent"} - config["widths"].keys() if config.get("energy_takes") == "xz" else set():
+        raise ValueError(f"{path}: widths has none for {' and '.join(sorted(lacking))}, wanted those of an energy of pairs")
     for name, widths in config["widths"].items():
-        numbers = isinstance(widths, list) and all(isinstance(width, int) and 1 <= width <= _MOST["latent"] for width in widths)
+        numbers = isinstance(widths, list) and all(type(width) is int and 1 <= width <= _MOST["latent"] for width in widths)
         if not numbers or not 2 <= len(widths) <= _MOST["convs"]:
             raise ValueError(f"{path}: widths of {name}={widths!r}, wanted numbers of channels")
 

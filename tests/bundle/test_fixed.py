@@ -54,7 +54,17 @@ def test_a_bundle_gives_what_the_networks_give(name, tmp_path, same_network):
     torch.testing.assert_close(bundle.reconstruct(x), networks["generator"](mu), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("change", "words"), [({"resolution": 48}, "28, 32, 64"), ({"widths": {"generator": [0, 2]}}, "generator")])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"resolution": 48}, "28, 32, 64"),
+        ({"widths": {"generator": [0, 2]}}, "generator"),
+        ({"widths": {"generator": [True, 2]}}, "generator"),
+        ({"latent": True}, "latent=True, wanted int"),
+        ({"normed": 5}, "normed=5, wanted list"),
+        ({"energy_takes": "xz", "widths": {"generator": [8, 8, 4]}}, "none for energy and latent"),
+    ],
+)
 def test_a_configuration_of_no_such_network_is_one_line(change, words, tmp_path):
     shape = NetworkConfig(kind="p2", latent=5, width=0.05, image_channels=1)
     networks = {"generator": nets.build(shape, "generator", 28).eval()}
