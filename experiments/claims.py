@@ -144,9 +144,9 @@ def verdict(better: Sequence[float], worse: Sequence[float]) -> str:
     if not better or not worse:
         return "open"
     if max(better) < min(worse):
-        return "holds" if min(len(better), len(worse)) > 1 else "holds, one seed"
+        return "holds" if min(len(better), len(worse)) > 1 else "open, one seed for it"
     if min(better) > max(worse):
-        return "does not hold" if min(len(better), len(worse)) > 1 else "does not hold, one seed"
+        return "does not hold" if min(len(better), len(worse)) > 1 else "open, one seed against it"
     return "within the spread"
 
 
