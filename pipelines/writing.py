@@ -3,7 +3,6 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 import hashlib
-import io
 import json
 import multiprocessing
 import os
@@ -156,15 +155,18 @@ class Tar:
         self.path = path
         self.entries: list[tuple[int, int, int]] = []  # offset, size and CRC-32 of each member's bytes
         self._file = path.open("wb")
-        self._tar = tarfile.TarFile(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)
+        self._offset = 0
 
     def add(self, name: str, data: bytes) -> None:
         """Appends a member."""
         member = tarfile.TarInfo(name)
         member.size, member.mode = len(data), 0o444
-        self._tar.addfile(member, io.BytesIO(data))
-        padded = -(-len(data) // BLOCK) * BLOCK
-        self.entries.append((self._tar.offset - padded, len(data), zlib.crc32(data)))
+        header = member.tobuf(tarfile.GNU_FORMAT)
+        # as TarFile.addfile, which copies the member and then the data once more: a tenth of the time that small pictures take
+        whole = b"".join((header, data, bytes(-len(data) % BLOCK)))
+        self._file.write(whole)
+        self.entries.append((self._offset + len(header), len(data), zlib.crc32(data)))
+        self._offset += len(whole)
 
     def sha256(self) -> str:
         """Of the closed file, as hex."""
@@ -176,7 +178,8 @@ class Tar:
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None:
-            self._tar.close()
+            self._file.write(bytes(2 * BLOCK))  # the end of an archive, which fills its last record
+            self._file.write(bytes(-(self._offset + 2 * BLOCK) % tarfile.RECORDSIZE))
             self._file.flush()
             os.fsync(self._file.fileno())
         self._file.close()
