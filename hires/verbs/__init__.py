@@ -14,7 +14,12 @@ from hires.errors import HiresError
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a person can mend: full, over quota, read-only, not allowed
 # what gloo, and torch's store at the start, say when a process at the other end is gone
-LOST = re.compile(r"connection (was likely )?(closed|reset)( by peer)?|broken pipe|client socket has (failed to connect|timed out)", re.I)
+# what gloo, torch's store and nccl say where another rank has gone
+LOST = re.compile(
+    r"connection (was likely )?(closed|reset)( by peer)?|broken pipe|connectFullMesh failed"
+    r"|client socket has (failed to connect|timed out)|remote process exiting",
+    re.I,
+)
 
 
 class Result:

@@ -56,3 +56,27 @@ def test_and_one_that_finds_nobody_to_start_with(monkeypatch):
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         with pytest.raises(HiresError, match=r"^rank 1 lost another rank"), _errors_in_a_line():
             dist.TCPStore("127.0.0.1", taken.getsockname()[1], is_master=False, timeout=timedelta(seconds=1))
+
+
+WAITS = """
+import sys, torch.distributed as dist
+from datetime import timedelta
+store = dist.TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False)
+dist.ProcessGroupGloo(store, 1, 2, timedelta(seconds=60))
+"""
+
+
+def test_and_one_whose_peer_goes_while_a_later_group_is_made(monkeypatch, forks, clean_env):
+    """As DeepSpeed's own groups are, after that of the start."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    before = store.num_keys()
+    peer = forks.start([sys.executable, "-c", WAITS, str(store.port)], env=clean_env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while store.num_keys() == before and time.monotonic() < deadline:  # until it has said where it listens
+        time.sleep(0.05)
+    peer.kill()
+    peer.wait()
+    with pytest.raises(HiresError, match="^rank 0 lost another rank"), _errors_in_a_line():
+        dist.ProcessGroupGloo(store, 0, 2, timedelta(seconds=2))
