@@ -78,5 +78,5 @@ def test_and_one_whose_peer_goes_while_a_later_group_is_made(monkeypatch, forks,
         time.sleep(0.05)
     peer.kill()
     peer.wait()
-    with pytest.raises(HiresError, match="^rank 0 lost another rank"), _errors_in_a_line():
+    with pytest.raises(HiresError, match=r"^rank 0 lost another rank"), _errors_in_a_line():
         dist.ProcessGroupGloo(store, 0, 2, timedelta(seconds=2))
