@@ -18,14 +18,13 @@ import torch
 
 from hires.checkpoints import reading
 from hires.ground import noise
-from hires.training.guards.agreement import noise_seed
 
 DAMAGES = ("cut short", "bit flipped", "shard missing", "manifest missing", "stray temporary folder", "empty checkpoint")
 HANG = 4  # seconds of train.hang_timeout, where a rank is stopped
 SETTINGS = ["network=slim", "network.latent=8", "network.channels_base=128", "network.channels_max=16", "network.convs=1"]
 SETTINGS += ["network.image_channels=1", "schedule.resolution=8", "schedule.levels.4.stable=48", "schedule.levels.8.fade=36"]
 SETTINGS += ["schedule.levels.8.stable=36", "schedule.levels.4.batch=12", "schedule.levels.8.batch=12", "train.checkpoint_every=24"]
-SETTINGS += ["train.precision=fp32", "train.preflight=false", "train.threads=1", "train.keep=99", "data.workers=1"]
+SETTINGS += ["train.precision=fp32", "train.trial=false", "train.threads=1", "train.keep=99", "data.workers=1"]
 SETTINGS += ["monitor.status_every=1M", "monitor.snapshot_every=1M", "monitor.samples=4"]
 END = 120
 
@@ -306,7 +305,7 @@ class RollingRun(Run):
     """The same, in which rank 1 draws latents that are not finite, once before the growth and once after it: two rollbacks."""
 
     def first(self, rank: int) -> None:
-        clean, bad = noise.normal, {(noise_seed(0, attempt), images) for attempt, images in enumerate((36, 108))}
+        clean, bad = noise.normal, {(noise.seed_after(0, attempt), images) for attempt, images in enumerate((36, 108))}
 
         def normal(seed: int, stream: str, images: int, *rest) -> torch.Tensor:
             z = clean(seed, stream, images, *rest)

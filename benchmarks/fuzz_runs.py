@@ -37,7 +37,7 @@ from hires.verbs import call
 
 TINY = ["network=slim", "network.latent=4", "network.channels_base=32", "network.channels_max=8", "network.convs=1"]
 TINY += ["network.image_channels=1", "schedule.resolution=4", "schedule.levels.4.stable=32", "schedule.levels.4.batch=16"]
-TINY += ["train.precision=fp32", "train.preflight=false", "train.threads=1", "train.checkpoint_every=16", "train.keep=99"]
+TINY += ["train.precision=fp32", "train.trial=false", "train.threads=1", "train.checkpoint_every=16", "train.keep=99"]
 TINY += ["monitor.status_every=16", "monitor.snapshot_every=1M", "monitor.samples=4"]
 
 

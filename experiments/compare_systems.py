@@ -67,7 +67,7 @@ def hires(*arguments: str) -> float:
 
 def train(name: str, given: dict, out: Path) -> None:
     """Time the system, choose its images, train it; writes budget.json beside the run."""
-    common = ["train", "experiment=compare_32", f"data.root={given['data']}", *SYSTEMS[name], "train.preflight=false"]
+    common = ["train", "experiment=compare_32", f"data.root={given['data']}", *SYSTEMS[name], "train.trial=false"]
     told = out / name / "budget.json"
     if told.exists():
         return

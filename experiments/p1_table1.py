@@ -53,7 +53,7 @@ def main(*words: str) -> None:
         progress.next(f"{system}, seed {seed}")
         wanted = "a folder, or an archive, of pictures with train/ and test/"
         claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted=wanted)
-        claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.preflight=false")
+        claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.trial=false")
         for at in range(every, most + 1, every):
             part = {"seed": seed, "system": system, "width": width, "images": at}
             if not claims.there(NAME, **part):

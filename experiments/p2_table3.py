@@ -43,7 +43,7 @@ def main(*words: str) -> None:
         for part in against[2:]:
             if not Path(part.split(":", 1)[1]).exists():
                 sys.exit(f"{part.replace(':', '=', 1)}: not there; wanted a folder of pictures, or leave it out")
-        claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.preflight=false")
+        claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.trial=false")
         checkpoints = range(every, images + 1, every)
         progress = claims.Progress(len(checkpoints))
         for at in checkpoints:

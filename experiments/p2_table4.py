@@ -57,7 +57,7 @@ def main(*words: str) -> None:
             continue
         split = ["resolution=28", f"split.match=_{digit}$", f"split.holdout={LEFT_OUT[digit]}"]
         claims.prepared(given["data"], data, *split, wanted="the files of MNIST")
-        claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.preflight=false")
+        claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.trial=false")
         claims.add(NAME, part | measure(run, data, int(given["pictures"])) | claims.where(run))
     if given["scale"] != "gpu":
         claims.publish(NAME, text())

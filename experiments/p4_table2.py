@@ -61,7 +61,7 @@ def main(*words: str) -> None:
         if not claims.there(NAME, **part):
             wanted = "a folder, or an archive, of pictures with train/ and test/"
             claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted=wanted)
-            save = [f"train.checkpoint_every={max(batch, images // 8)}", "train.threads=1", "train.preflight=false"]
+            save = [f"train.checkpoint_every={max(batch, images // 8)}", "train.threads=1", "train.trial=false"]
             claims.hires("train", *settings, *save, f"run={run}", f"data.root={data}")
             found = claims.measured(run, data, "fidelity", "swd", "diversity", count=samples)
             claims.add(NAME, part | found | claims.where(run))

@@ -34,6 +34,9 @@ def load(verb: str, overrides: list[str]) -> Any:
     if hasattr(schema, "GROUPS") and not file.is_file():
         raise HiresError(f"{file} is missing: this installation is not whole; install hires again")
     _register(verb)
+    for name, today in getattr(schema, "RENAMED", {}).items():
+        if any(override.startswith(f"{name}=") for override in overrides):
+            raise HiresError(f"hires {verb}: {name} is now called {today}")
     try:
         others, texts = command_line.split([_as_field(override, schema) for override in overrides], schema)
     except HiresError as error:

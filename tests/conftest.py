@@ -129,7 +129,7 @@ def tiny(digits) -> list[str]:
         *("network=slim", "network.latent=8", "network.channels_base=128", "network.channels_max=16", "network.convs=1"),
         *("network.image_channels=1", f"data.root={digits}", "schedule.resolution=8", "schedule.levels.4.stable=48"),
         *("schedule.levels.4.batch=16", "schedule.levels.8.batch=16", "schedule.levels.8.fade=32", "schedule.levels.8.stable=32"),
-        *("train.precision=fp32", "train.preflight=false", "train.threads=1", "train.checkpoint_every=32", "train.keep=99"),
+        *("train.precision=fp32", "train.trial=false", "train.threads=1", "train.checkpoint_every=32", "train.keep=99"),
         *("monitor.status_every=16", "monitor.snapshot_every=1k", "monitor.samples=4"),
     ]
 

@@ -1,5 +1,7 @@
 """A training that looks at itself: the light measures, of the averaged networks, while it goes on."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 from hires import evaluation
@@ -10,24 +12,28 @@ from hires.ground.distributed import World
 from hires.training import game
 from hires.training.schedule import Schedule, parse_images
 from hires.training.settings import RunConfig
+from hires.training.trainer import Take
 from pipelines import Shards
 
 
-def measures(config: RunConfig, shards: Shards, world: World) -> "Measuring | None":
+def measures(config: RunConfig, shards: Shards, world: World, say: Callable[[str], None]) -> Take | None:
     """What a Trainer takes as `measuring`: None where no measures are asked for."""
-    return Measuring(config, shards, world) if config.monitor.measures or config.train.keep_best else None
+    return Measuring(config, shards, world, say).take if config.monitor.measures or config.train.keep_best else None
 
 
 class Measuring:
     """`monitor.measures` of one run."""
 
-    def __init__(self, config: RunConfig, shards: Shards, world: World):
-        """Raises HiresError for a measure that is unknown, cannot run while training, or needs what the system or the data lack."""
+    def __init__(self, config: RunConfig, shards: Shards, world: World, say: Callable[[str], None]):
+        """`say` prints a line on rank 0.
+
+        Raises HiresError for a measure that is unknown, cannot run while training, or needs what the system or the data lack.
+        """
         monitor, best = config.monitor, config.train.keep_best
         if best and not monitor.measures:
             raise HiresError(f"train.keep_best={best}: wanted monitor.measures={best} beside it")
         self.names = evaluation.names_of(monitor.measures, "monitor.measures")
-        self._config, self._shards, self._world = config, shards, world
+        self._config, self._shards, self._world, self._say = config, shards, world, say
         self._told: set[tuple[str, int]] = set()  # measures that could not be taken, by level: once is enough
         if best and best not in self.names:
             raise HiresError(f"train.keep_best={best}: wanted one of monitor.measures={monitor.measures}")
@@ -46,13 +52,13 @@ class Measuring:
             found = f"monitor.measures_images={monitor.measures_images}, {shards.count('holdout')} held-out pictures in {shards.root}"
             raise HiresError(f"monitor.measures={monitor.measures}: {found}; wanted at least 2 of each")
 
-    def take(self, networks: dict[str, nn.Module], images: int, resolution: int, alpha: float) -> tuple[dict, dict[str, float], list[str]]:
-        """What was found, one number a measure (lower is better), and a line for each measure that cannot be taken at this level.
+    def take(self, networks: dict[str, nn.Module], images: int, resolution: int, alpha: float) -> tuple[dict, dict[str, float]]:
+        """What was found, and one number a measure (lower is better); says which cannot be taken at this level.
 
         A collective. The same pictures and latents each time, so that numbers of one level differ by the networks alone.
         """
         material = Material(self._subject(networks, images, resolution, alpha), self._shards, self._settings.images)
-        found, lower, problems = {}, {}, []
+        found, lower = {}, {}
         for name in self.names:
             module = evaluation.MEASURES[name]
             try:
@@ -60,13 +66,13 @@ class Measuring:
             except HiresError as error:  # such as band measures at 4x4: alike on every rank, and no reason to end a run
                 if (name, resolution) not in self._told:
                     self._told.add((name, resolution))
-                    problems.append(f"{resolution:>4}px no {name}: {error}")
+                    self._say(f"{resolution:>4}px no {name}: {error}")
                 continue
             found |= one
             value = module.lower(one)
             if value is not None:  # such as fidelity's without weights
                 lower[name] = value
-        return found, lower, problems
+        return found, lower
 
     def _subject(self, networks: dict[str, nn.Module], images: int, resolution: int, alpha: float) -> subject.Subject:
         size = resolution, self._config.network.image_channels, self._config.network.latent

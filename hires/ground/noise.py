@@ -29,3 +29,8 @@ def normal(seed: int, stream: str, images: int, batch: int, size: int, rows: sli
 def mirror(seed: int, images: int, batch: int, rows: slice) -> Tensor:
     """Which rows of the global batch are flipped left to right: bool (rows,), each with probability one half."""
     return (torch.rand(batch, generator=generator(seed, "mirror", images)) < 0.5)[rows]
+
+
+def seed_after(seed: int, attempt: int) -> int:
+    """The seed of a run's latents, posterior noise and flips after `attempt` rollbacks; the run's own as long as there was none."""
+    return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0]) if attempt else seed

@@ -15,25 +15,27 @@ DECISIVE = ("objective.", "optimizer.", "data.mirror", "train.seed", "train.prec
 LOOKS = 200  # moments at which two schedules are compared
 
 
-def origin(config: RunConfig, checkpoints: Path, say: Callable[[str], None]) -> tuple[reading.Checkpoint | None, int]:
-    """What a run goes on from and the images seen: its newest checkpoint; at its beginning that of `train.start_from`, or nothing.
+def origin(config: RunConfig, checkpoints: Path, say: Callable[[str], None]) -> tuple[reading.Checkpoint | None, int, int]:
+    """What a run goes on from, the images seen and the rollbacks so far.
 
-    A collective. Raises HiresError for a checkpoint that the configuration does not fit, or where none of the run's own is whole.
+    That is its newest checkpoint; at its beginning that of `train.start_from`, or nothing. A collective.
+
+    Raises HiresError for a checkpoint that the configuration does not fit, or where none of the run's own is whole.
     """
     checkpoint, place = reading.from_first_rank(checkpoints, say), config.train.start_from
     if checkpoint:
         check_same_network(config, checkpoint)
         if told := changes(config, checkpoint):
             say(f"other settings than at {checkpoint.path.name}: {told}")
-        return checkpoint, checkpoint.images
+        return checkpoint, checkpoint.images, checkpoint.manifest.get("attempt", 0)
     if not place:
-        return None, 0
+        return None, 0, 0
     start = reading.of_another_run(place, config.schedule.growth_moments == "keep", say)
     check_same_network(config, start)
     there, first = start.manifest["resolution"], Schedule(config.schedule).levels[0].resolution
     if there > first:
         raise HiresError(f"{start.path} is of {there}x{there}, the schedule begins at {first}x{first}: wanted the same or a lower one")
-    return start, 0
+    return start, 0, 0
 
 
 def check_same_network(config: RunConfig, checkpoint: reading.Checkpoint) -> None:

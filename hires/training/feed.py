@@ -1,6 +1,7 @@
 """A run's images: the shards, their order and the schedule give this rank's batches from any number of images seen on."""
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from hires.ground.distributed import World
 from hires.training.schedule import Phase, Schedule
 from hires.training.settings import RunConfig
 from pipelines import Loader, Order, Shards
+from pipelines.manifest import MANIFEST
 
 
 class Feed:
@@ -19,6 +21,8 @@ class Feed:
 
     def __init__(self, config: RunConfig, schedule: Schedule, world: World, end: int):
         """Opens the shards and the loader; raises HiresError or DataError where schedule, network or machine do not fit them."""
+        if (Path(config.run) / MANIFEST).is_file():
+            raise HiresError(f"run={config.run}: holds prepared data; wanted a folder of the run's own")
         self.schedule, self.end = schedule, end
         self._data, self._seed, self._world = config.data, config.train.seed, world
         self.shards = Shards.open(config.data.root, config.data.remote_cache, config.data.remote_gb)

@@ -1,4 +1,4 @@
-"""The players of a run at one level, and one round of their game: what the trainer, the preflight and the plan share."""
+"""The players of a run at one level, and one round of their game: what the trainer, its trial steps and the plan share."""
 
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -133,7 +133,7 @@ class Game:
         machine.use_threads(config.train.threads, shape.resolution)
         machine.repeatable(config.train.deterministic)
         if world.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(world.device)  # a level's own, not the preflight's of the largest
+            torch.cuda.reset_peak_memory_stats(world.device)  # a level's own, not the trial steps' of the largest
         self.players: dict[str, Player] = {}
         for name in config.objective.players():
             network = build_network(config, name, shape.resolution, shape.fading)

@@ -126,7 +126,7 @@ class Monitor:
         self.run, self.schedule, self.first, self.line = run, schedule, first, line
         self._line, self._level = Line() if in_notebook() else None, 0
         self.console = _Voice(highlight=False, soft_wrap=not sys.stdout.isatty())
-        self.step_seconds: dict[int, float] = {}  # resolution -> seconds a thousand images, from the preflight
+        self.step_seconds: dict[int, float] = {}  # resolution -> seconds a thousand images, from the trial steps
         self.alarm = Alarm()
         self._clock, self._clock_images = time.perf_counter(), 0
         self._metrics: TextIO | None = None
@@ -225,7 +225,7 @@ class Monitor:
         self.restart_clock(images)
 
     def _eta(self, phase: Phase, images: int, end: int, speed: float) -> float:
-        """Seconds to the end; higher levels from the preflight's times, scaled by how this level compares with its own."""
+        """Seconds to the end; higher levels from the trial steps' times, scaled by how this level compares with its own."""
         total, here = 0.0, self.step_seconds.get(phase.resolution)
         for level in self.schedule.levels:
             left = min(level.end, end) - max(level.start, images)
@@ -236,7 +236,7 @@ class Monitor:
             elif here and level.resolution in self.step_seconds:
                 total += left * speed / 1000 * self.step_seconds[level.resolution] / here
             else:
-                return math.inf  # no preflight: the higher levels' speed is not known yet
+                return math.inf  # no trial steps: the higher levels' speed is not known yet
         return total
 
     def close(self) -> None:

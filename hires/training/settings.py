@@ -1,6 +1,7 @@
 """The settings of a training as a whole, and a run's again out of its files."""
 
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,7 +41,7 @@ class TrainConfig:
     # auto (bf16 where the device computes it fast, else fp32) | bf16 (the optimizer keeps fp32 weights) | fp32
     precision: str = setting("auto", among=PRECISIONS)
     max_images: str = ""  # images after which the run stops; empty = the whole schedule
-    preflight: bool = True  # one real step at every level and batch before the first
+    trial: bool = True  # one real step at every level and batch before the first
     checkpoint_every: str = "100k"  # images; each level's end is saved too
     keep: int = setting(3, at_least=1)  # newest checkpoints kept, and beside them:
     keep_every: str = ""  # images such as 1M: the first at or after each multiple; empty = none
@@ -90,11 +91,19 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
+    def every(self) -> dict[str, int]:
+        """Images from one status line, snapshot, checkpoint or taking of the measures to the next; raises HiresError for a bad number."""
+        places = {"status": "monitor", "snapshot": "monitor", "checkpoint": "train", "measures": "monitor"}
+        names = {what: f"{place}.{what}_every" for what, place in places.items()}
+        every = {what: parse_images(attrgetter(name)(self), name) for what, name in names.items()}
+        return every if self.monitor.measures else every | {"measures": 0}
+
     # configuration groups beside the files of configs/: key -> name -> settings; `objective` is of one of these classes by its name
     GROUPS: ClassVar[dict[str, dict[str, Any]]] = {
         "objective": {name: system.Settings for name, system in SYSTEMS.items()},
         "zero": {f"stage{stage}": {"stage": stage} for stage in range(4)},
     }
+    RENAMED: ClassVar[dict[str, str]] = {"train.preflight": "train.trial"}  # as older runs call settings -> their names today
 
 
 def run_config(plain: dict) -> RunConfig:
@@ -103,7 +112,11 @@ def run_config(plain: dict) -> RunConfig:
 
 
 def with_later_settings(plain: dict) -> dict:
-    """A configuration with the values that settings had before they were settings: runs that are older than these do not name them."""
+    """An older run's configuration with the names of today, and with the values that settings had before they were settings."""
+    for name, today in RunConfig.RENAMED.items():
+        section, key = name.split(".")
+        if isinstance(plain.get(section), dict) and key in plain[section]:
+            plain = plain | {section: {today.split(".")[1] if one == key else one: value for one, value in plain[section].items()}}
     before = {"network": {"downsampling": "separate", "width": 1.0}, "objective": {"energy_weight": 1.0}}
     triangle = isinstance(plain.get("objective"), dict) and plain["objective"].get("name") == "divergence_triangle"
     sections = [name for name in before if isinstance(plain.get(name), dict) and (name == "network" or triangle)]

@@ -1,42 +1,36 @@
 """The loop. A run is a function of (configuration, images seen): a restart and a growth take the same path, through a checkpoint."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 import time
-from typing import Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from hires.checkpoints import reading
 from hires.checkpoints.writing import Saver
 from hires.errors import HiresError, NotFinite
-from hires.ground import distributed
+from hires.ground import distributed, noise
 from hires.ground.distributed import World
 from hires.objectives import system
 from hires.training import beginning, game, grids, trial
 from hires.training.continuing import origin
 from hires.training.feed import Feed
 from hires.training.game import Game
-from hires.training.guards.agreement import Health, noise_seed
+from hires.training.guards.agreement import Health
 from hires.training.guards.lock import owned
 from hires.training.guards.stopping import StopRequest, process_seconds
 from hires.training.guards.watchdog import Watchdog, parse_limit
 from hires.training.monitor import Means, Monitor, due, memory_gb
-from hires.training.schedule import Phase, Schedule, parse_images
+from hires.training.schedule import Schedule
 from hires.training.settings import RunConfig, to_dict
 from pipelines import Shards
-from pipelines.manifest import MANIFEST
 
-
-class Measures(Protocol):
-    """monitor.measures, taken while a run trains."""
-
-    def take(self, networks: dict[str, nn.Module], images: int, resolution: int, alpha: float) -> tuple[dict, dict[str, float], list[str]]:
-        """What was found, one number a measure (lower is better), and a line for each measure that cannot be taken here; a collective."""
-
-
-MakeMeasures = Callable[[RunConfig, Shards, World], Measures | None]  # evaluation.measuring.measures
+# measuring(config, shards, world, say) -> take(networks, images, resolution, alpha), a collective -> what monitor.measures found, and one
+# number a measure, lower is better; evaluation.measuring.measures is one
+Take = Callable[[dict[str, nn.Module], int, int, float], tuple[dict, dict[str, float]]]
+Measuring = Callable[[RunConfig, Shards, World, Callable[[str], None]], Take | None]
 
 DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, run the same command again
 
@@ -44,37 +38,27 @@ DONE, SAVED = 0, 85  # exit codes: the schedule is finished; saved on request, r
 class Trainer:
     """One run, from nothing or from its newest checkpoint to the end of its schedule or to a stop."""
 
-    def __init__(self, config: RunConfig, world: World, measuring: MakeMeasures | None = None, owns_process: bool = True):
+    def __init__(self, config: RunConfig, world: World, measuring: Measuring | None = None, owns_process: bool = True):
         """Checks the whole configuration and the data; raises HiresError or DataError before anything is written.
 
         `measuring` makes monitor.measures; without it there may be none. A process of its own is ended where it hangs
         (train.hang_timeout), and its time counts from its start (train.stop_after); a guest in another's, such as a notebook, leaves it
         alone, and counts from here.
         """
-        self.config, self.world = config, world
+        self.config, self.world, self.run = config, world, Path(config.run)
+        self.checkpoints = self.run / "checkpoints"
         self.schedule = Schedule(config.schedule)
         game.check(config, self.schedule, world.size)
         self.end = self.schedule.end(config.train.max_images)
-        self.every = {
-            "status": parse_images(config.monitor.status_every, "monitor.status_every"),
-            "snapshot": parse_images(config.monitor.snapshot_every, "monitor.snapshot_every"),
-            "checkpoint": parse_images(config.train.checkpoint_every, "train.checkpoint_every"),
-            "measures": parse_images(config.monitor.measures_every, "monitor.measures_every"),
-        }
-        self.policy = config.train.policy()
+        self.every, self.policy = config.every(), config.train.policy()
         self.feed = Feed(config, self.schedule, world, self.end)
-        if (config.monitor.measures or config.train.keep_best) and not measuring:
-            raise TypeError("monitor.measures and train.keep_best need `measuring`")
-        self.measures = measuring(config, self.feed.shards, world) if measuring else None
-        self.run = Path(config.run)
-        if (self.run / MANIFEST).is_file():
-            raise HiresError(f"run={config.run}: holds prepared data; wanted a folder of the run's own")
-        self.checkpoints = self.run / "checkpoints"
         shown = config.monitor.wandb, to_dict(config), system(config.objective).LINE, config.monitor.tensorboard
         self.monitor = Monitor(self.run, self.schedule, world.first, *shown)
-        begins = 0.0 if owns_process else process_seconds()
+        self.take = measuring(config, self.feed.shards, world, self.monitor.say) if measuring else None
+        if not self.take and (config.monitor.measures or config.train.keep_best):
+            raise TypeError("monitor.measures and train.keep_best need `measuring`")
+        limit, begins = parse_limit(config.train.hang_timeout), 0.0 if owns_process else process_seconds()
         self.stop = StopRequest(config.train.stop_signal, config.train.stop_after, world.first, begins)
-        limit = parse_limit(config.train.hang_timeout)
         self.watchdog = Watchdog(world, limit if owns_process else 0)
         self.images = 0
         self.attempt = 0  # rollbacks so far: with (configuration, images) it decides the noise, and is saved
@@ -101,7 +85,7 @@ class Trainer:
         saved = before = self.images
         fresh = True  # the first step on new engines takes longer
         while True:
-            done, stopping = self.images >= self.end, self._may_go_on()
+            done, stopping = self.images >= self.end, self.health.look()
             grows = not done and self.schedule.at(self.images).shape != self.game.shape
             passed = {what for what, every in self.every.items() if due(before, self.images, every)}
             if "status" in passed or done:
@@ -140,51 +124,38 @@ class Trainer:
         self.images += self.phase.batch
         self.means.add(measures)
 
-    def _may_go_on(self, newest: bool = False) -> bool:
-        """Whether a stop was asked for, agreed by all ranks; raises NotFinite where a measure, or with `newest` the state, is not."""
-        asked = self.health.look(newest)
-        if newest:
-            self.health.check_state(self.game.players, self.images)
-        return asked
+    @contextmanager
+    def _aside(self, what: str) -> Iterator[None]:
+        """What is done beside the steps: it may take a while, and is left out of their time."""
+        self.watchdog.at(what, self.images, patient=True)
+        yield
+        self.monitor.restart_clock(self.images)
 
     # ------------------------------------------------------------------------------------------------ beginning, growing, going back
 
     def _begin(self) -> None:
-        checkpoint, self.images = origin(self.config, self.checkpoints, self.monitor.say)
-        for remark in beginning.remarks(self.config, self.schedule, self.world):
+        checkpoint, self.images, self.attempt = origin(self.config, self.checkpoints, self.monitor.say)
+        for remark in beginning.remarks(self.config, self.world, self.feed, checkpoint):
             self.monitor.say(remark)
-        if self.images >= self.end:
-            self.monitor.say(f"{self.run} already has {self.images} of {self.end} images")
-        elif self.config.train.preflight:
-            self.monitor.step_seconds = trial.steps(self.config, self.world, self.schedule, self._images_of, self.images)
-        if self.world.first:
-            beginning.write(self.config, self.world)
+        if self.config.train.trial and self.images < self.end:
+            self.monitor.step_seconds = trial.steps(self.config, self.world, self.feed, self.watchdog, self.images)
+        beginning.write(self.config, self.world)
         self._build(checkpoint)
-        self.monitor.table(beginning.overview(self.config, self.schedule, self.world, self.feed, self.game.players))
-        for line in beginning.going_on(self.config, checkpoint, self.feed.shards.identity):
-            self.monitor.say(line)
+        self.monitor.table(beginning.overview(self.config, self.world, self.feed, self.game.players))
         self.monitor.resume(self.images)
         self.monitor.mark({"images": self.images, "start": round(time.time()), "processes": self.world.size})
-
-    def _images_of(self, phase: Phase) -> Tensor:
-        self.watchdog.at(f"preflight at {phase.resolution}x{phase.resolution}", self.images, patient=True)
-        return self.feed.of(phase)
 
     def _build(self, checkpoint: reading.Checkpoint | None) -> None:
         """The players for the step ahead, out of a checkpoint: growing, resuming and rolling back are one thing."""
         self.phase = self.schedule.behind(self.images)
-        if checkpoint and checkpoint.path.parent == self.checkpoints:
-            self.attempt = max(self.attempt, checkpoint.manifest.get("attempt", 0))
-        seed = noise_seed(self.config.train.seed, self.attempt)  # of the noise alone: weights of a fresh level keep the run's
+        seed = noise.seed_after(self.config.train.seed, self.attempt)  # of the noise alone: weights of a fresh level keep the run's
         self.game = Game(self.config, self.world, self.schedule.ahead(self.images).shape, checkpoint, seed)
-        self.health, self.means = Health(self.world, system(self.config.objective).TERMS), Means()
+        self.health, self.means = Health(self.world, self.game.objective.TERMS), Means()
         self.batches = self.feed.batches(self.images)
-        self.monitor.restart_clock(self.images)
 
     def _grow(self) -> None:
         """Into the next shape, out of the checkpoint just written."""
-        self.watchdog.at("growth", self.images, patient=True)
-        with self.stop.building():
+        with self._aside("growth"), self.stop.building():
             self.saver.join()
             shape = self.schedule.at(self.images).shape
             self.monitor.say(f"now {shape.resolution}x{shape.resolution}, {'fading in' if shape.fading else 'stable'}")
@@ -204,7 +175,7 @@ class Trainer:
         self.attempt += 1
         self.game.destroy()
         self.batches.close()
-        checkpoint, self.images = origin(self.config, self.checkpoints, self.monitor.say)
+        checkpoint, self.images, _ = origin(self.config, self.checkpoints, self.monitor.say)
         self._build(checkpoint)
         where = f"back to {checkpoint.path if checkpoint else 'the beginning'}"
         self.monitor.say(f"{what}; {where} with other noise, rollback {self.attempt} of {config.rollbacks}")
@@ -219,44 +190,27 @@ class Trainer:
             self.monitor.status(self.phase, self.images, self.end, means, memory_gb(self.world.device))
 
     def _snapshot(self) -> None:
-        self.watchdog.at("grids", self.images, patient=True)
-        networks = self.game.averaged()
-        if self.world.first:
-            for name, path in grids.draw(self.game, networks, self.feed, self.phase, self.images):
-                self.monitor.grid(name, path, self.images)
-        self.monitor.restart_clock(self.images)
+        with self._aside("grids"):
+            grids.show(self.game, self.feed, self.phase, self.images, self.monitor)
 
     def _measure(self) -> dict[str, float]:
         """Take monitor.measures of the averaged networks; one number a measure, empty while a level fades in: no two of those compare."""
-        self.watchdog.at("measures", self.images, patient=True)
-        if not self.measures:
-            return {}
-        fading = self.game.shape.fading
-        place = self.images, self.game.shape.resolution
-        found, lower, problems = self.measures.take(self.game.averaged(), *place, self.phase.alpha if fading else 1.0)
-        for line in problems:
-            self.monitor.say(line)
-        self.monitor.measures(*place, found, lower)
-        self.monitor.restart_clock(self.images)
-        return {} if fading else lower
+        with self._aside("measures"):
+            shape = self.game.shape
+            found, lower = self.take(self.game.averaged(), self.images, shape.resolution, self.phase.alpha if shape.fading else 1.0)
+            self.monitor.measures(self.images, shape.resolution, found, lower)
+        return {} if shape.fading else lower
 
     def _save(self, measured: dict[str, float]) -> None:
-        self.watchdog.at("saving", self.images, patient=True)
-        self._may_go_on(newest=True)  # never save what is not finite
-        info = {
-            "resolution": self.game.shape.resolution,
-            "fading": self.game.shape.fading,
-            "alpha": self.phase.alpha,
-            "zero_stage": self.config.zero.stage,
-            "attempt": self.attempt,
-            "measured": measured,
-            "data": self.feed.shards.identity,
-            "time": time.time(),
-            "config": to_dict(self.config),
-        }
-        self.game.settle()
-        self.saver.save(self.game.players, self.images, info, self.game.objective.carried())
-        self.monitor.restart_clock(self.images)
+        with self._aside("saving"):
+            self.health.look(newest=True)  # never save what is not finite
+            self.health.check_state(self.game.players, self.images)
+            info = {
+                **asdict(self.game.shape), "alpha": self.phase.alpha, "zero_stage": self.config.zero.stage, "attempt": self.attempt,
+                "measured": measured, "data": self.feed.shards.identity, "time": time.time(), "config": to_dict(self.config),
+            }  # fmt: skip
+            self.game.settle()
+            self.saver.save(self.game.players, self.images, info, self.game.objective.carried())
         self.stop.restart_turn()
 
     def _finish(self, code: int, text: str) -> int:

@@ -1,42 +1,43 @@
 """Before a run: one real step at every level still to come, so that a level that does not fit is known now and not in three days."""
 
-from collections.abc import Callable
 import re
 import time
 
 import torch
-from torch import Tensor
 
 from hires.errors import HiresError, NotFinite
 from hires.ground.distributed import World
+from hires.training.feed import Feed
 from hires.training.game import Game
 from hires.training.guards.agreement import not_finite
-from hires.training.schedule import Level, Phase, Schedule
+from hires.training.guards.watchdog import Watchdog
+from hires.training.schedule import Phase
 from hires.training.settings import RunConfig
 
 # as the CPU's allocator, cuBLAS and cuDNN, and nccl say it
 OUT_OF_MEMORY = re.compile(r"allocate memory|_ALLOC_FAILED|out of memory|Failed to CUDA calloc", re.IGNORECASE)
 
 
-def steps(config: RunConfig, world: World, schedule: Schedule, images_of: Callable[[Phase], Tensor], images: int) -> dict[int, float]:
-    """Seconds per thousand images of each level that is not over at `images`; `images_of` gives this rank's uint8 images of a phase.
+def steps(config: RunConfig, world: World, feed: Feed, watchdog: Watchdog, images: int) -> dict[int, float]:
+    """Seconds per thousand images of each level that is not over at `images`.
 
     Raises HiresError naming the level that does not fit in memory, or whose first step is not finite.
     """
-    return {
-        level.resolution: _step(config, world, level, schedule.at(level.start), images_of)  # fading where it fades: the larger network
-        for level in schedule.levels
-        if level.end > images
-    }
+    found = {}
+    for level in feed.schedule.levels:
+        if level.end > images:
+            watchdog.at(f"the trial step at {level.resolution}x{level.resolution}", images, patient=True)
+            found[level.resolution] = _step(config, world, feed, feed.schedule.at(level.start))  # fading where it fades: the larger network
+    return found
 
 
-def _step(config: RunConfig, world: World, level: Level, phase: Phase, images_of: Callable[[Phase], Tensor]) -> float:
-    row = f"schedule.levels.{level.resolution}"
-    where = f"level {level.resolution}x{level.resolution}, batch {phase.batch} over {world.size} processes"
+def _step(config: RunConfig, world: World, feed: Feed, phase: Phase) -> float:
+    row = f"schedule.levels.{phase.resolution}"
+    where = f"level {phase.resolution}x{phase.resolution}, batch {phase.batch} over {world.size} processes"
     too_large = f"{where} does not fit in memory: lower {row}.micro_batch or {row}.batch"
     try:
         game = Game(config, world, phase.shape)
-        pictures = images_of(phase)
+        pictures = feed.of(phase)
         if world.device.type == "cuda":  # the first round also chooses kernels and fills the allocator
             game.round(phase, pictures, due=True)
             torch.cuda.synchronize(world.device)

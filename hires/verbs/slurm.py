@@ -92,7 +92,7 @@ def progress(folder: Path) -> dict[str, str]:
     if "eta_seconds" in last:
         return lines | {"ETA": duration(last["eta_seconds"])}
     here = duration((min(level.end, end) - images) * speed / 1000)
-    return lines | {"ETA": here if level.end >= end else f"{here} to this level's end; with train.preflight=true also to the run's"}
+    return lines | {"ETA": here if level.end >= end else f"{here} to this level's end; with train.trial=true also to the run's"}
 
 
 def last_status(file: Path) -> dict | None:

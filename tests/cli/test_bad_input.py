@@ -43,12 +43,13 @@ def contents(folder: Path) -> dict[str, str]:
 # what is added to a right command, and words that the line must hold: the culprit, and what was wanted or found
 CONFIGURATION = {
     "a wrong key": (["train.sead=1"], ["sead"]),
+    "a key of another time": (["train.preflight=false"], ["train.preflight", "train.trial"]),
     "a wrong key in a level": (["schedule.levels.8.batches=4"], ["batches"]),
     "a wrong group": (["networks=slim"], ["networks"]),
     "a preset that is not": (["network=tiny"], ["tiny", "slim", "base"]),
     "a wrong type": (["schedule.levels.4.batch=many"], ["schedule.levels.4.batch", "many"]),
     "a word for a number": (["objective.beta=strong"], ["objective.beta", "strong"]),
-    "a word for a switch": (["train.preflight=perhaps"], ["train.preflight", "perhaps"]),
+    "a word for a switch": (["train.trial=perhaps"], ["train.trial", "perhaps"]),
     "an added key": (["+extra=1"], ["extra"]),
     "an added key inside": (["+train.extra=1"], ["extra"]),
     "no value": (["train.seed"], ["train.seed"]),
@@ -176,7 +177,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
 
 def test_gradients_that_are_no_numbers_are_not_skipped_in_silence(fails, tiny, tmp_path):
     """DeepSpeed skips such a step and goes on; with finite losses the run would end well having learned nothing."""
-    text = fails("train", *tiny, f"run={tmp_path / 'run'}", "train.preflight=true", "optimizer.clip=1e38", "objective.beta=1e39")
+    text = fails("train", *tiny, f"run={tmp_path / 'run'}", "train.trial=true", "optimizer.clip=1e38", "objective.beta=1e39")
     assert "inference's gradient" in text and "4x4" in text and not (tmp_path / "run").exists()
 
 

@@ -91,7 +91,7 @@ def test_a_measure_without_what_it_needs_ends_no_training(world, tiny, held_out,
 
 def test_networks_of_one_size_can_be_measured(world, held_out, tmp_path):
     wanted = ["experiment=triangle_cifar10", f"data.root={held_out}", f"run={tmp_path / 'run'}", "monitor.measures=diversity"]
-    measuring = Measuring(configuration.load("train", wanted), Shards.open(str(held_out)), world)
+    measuring = Measuring(configuration.load("train", wanted), Shards.open(str(held_out)), world, print)
     assert measuring.names == ["diversity"]
 
 

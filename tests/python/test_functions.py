@@ -139,7 +139,7 @@ def test_the_command_line_calls_the_same(monkeypatch):
 @pytest.mark.parametrize(
     ("keywords", "written"),
     [
-        ({"run": Path("a/b"), "train": {"threads": 2, "preflight": False}}, ["run=a/b", "train.threads=2", "train.preflight=false"]),
+        ({"run": Path("a/b"), "train": {"threads": 2, "trial": False}}, ["run=a/b", "train.threads=2", "train.trial=false"]),
         ({"seeds": range(3), "from_": ["a.png", "b c.png"]}, ["seeds=0,1,2", "from=a.png,b c.png"]),
         ({"schedule": {"levels": {4: {"lr": 1e-5}}}, "verify": None}, ["schedule.levels.4.lr=1e-05", "verify=null"]),
     ],

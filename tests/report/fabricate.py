@@ -15,7 +15,7 @@ from hires.ground.images import save_grid
 from hires.report.run import Run, read
 
 LEVELS = ["schedule.resolution=8", "schedule.levels.4.stable=400", "schedule.levels.8.fade=200", "schedule.levels.8.stable=400"]
-SMALL = ["schedule.levels.4.batch=10", "schedule.levels.8.batch=10", "network=slim", "train.preflight=false"]
+SMALL = ["schedule.levels.4.batch=10", "schedule.levels.8.batch=10", "network=slim", "train.trial=false"]
 TOTAL = 1000
 EVERY = 100
 SPEED = 30.0  # seconds a thousand images

@@ -70,7 +70,7 @@ def test_without_slurm_and_without_a_job(run, capsys, monkeypatch):
 def test_time_left_is_not_guessed_beyond_the_level(run, capsys):
     """A higher level's speed is not known where the trainer measured none."""
     at(run, 320, 4, 1.0)
-    assert status(run, capsys)["ETA"].startswith("2m 40s to this level's end; with train.preflight=true")
+    assert status(run, capsys)["ETA"].startswith("2m 40s to this level's end; with train.trial=true")
     at(run, 320, 4, 1.0, eta_seconds=3900)
     assert status(run, capsys)["ETA"] == "1h 05m"
     at(run, 1920, 8, 1.0)

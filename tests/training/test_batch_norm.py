@@ -50,7 +50,7 @@ def run(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("p2")
     prepare(PrepareConfig(source="digits", out=str(out / "data"), resolution=32, allow_upscale=True, workers=1))
     settings = [f"data.root={out / 'data'}", f"run={out / 'run'}", "network.width=0.03", "network.latent=6", "network.image_channels=1"]
-    steps = ["schedule.levels.32.stable=80", "schedule.levels.32.batch=16", "train.preflight=false", "monitor.samples=4"]
+    steps = ["schedule.levels.32.stable=80", "schedule.levels.32.batch=16", "train.trial=false", "monitor.samples=4"]
     config = configuration.load("train", ["experiment=p2_cifar10", *settings, *steps, "train.threads=1", "schedule.ema_halflife=30"])
     trainer = Trainer(config, world, owns_process=False)
     assert trainer.train() == 0

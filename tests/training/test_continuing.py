@@ -86,3 +86,10 @@ def test_what_was_no_setting_yet_keeps_its_value():
     then = run_config(plain)
     assert (then.objective.energy_weight, then.network.downsampling) == (1, "separate")
     assert run_config(to_dict(then)) == then
+
+
+def test_a_setting_that_was_renamed_is_read_from_older_runs(tiny, tmp_path):
+    config = configuration.load("train", [*tiny, f"run={tmp_path}", "train.trial=false"])
+    older = to_dict(config)
+    older["train"]["preflight"] = older["train"].pop("trial")
+    assert run_config(older) == config

@@ -28,13 +28,13 @@ def test_a_run_resumed_on_other_shards_says_so(hires, tiny, digits, tmp_path):
 
 
 def test_equal_pictures_train_and_their_log_is_json(world, tiny, tmp_path):
-    """Data without spread have no diversity: the preflight does not mind, and metrics.jsonl holds no Infinity."""
+    """Data without spread have no diversity: the trial step does not mind, and metrics.jsonl holds no Infinity."""
     folder = tmp_path / "equal"
     folder.mkdir()
     for i in range(32):
         Image.new("L", (8, 8), 100).save(folder / f"{i:02}.png")
     prepare(PrepareConfig(source="folder", path=str(folder), out=str(tmp_path / "data"), resolution=8, channels=1, workers=1))
-    overrides = [f"data.root={tmp_path / 'data'}", f"run={tmp_path / 'run'}", "train.preflight=true", "train.max_images=32"]
+    overrides = [f"data.root={tmp_path / 'data'}", f"run={tmp_path / 'run'}", "train.trial=true", "train.max_images=32"]
     assert Trainer(configuration.load("train", [*tiny, *overrides]), world).train() == 0
 
     def refuse(constant: str) -> None:

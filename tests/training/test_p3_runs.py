@@ -15,7 +15,7 @@ from pipelines import PrepareConfig, Shards, SplitConfig, prepare
 
 RUN = [
     *("experiment=p3_vcd_mnist", "network.width=0.0625", "network.latent=7", "schedule.levels.28.batch=16", "schedule.levels.28.stable=64"),
-    *("schedule.levels.28.lr=1.0", "train.threads=1", "train.preflight=false", "train.checkpoint_every=32", "train.keep=99"),
+    *("schedule.levels.28.lr=1.0", "train.threads=1", "train.trial=false", "train.checkpoint_every=32", "train.keep=99"),
     *("monitor.samples=4", "monitor.snapshot_every=1k"),
 ]
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 import torch.distributed as dist
@@ -85,8 +84,3 @@ class Health:
         ranks = [rank for rank, those in enumerate(names) if those]
         where = "" if len(ranks) in (0, len(names)) else f" (rank {', '.join(map(str, ranks))})"
         return "; ".join(f"{player}: {', '.join(terms)}" for player, terms in players.items()) + where
-
-
-def noise_seed(seed: int, attempt: int) -> int:
-    """The seed of latents, posterior noise and flips after `attempt` rollbacks; the run's own as long as there was none."""
-    return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0]) if attempt else seed

@@ -22,7 +22,7 @@ from hires.ground.distributed import World
 from hires.training.guards.stopping import parse_seconds
 from hires.training.monitor import duration
 
-PATIENCE = 3  # times the limit for the start, preflight, a level's first step, growth, grids and saving
+PATIENCE = 3  # times the limit for the start, a trial step, a level's first step, growth, grids and saving
 COLLECTIVE = ("distributed_c10d", f"deepspeed{os.sep}comm")  # a rank with a thread in one of these waits for others
 
 

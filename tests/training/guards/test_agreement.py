@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from hires.errors import NotFinite
+from hires.ground import noise
 from hires.objectives.divergence_triangle import Objective
-from hires.training.guards.agreement import Health, noise_seed
+from hires.training.guards.agreement import Health
 from hires.training.player import ZeroConfig, new_player
 
 
@@ -76,6 +77,6 @@ def test_a_gradient_that_is_not_finite_is_refused_before_the_step(stage, precisi
 
 
 def test_noise_is_the_runs_own_until_a_rollback_and_then_each_times_other():
-    seeds = [noise_seed(7, attempt) for attempt in range(5)]
-    assert seeds[0] == 7 and len(set(seeds)) == 5 and seeds == [noise_seed(7, attempt) for attempt in range(5)]
-    assert noise_seed(8, 1) != seeds[1]
+    seeds = [noise.seed_after(7, attempt) for attempt in range(5)]
+    assert seeds[0] == 7 and len(set(seeds)) == 5 and seeds == [noise.seed_after(7, attempt) for attempt in range(5)]
+    assert noise.seed_after(8, 1) != seeds[1]
