@@ -77,7 +77,7 @@ fi
 
 # 1. does it compute the right thing here? (a GPU makes the players' device cuda by itself)
 if "$PYTHON" -c 'import pytest, pytest_timeout' 2> /dev/null; then
-  TAIL=15 part tests $((LIMIT / 5)) "$PYTHON" -m pytest -q -p no:cacheprovider -m "not slow" --timeout=120 \
+  TAIL=15 HIRES_TEST_GPUS=$GPU part tests $((LIMIT / 5)) "$PYTHON" -m pytest -q -p no:cacheprovider -m "not slow" --timeout=120 \
     tests/networks tests/objectives tests/training
 else
   say "tests: passed over, pytest or pytest-timeout is missing"

@@ -20,6 +20,7 @@ from tests.processes.forks import Server, serving
 LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 ROOT = Path(__file__).parent
 PROCESSES = ROOT / "processes"
+ON_GPUS = os.environ.get("HIRES_TEST_GPUS") == "1"  # the processes that tests start see the GPUs, and meet over nccl
 FIRST = ("slurm", "explore", "checkpoints", "objectives", "bundle", "training")  # long ones: the last to begin decides when all is done
 
 
@@ -44,6 +45,8 @@ class OfAllWorkers:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if ON_GPUS and not torch.cuda.is_available():
+        raise pytest.UsageError("HIRES_TEST_GPUS=1: torch sees no GPU here")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell that runs the tests in the background: what they start inherits it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(OfAllWorkers())
@@ -103,7 +106,15 @@ def world() -> Iterator:
 def clean() -> dict[str, str]:
     """Environment for processes of their own: one thread, no launcher's and no Slurm's variables."""
     env = {k: v for k, v in os.environ.items() if k not in LAUNCH and not k.startswith(("SLURM_", "TORCHELASTIC_"))}
-    return env | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
+    # torch is to count the GPUs by NVML: what has touched CUDA cannot be forked
+    gpus = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"} if ON_GPUS else {"CUDA_VISIBLE_DEVICES": ""}
+    return env | gpus | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def need_gpus(ranks: int) -> None:
+    """Skip a test of several ranks where the processes use GPUs and there are fewer: nccl takes each for one rank alone."""
+    if ON_GPUS and ranks > torch.cuda.device_count():
+        pytest.skip(f"{ranks} ranks on {torch.cuda.device_count()} GPUs")
 
 
 @pytest.fixture(scope="session")
@@ -157,6 +168,7 @@ def ranks(forks, clean_env) -> Callable[..., str]:
     """ranks(world size, script, *arguments): as torchrun starts them, to their end; fails with their output where one fails."""
 
     def run(size: int, script: Path, *arguments: str) -> str:
+        need_gpus(size)
         return forks.world(size, [sys.executable, script, *arguments], env=clean_env, timeout=500)
 
     return run
@@ -167,6 +179,7 @@ def worlds(forks, clean_env, tmp_path_factory) -> Callable[[list[tuple[int, list
     """worlds([(size, [overrides, …]), …]): trains the runs, those of a world one after another in the same processes."""
 
     def train(plan: list[tuple[int, list[list[str]]]]) -> None:
+        need_gpus(max(size for size, _ in plan))
         file = tmp_path_factory.mktemp("worlds") / "plan.json"
         file.write_text(json.dumps(plan))
         done = forks.run([sys.executable, PROCESSES / "worlds.py", file], env=clean_env, timeout=500)
@@ -180,6 +193,7 @@ def torchrun(clean_env) -> Callable[..., None]:
     """torchrun(world size, script, *arguments): the launcher itself, where it or a late import matters; `ranks` starts sooner."""
 
     def run(size: int, script: Path, *arguments: str) -> None:
+        need_gpus(size)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

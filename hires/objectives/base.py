@@ -20,6 +20,7 @@ Draw = Callable[[str, int], Tensor]
 Pictures = dict[str, tuple[Tensor, int | None]]
 # what goes from step to step beside the players: name -> (this rank's stretch, flattened; its start in the whole)
 Carried = dict[str, tuple[Tensor, int]]
+AT_ONCE = 4  # pictures of a grid that are computed at once
 
 
 class Player(Protocol):
@@ -182,9 +183,9 @@ class Record:
             self.means[name] = self.means[name] + value if name in self.means else value
 
 
-def in_parts(function: Callable[[Tensor], Tensor], inputs: Tensor, size: int = 16) -> Tensor:
-    """function(inputs), computed for `size` rows at a time."""
-    return torch.cat([function(part) for part in inputs.split(size)])
+def in_parts(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """function(inputs) in the host's memory, AT_ONCE rows at a time: what the device must hold does not depend on their number."""
+    return torch.cat([function(part).cpu() for part in inputs.split(AT_ONCE)])
 
 
 def fakes(generator: nn.Module, z: Tensor, alpha: float) -> Pictures:
@@ -194,9 +195,9 @@ def fakes(generator: nn.Module, z: Tensor, alpha: float) -> Pictures:
 
 def reconstructions(generator: nn.Module, inference: nn.Module, x: Tensor, alpha: float) -> Pictures:
     """`reconstructions`: each picture of x beside its own from the posterior's mean."""
-    codes = in_parts(lambda part: inference(part, alpha)[0], x)
+    codes = in_parts(lambda part: inference(part, alpha)[0], x).to(x.device)
     if batch_norm.layers(generator):  # its own statistics are of the prior's latents
         generator = copy.deepcopy(generator)
         batch_norm.measure(generator, codes)
     x_hat = in_parts(lambda part: generator(part, alpha), codes)
-    return {"reconstructions": (torch.stack([x, x_hat], 1).flatten(0, 1), 8)}
+    return {"reconstructions": (torch.stack([x.cpu(), x_hat], 1).flatten(0, 1), 8)}

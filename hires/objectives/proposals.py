@@ -9,7 +9,7 @@ None of the project's papers has this; P4 names it as future work.
 import torch
 from torch import Tensor, nn
 
-from hires.objectives.base import Draw, Pictures, Rates, Record, fakes
+from hires.objectives.base import AT_ONCE, Draw, Pictures, Rates, Record, fakes
 from hires.objectives.replay import ChainsConfig, refine
 
 
@@ -46,5 +46,5 @@ class Proposals:
         def draw(stream: str, size: int) -> Tensor:
             return torch.randn(len(z), size, generator=dice).to(z.device)
 
-        refined, _ = refine(self.config, lambda x: networks["energy"](x, alpha), drawn["fakes"][0], draw, 16)
+        refined, _ = refine(self.config, lambda x: networks["energy"](x, alpha), drawn["fakes"][0].to(z.device), draw, AT_ONCE)
         return drawn | {"refined": (refined, None)}

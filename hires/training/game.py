@@ -207,4 +207,4 @@ class Game:
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on its way to `device`; from memory that is not pinned the copy would make the host wait."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

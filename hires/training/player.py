@@ -172,7 +172,7 @@ class Player(ABC):
         """Make the optimizer's state, which can be read and written from the start."""
         for flat, _ in self._flats():
             self._state[flat] = {
-                "step": torch.zeros((), dtype=torch.float32, device=flat.device if self.device.type == "cuda" else "cpu"),
+                "step": torch.zeros((), dtype=torch.float32, device="cpu" if self.device.type == "cpu" else flat.device),
                 **{moment: torch.zeros_like(flat.data) for moment in MOMENTS},
             }
         self.fragments = list(self._fragments())

@@ -41,7 +41,7 @@ class TrainConfig:
     # auto (bf16 where the device computes it fast, else fp32) | bf16 (the optimizer keeps fp32 weights) | fp32
     precision: str = setting("auto", among=PRECISIONS)
     max_images: str = ""  # images after which the run stops; empty = the whole schedule
-    trial: bool = True  # one real step at every level and batch before the first
+    trial: bool = True  # one real step and a grid at every level before the first
     checkpoint_every: str = "100k"  # images; each level's end is saved too
     keep: int = setting(3, at_least=1)  # newest checkpoints kept, and beside them:
     keep_every: str = ""  # images such as 1M: the first at or after each multiple; empty = none

@@ -1,4 +1,4 @@
-"""Before a run: one real step at every level still to come, so that a level that does not fit is known now and not in three days."""
+"""Before a run: a real step and a grid at every level still to come, so that a level that does not fit is known now, not in three days."""
 
 import re
 import time
@@ -7,6 +7,8 @@ import torch
 
 from hires.errors import HiresError, NotFinite
 from hires.ground.distributed import World
+from hires.objectives.base import AT_ONCE
+from hires.training import grids
 from hires.training.feed import Feed
 from hires.training.game import Game
 from hires.training.guards.agreement import not_finite
@@ -44,6 +46,9 @@ def _step(config: RunConfig, world: World, feed: Feed, phase: Phase) -> float:
         started = time.perf_counter()
         bad = not_finite(game.round(phase, pictures, due=True))  # also waits for the device
         seconds = (time.perf_counter() - started) / phase.batch * 1000
+        networks = game.averaged()
+        if world.first:  # which alone draws grids, beside its players
+            grids.pictures(game, networks, phase, pictures[:AT_ONCE], AT_ONCE)
         game.destroy()
     except NotFinite as error:
         bad, seconds = [str(error)], 0.0

@@ -196,7 +196,7 @@ def draw(rounds: int, batch: int, latent: int, channels: int, resolution: int, g
 def worst(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     """Largest difference over all parameters."""
     assert a.keys() == b.keys()
-    return max((a[name] - b[name]).abs().max().item() for name in a)
+    return max((a[name].cpu() - b[name].cpu()).abs().max().item() for name in a)
 
 
 def total_norm(a: dict[str, torch.Tensor]) -> float:

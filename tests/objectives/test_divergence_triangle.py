@@ -36,7 +36,9 @@ def play(one: Objective, rounds: list[dict], penalise=lambda i: True, micro_batc
     """Measures of each round, and all parameters at the end; the engines are freed."""
     measures = []
     for i, data in enumerate(rounds):
-        batch = Batch(data["x"], data["z"], data["eps"], data["extra"], ALPHA)
+        x, z, eps = (data[key].to(one.G.device) for key in ("x", "z", "eps"))
+        extra = [tuple(noise.to(one.G.device) for noise in step) for step in data["extra"]]
+        batch = Batch(x, z, eps, extra, ALPHA)
         found = one.round(batch, Rates(LR, ENERGY_LR, 0.5), RESOLUTION, penalise(i), micro_batch)
         measures.append({name: value.item() for name, value in found.items()})
     weights = {f"{p.name}/{n}": w for p in (one.G, one.U, one.I) for n, w in p.gather("weight").items() if n in p.shapes}

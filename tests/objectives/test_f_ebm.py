@@ -144,13 +144,14 @@ def play(module, config, nets: dict, device, stage: int, rounds: int, micro_batc
     players = {name: new_player(name, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for name, net in nets.items()}
     one, measures = module.Objective(config, 4, players), []
     for i in range(rounds):
-        batch = one.batch(images(i, dtype), ALPHA, draw_of(i, dtype), 4)
+        draw = draw_of(i, dtype)
+        batch = one.batch(images(i, dtype).to(device), ALPHA, lambda *what, draw=draw: draw(*what).to(device), 4)
         found = one.round(batch, Rates(LR, ENERGY_LR, 0.5), RESOLUTION, True, micro_batch)
         measures.append({name: value.item() for name, value in found.items()})
     weights = {f"{name}/{n}": w for name, p in players.items() for n, w in p.gather("weight").items()}
     for p in players.values():
         p.destroy()
-    return measures, weights, one.carried().get(NAME, (torch.empty(0), 0))[0]
+    return measures, weights, one.carried().get(NAME, (torch.empty(0), 0))[0].cpu()
 
 
 def systems():

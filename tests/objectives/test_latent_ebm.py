@@ -43,7 +43,8 @@ def play(one: Objective, rounds: list[dict], due=lambda i: True, micro_batch: in
     """Measures of each round, and all parameters at the end; the engines are freed."""
     measures = []
     for i, data in enumerate(rounds):
-        found = one.round(Batch(data["x"], data["z"], data["eps"], ALPHA), Rates(LR, ENERGY_LR, 0.5), RESOLUTION, due(i), micro_batch)
+        x, z, eps = (data[key].to(one.G.device) for key in ("x", "z", "eps"))
+        found = one.round(Batch(x, z, eps, ALPHA), Rates(LR, ENERGY_LR, 0.5), RESOLUTION, due(i), micro_batch)
         measures.append({name: value.item() for name, value in found.items()})
     weights = {f"{p.name}/{n}": w for p in (one.G, one.U, one.I) for n, w in p.gather("weight").items() if n in p.shapes}
     for p in (one.G, one.U, one.I):

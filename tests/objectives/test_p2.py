@@ -87,7 +87,7 @@ def test_a_round_is_the_published_codes(equation, resolution, channels, world, p
     for data in plain.draw(ROUNDS, BATCH, shape.latent, channels, resolution):
         x, z, eps = (data[key].double() for key in ("x", "z", "eps"))
         reference.round(x, z, eps)
-        game.round(Batch(x, z, eps), Rates(LR, ENERGY_LR, 0.0), resolution, due=True)
+        game.round(Batch(*(t.to(world.device) for t in (x, z, eps))), Rates(LR, ENERGY_LR, 0.0), resolution, due=True)
     for name, player in players.items():
         own = player.gather("weight")
         parameters = {n: p.detach() for n, p in reference.nets[name].named_parameters()}

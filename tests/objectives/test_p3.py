@@ -135,16 +135,17 @@ def test_rounds_are_the_papers(name, steps, resolution, channels, world, plain, 
             return torch.randn(BATCH, size, generator=plain.stream(f"{i}/{stream}")).double()
 
         expected = reference.round(x, draw)
-        found = one.round(one.batch(x, 1.0, draw, 7), Rates(LR, ENERGY_LR, 0.5), resolution, True)
+        batch = one.batch(x.to(world.device), 1.0, lambda *what, draw=draw: draw(*what).to(world.device), 7)
+        found = one.round(batch, Rates(LR, ENERGY_LR, 0.5), resolution, True)
         for measure, value in expected.items():
             assert found[measure].item() == pytest.approx(value, abs=1e-6), (measure, i)
     for player, net in reference.nets.items():
         own, before = players[player].gather("weight"), dict(nets[player].named_parameters())
         for n, parameter in net.named_parameters():
             assert (parameter - before[n]).abs().max() > 1e-5, (player, n)  # all of it moved
-            torch.testing.assert_close(own[n].double(), parameter.detach(), atol=2e-6, rtol=1e-5)
+            torch.testing.assert_close(own[n].double().cpu(), parameter.detach(), atol=2e-6, rtol=1e-5)
         state = reference.steps[player].state
         moments = players[player].gather("exp_avg_sq")  # the second of Adadelta's numbers, under Adam's name
         for n, parameter in net.named_parameters():
             expected = state[parameter]["acc_delta"]
-            torch.testing.assert_close(moments[n].double(), expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-3)
+            torch.testing.assert_close(moments[n].double().cpu(), expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-3)

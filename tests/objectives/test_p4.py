@@ -102,15 +102,17 @@ def test_rounds_are_the_published_codes(world, in_double):
     for moment in range(3):
         pixels = torch.randint(0, 256, (BATCH, 3, 32, 32), generator=torch.Generator().manual_seed(moment)).double()
         y = reference.round(pixels, draws(moment), warm=moment < 1)
-        game.round(game.batch(pixels / 127.5 - 1, 1.0, draws(moment), 1), Rates(LR, LR, 0.0, moment), 32, True)
-        shown = game.pictures({}, None, torch.zeros(BATCH, 1), 1.0)["chains"][0]
+        draw = draws(moment)
+        batch = game.batch((pixels / 127.5 - 1).to(world.device), 1.0, lambda *what, draw=draw: draw(*what).to(world.device), 1)
+        game.round(batch, Rates(LR, LR, 0.0, moment), 32, True)
+        shown = game.pictures({}, None, torch.zeros(BATCH, 1), 1.0)["chains"][0].cpu()
         assert (shown - ((y * 255).round() / 127.5 - 1)).abs().max() < 1e-6
     for name, player in players.items():
         own = player.gather("weight")
         wanted = {n: p.detach() for n, p in reference.nets[name].named_parameters()}
         before = dict(nets[name].named_parameters())
         assert max((wanted[n] - before[n]).abs().max() for n in wanted) > LR
-        assert max((own[n] - wanted[n]).abs().max() for n in wanted) < 1e-6, name
+        assert max((own[n].cpu() - wanted[n]).abs().max() for n in wanted) < 1e-6, name
         player.destroy()
 
 

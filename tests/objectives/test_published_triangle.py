@@ -53,7 +53,7 @@ def test_rounds_agree_with_plain_autograd(updates, start, world, plain, in_doubl
     for data in plain.draw(ROUNDS, BATCH, D, 3, 32):
         x, z, eps = (data[key].double() for key in ("x", "z", "eps"))
         expected = reference.round(x, z, eps, LR, ENERGY_LR)
-        found = triangle.round(Batch(x, z, eps, []), Rates(LR, ENERGY_LR, 0.0), 32, due=True)
+        found = triangle.round(Batch(*(t.to(world.device) for t in (x, z, eps)), []), Rates(LR, ENERGY_LR, 0.0), 32, due=True)
         assert expected.keys() == {"energy_real", "energy_fake", "loss_energy", "R", "K", "N"}
         for name, value in expected.items():
             assert found[name].item() == pytest.approx(value, abs=1e-5), name

@@ -36,7 +36,7 @@ def play(config: Config, nets: dict, rounds: list[dict], device, stage: int = 0,
     players = {n: new_player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()}
     one, measures = Objective(config, D, players), []
     for data in rounds:
-        found = one.round(Batch(data["x"], data["eps"], ALPHA), Rates(LR, 0.0, 0.5), RESOLUTION, False, micro_batch)
+        found = one.round(Batch(data["x"].to(device), data["eps"].to(device), ALPHA), Rates(LR, 0.0, 0.5), RESOLUTION, False, micro_batch)
         measures.append({name: value.item() for name, value in found.items()})
     weights = {f"{p.name}/{n}": w for p in players.values() for n, w in p.gather("weight").items() if n in p.shapes}
     for p in players.values():

@@ -63,7 +63,8 @@ def play(config, nets, rounds, device, stage: int = 1, micro_batch: int = 0) -> 
     players = {n: new_player(n, copy.deepcopy(net), ADAM, ZeroConfig(stage), "fp32", device) for n, net in nets.items()}
     one, measures = SYSTEMS[config.name](config, D, players), []
     for x, draw in rounds:
-        found = one.round(one.batch(x, ALPHA, draw, D), Rates(LR, ENERGY_LR, 0.5), RESOLUTION, True, micro_batch)
+        batch = one.batch(x.to(device), ALPHA, lambda *what, draw=draw: draw(*what).to(device), D)
+        found = one.round(batch, Rates(LR, ENERGY_LR, 0.5), RESOLUTION, True, micro_batch)
         measures.append({name: value.item() for name, value in found.items()})
     weights = {f"{p.name}/{n}": w for p in players.values() for n, w in p.gather("weight").items() if n in p.shapes}
     for p in players.values():

@@ -97,7 +97,9 @@ class Forked:
 def serving(env: dict[str, str]) -> Iterator[str]:
     """The process that imports everything, and forks; where a `Server` finds it."""
     address = f"hires-forks-{os.getpid()}-{os.urandom(4).hex()}"
-    env = env | {"DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1"}  # as hires.training.distributed sets them before
+    env = env | {"TORCHDYNAMO_DISABLE": "1"}  # as hires.training.player sets them before
+    if env.get("CUDA_VISIBLE_DEVICES") == "":
+        env["DS_ACCELERATOR"] = "cpu"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
         listening.bind("\0" + address)  # no file: nothing is left of it
         listening.listen()

@@ -35,7 +35,7 @@ def play(world, stage: int) -> dict[str, Player]:
         for player in players.values():
             with player.accumulate():
                 for sign in (1, -2):  # two backwards into one step
-                    out = player(x, 0.5)
+                    out = player(x.to(world.device), 0.5)
                     player.backward(sign * sum(t.square().mean() for t in (out if isinstance(out, tuple) else (out,))))
             player.step(1e-3, 0.5)
     return players
@@ -50,7 +50,7 @@ def main(out: Path) -> None:
         held[str(stage)] = {name: distributed.gather(player.optimizer_bytes()) for name, player in players.items()}
         whole = {f"{name}/{n}/{f}": t for name, p in players.items() for f in reading.FIELDS for n, t in p.gather(f).items()}
         if world.first:
-            save_file({key: tensor.contiguous() for key, tensor in whole.items()}, out / f"stage{stage}.safetensors")
+            save_file({key: tensor.cpu().contiguous() for key, tensor in whole.items()}, out / f"stage{stage}.safetensors")
         for player in players.values():
             player.destroy()
     if world.first:

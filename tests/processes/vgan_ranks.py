@@ -27,7 +27,7 @@ def main(out: Path) -> None:
         rounds = [(x[rows], mine(draw)) for x, draw in test_vgan.data(conftest)]
         weights = test_vgan.play(config, test_vgan.start(conftest, config), rounds, world.device)[1]
         if world.first:
-            save_file({key: tensor.contiguous() for key, tensor in weights.items()}, out / f"{name}-{world.size}.safetensors")
+            save_file({key: tensor.cpu().contiguous() for key, tensor in weights.items()}, out / f"{name}-{world.size}.safetensors")
     distributed.stop()
 
 

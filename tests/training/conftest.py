@@ -48,7 +48,7 @@ def inputs(resolution: int, seed: int) -> torch.Tensor:
 def train(player: Player, steps: int, alpha: float = 1.0, resolution: int = 8, decay: float = 0.5) -> None:
     """A few steps of an energy or an inference model on made-up images."""
     for i in range(steps):
-        out = player(inputs(resolution, i), alpha)
+        out = player(inputs(resolution, i).to(player.device), alpha)
         loss = sum(t.square().mean() for t in out) if isinstance(out, tuple) else (out - 1).square().mean()
         with player.accumulate():
             player.backward(loss)

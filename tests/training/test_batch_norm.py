@@ -41,7 +41,7 @@ def stored(network: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 def same(network: nn.Module, expected: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
     pairs = [pair for one, two in zip(stored(network), expected, strict=True) for pair in zip(one, two, strict=True)]
-    return all(torch.allclose(*pair, rtol=1e-4, atol=1e-6) for pair in pairs)
+    return all(torch.allclose(*(t.cpu() for t in pair), rtol=1e-4, atol=1e-6) for pair in pairs)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_the_checkpoint_holds_the_averages_statistics_of_the_last_pictures(run, 
         one.round(phase, pixels)
     batches.close()
     running = copy.deepcopy(one.players["inference"].network)
-    x = pixels.float() / 127.5 - 1
+    x = pixels.to(world.device).float() / 127.5 - 1
     averaged = one.averaged()["inference"]
     assert same(averaged, of_one_batch(averaged, x)) and not same(averaged, stored(running))
     assert same(averaged, stored(from_run.load(config.run).networks["inference"]))

@@ -22,7 +22,7 @@ def images(seed: int) -> torch.Tensor:
 
 def losses(player) -> list[torch.Tensor]:
     """Two losses that pull in different directions, each with a graph of its own."""
-    return [player(images(1)).mean() * 3, -player(images(2)).square().mean()]
+    return [player(images(1).to(player.device)).mean() * 3, -player(images(2).to(player.device)).square().mean()]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -67,7 +67,7 @@ def test_a_step_is_torchs_adam(stage, decay, make_player, trained):
     ]:
         found = player.gather(field)
         for name, tensor in reference.items():
-            assert torch.allclose(found[name], tensor, rtol=1e-4, atol=2e-6), (field, name)
+            assert torch.allclose(found[name].cpu(), tensor, rtol=1e-4, atol=2e-6), (field, name)
     assert player.steps() == {"4x4": 3, "8x8": 3}
     player.destroy()
 
@@ -89,7 +89,7 @@ def test_a_step_is_torchs_adadelta(make_player, trained):
         found = player.gather(field)
         for n, p in network.named_parameters():
             expected = optimizer.state[p][name] if name else p.detach()
-            torch.testing.assert_close(found[n], expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())  # sizes of 1e-8 too
+            torch.testing.assert_close(found[n].cpu(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())  # sizes of 1e-8 too
     assert player.steps() == {"4x4": 3, "8x8": 3}
     whole = sum(shape.numel() for shape in player.shapes.values())
     assert player.optimizer_bytes() == 2 * 4 * whole
@@ -113,7 +113,7 @@ def test_a_gradient_beyond_the_clip_is_torchs_clipped_one(stage, make_player, tr
     assert torch.nn.utils.clip_grad_norm_(network.parameters(), 1e-3) > 1e-2
     moments = player.gather("exp_avg")
     for name, parameter in network.named_parameters():
-        torch.testing.assert_close(moments[name], 0.5 * parameter.grad, rtol=1e-3, atol=1e-9)
+        torch.testing.assert_close(moments[name].cpu(), 0.5 * parameter.grad, rtol=1e-3, atol=1e-9)
     player.destroy()
 
 

@@ -67,7 +67,7 @@ def test_a_gradient_that_is_not_finite_is_refused_before_the_step(stage, precisi
     if precision == "bf16":
         player = new_player("energy", player.network, OptimizerConfig(), ZeroConfig(stage), precision, world.device)
     before = [(f.weight.clone(), f.ema.clone()) for f in player.fragments]
-    x = torch.ones(4, 1, 8, 8, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    x = torch.ones(4, 1, 8, 8, device=world.device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     with player.accumulate():
         player.backward(player(x, 1.0).float().mean() * loss)
     with pytest.raises(NotFinite, match="the energy's gradient"):
