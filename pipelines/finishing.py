@@ -72,6 +72,7 @@ def finish(job: Job, path: str, licence: str, seconds: float) -> dict[str, Any]:
         "index": {"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()},
         "shards": shards,
     }
+    job.listing.remove()  # before the manifest: who finds one does not tidy up after a process that was killed
     write_whole(job.out / MANIFEST, json.dumps(manifest, indent=1))
     return report
 

@@ -73,7 +73,7 @@ class Listing:
     def remove(self) -> None:
         """Deletes the files: half a gigabyte for three million pictures, and made anew when needed."""
         for split in SPLITS:
-            (self.folder / f"{split}.items").unlink()
+            (self.folder / f"{split}.items").unlink(missing_ok=True)
 
 
 def write_listing(

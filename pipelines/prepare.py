@@ -85,12 +85,12 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> dict[str
         todo = [shard for shard in mine if finished_shard(job, shard) is None]
         job.done.value = sum(shard.images for shard in mine) - sum(shard.images for shard in todo)
         on_shards(write_shard, job, todo, config.workers, progress)
-        with turn(out):  # of two parts that end together one completes
-            report = _complete(config, job, identity, source, time.monotonic() - started)
-        listing.remove()
         if not config.part:
             for left in (out / WORK).glob("part-*"):  # of parts that were killed
                 shutil.rmtree(left)
+        with turn(out):  # of two parts that end together one completes
+            report = _complete(config, job, identity, source, time.monotonic() - started)
+        listing.remove()
         return report
 
 

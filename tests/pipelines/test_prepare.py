@@ -18,9 +18,10 @@ from PIL import Image
 import pytest
 import webdataset
 
-from pipelines import DataError, PrepareConfig, Shards, SplitConfig, prepare
+from pipelines import DataError, PrepareConfig, Shards, SplitConfig, finishing, prepare
 from pipelines.codecs import decode
 from pipelines.pyramid import pyramid, square
+from pipelines.writing import write_whole
 
 SET = {"resolution": 128, "images_per_shard": 7, "split": SplitConfig(holdout=5)}
 
@@ -138,6 +139,27 @@ def test_a_killed_preparation_continues_to_the_same_bytes(tmp_path, config, fill
     prepare(undisturbed)
     assert hashes(out) == hashes(Path(undisturbed.out))
     assert not list((out / ".prepare").glob("*.tar"))
+
+
+def test_killed_once_the_manifest_is_there_it_leaves_what_an_undisturbed_one_leaves(tmp_path, config):
+    def write(path: Path, text: str) -> None:
+        write_whole(path, text)
+        if path.name == "manifest.json":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed() -> None:
+        finishing.write_whole = write  # in this process alone
+        prepare(config)
+
+    process = multiprocessing.get_context("fork").Process(target=killed)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert prepare(config)["status"] == "already complete"
+    undisturbed = replace(config, out=str(tmp_path / "undisturbed"))
+    prepare(undisturbed)
+    left, wanted = ({path.name for path in Path(one.out, ".prepare").iterdir()} for one in (config, undisturbed))
+    assert left == wanted
 
 
 def test_a_killed_worker_ends_the_run_in_words(config, one_line):
