@@ -1,10 +1,12 @@
 """What a schedule asks of a machine, computed without training: steps, parameters, and bytes a rank."""
 
 from dataclasses import dataclass
+from functools import reduce
 import math
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hires.ground.machine import DTYPES
 from hires.objectives import system
@@ -127,6 +129,34 @@ def _activations(config: RunConfig, built: dict[str, torch.nn.Module], resolutio
     return micro_batch * config.objective.fullest(kept, micro_batch == share)
 
 
+class _ByShape(TorchDispatchMode):
+    """The growing networks' operations on the meta device by shapes alone: torch's kernels for them load its compiler first, seconds."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else this mode loads the compiler itself
+
+    def __torch_dispatch__(self, function, _, given=(), named=None):
+        shapes, tensors = ATEN.get(function.overloadpacket), [one for one in given if isinstance(one, torch.Tensor)]
+        if named or not shapes:
+            return function(*given, **(named or {}))
+        if function._schema.is_mutable:
+            return given[0]
+        return torch.empty(shapes(*given), dtype=reduce(torch.promote_types, (one.dtype for one in tensors)), device="meta")
+
+
+def _broadcast(*given) -> torch.Size:
+    return torch.broadcast_shapes(*(one.shape for one in given if isinstance(one, torch.Tensor)))
+
+
+aten = torch.ops.aten
+ATEN = {  # operation -> the shape of its result
+    **dict.fromkeys((aten.add, aten.mul, aten.div, aten.pow, aten.rsqrt, aten.lerp, aten.leaky_relu_), _broadcast),
+    aten.addmm: lambda bias, x, weight: (x.shape[0], weight.shape[1]),
+    aten.linalg_vector_norm: lambda x, order, over, keep: [1 if i in over else n for i, n in enumerate(x.shape)],
+}
+
+
 def _kept(network: torch.nn.Module, *inputs: torch.Tensor) -> int:
     """Bytes of the tensors kept for one image's backward pass, parameters and their scaled copies left out."""
     sizes: dict[int, int] = {}
@@ -138,6 +168,6 @@ def _kept(network: torch.nn.Module, *inputs: torch.Tensor) -> int:
             sizes[tensor.untyped_storage()._cdata] = tensor.numel() * tensor.element_size()
         return tensor
 
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
+    with saved_tensors_hooks(pack, lambda tensor: tensor), _ByShape():
         network(*(tensor.requires_grad_() for tensor in inputs), 0.5)
     return sum(sizes.values()) // TWO

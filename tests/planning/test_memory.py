@@ -7,6 +7,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from hires import networks
 from hires.config import load
 from hires.objectives.divergence_triangle import PLAYERS
+from hires.planning import memory
 from hires.planning.memory import _kept, level_plans
 from hires.training.schedule import Schedule
 
@@ -75,6 +76,21 @@ def test_activation_bytes_are_those_that_autograd_keeps_on_a_real_device(player)
     with torch.device("meta"):
         imagined = networks.build(config.network, player, 16, True)
     assert _kept(imagined, torch.empty(2, *inputs.shape[1:], device="meta")) == pytest.approx(sum(kept.values()), rel=0.05)
+
+
+def test_no_elementwise_operation_of_a_growing_network_is_left_to_torch(monkeypatch):
+    """Its kernels for the meta device load torch's compiler, which takes longer than the whole plan."""
+    left = []
+
+    class Watched(memory._ByShape):
+        def __torch_dispatch__(self, function, types, given=(), named=None):
+            if torch.Tag.pointwise in function.tags and not named and function.overloadpacket not in memory.ATEN:
+                left.append(str(function))
+            return super().__torch_dispatch__(function, types, given, named)
+
+    monkeypatch.setattr(memory, "_ByShape", Watched)
+    plans("network.convs=1")
+    assert not left
 
 
 def test_micro_batches_lower_the_activations():
