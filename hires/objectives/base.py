@@ -36,7 +36,7 @@ class Player(Protocol):
         """Back-propagate this rank's mean over its images."""
 
     def step(self, lr: float, ema_decay: float) -> None:
-        """Update weights and moving average; raises NotFinite where a gradient is not finite."""
+        """Update weights and moving average, but not by a gradient that is not finite; may raise NotFinite for it."""
 
 
 @dataclass
@@ -146,7 +146,7 @@ class Objective(ABC):
         """Update every player; returns measures as scalars on the device, this rank's means.
 
         `due`: whether it is a step of those that `every` counts; `micro_batch`: images computed at once, 0 = all, to save memory. Raises
-        NotFinite, with the measures by then, where a gradient is not finite.
+        NotFinite, with the measures by then, where a player does for a gradient that is not finite.
         """
 
     @abstractmethod

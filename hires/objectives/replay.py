@@ -80,9 +80,11 @@ class Replay:
 
     def choose(self, share: Tensor) -> Tensor:
         """A slot of its own for each of the rank's places, by a number in [0, 1) for each (b,): indices into `pictures`."""
-        counts = torch.tensor(self._counts(len(share)), device=share.device)
-        inside = torch.minimum((share * counts).long(), counts - 1)
-        return counts.cumsum(0) - counts + inside
+        b, places = len(share), len(share) * self.size
+        # first_slot of each place and the next, on the device: numbers from the host would make it wait
+        first = (torch.arange(self.rank * b, self.rank * b + b + 1, device=share.device) * self.slots + places - 1) // places - self.first
+        counts = first.diff()
+        return first[:-1] + torch.minimum((share * counts).long(), counts - 1)
 
     def carried(self) -> Carried:
         """What a checkpoint is to hold: this rank's pictures and where they begin."""

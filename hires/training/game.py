@@ -172,6 +172,11 @@ class Game:
             due = rounds % self.objective.every == 0
         return self.objective.round(batch, Rates(phase.lr, phase.energy_lr, decay, rounds), phase.resolution, due, phase.micro_batch)
 
+    def norms(self) -> dict[str, Tensor]:
+        """The norms of the gradients since this was last asked, on the device, of the players whose steps do not refuse themselves."""
+        found = {f"the {name}'s gradient": one.norm() for name, one in self.players.items()}
+        return {name: norm for name, norm in found.items() if norm is not None}
+
     def averaged(self) -> dict[str, nn.Module]:
         """The networks with their moving averages as weights, fp32, eval, whole on every rank; a collective."""
         self.settle()

@@ -100,6 +100,7 @@ class Player(ABC):
     def __init__(self, name: str, network: nn.Module, optimizer: OptimizerConfig, device: torch.device):
         self.name, self.network, self.device, self.clip = name, network, device, optimizer.clip
         self.shapes = {n: p.shape for n, p in network.named_parameters()}
+        self._norm: Tensor | None = None
 
     def __call__(self, *args):
         """Forward pass whose graph stays inside this player."""
@@ -118,8 +119,8 @@ class Player(ABC):
         """Free the state and, once `collect` was called, its memory; the player cannot be used afterwards."""
 
     @abstractmethod
-    def _step(self, lr: float) -> bool:
-        """One Adam step; False, and no step, on all ranks alike, where a gradient is not finite."""
+    def _step(self, lr: float) -> None:
+        """One step of the optimizer, but where the gradient is not finite none, on all ranks alike."""
 
     @abstractmethod
     def _flats(self) -> list[tuple[Tensor, str]]:
@@ -132,11 +133,18 @@ class Player(ABC):
     def step(self, lr: float, ema_decay: float) -> None:
         """One Adam step at learning rate `lr`, then the moving average: ema <- ema_decay * ema + (1 - ema_decay) * weight.
 
-        Raises NotFinite, on all ranks alike, before the step, where a gradient is not finite.
+        Where the gradient is not finite no step is made, on all ranks alike: `norm` says so, or NotFinite is raised here.
         """
-        if not self._step(lr):
-            raise NotFinite(f"the {self.name}'s gradient")
+        self._step(lr)
         torch._foreach_lerp_([f.ema for f in self.fragments], [f.weight for f in self.fragments], 1 - ema_decay)
+
+    def norm(self) -> Tensor | None:
+        """The sum of the norms of the gradients that were stepped on since this was last asked, on the device.
+
+        Not finite where a step was withheld; None where a step raises NotFinite itself.
+        """
+        norm, self._norm = self._norm, None
+        return norm
 
     def steps(self) -> dict[str, int]:
         """Adam's step count for each parameter group."""
@@ -206,7 +214,7 @@ def _deepspeed(device: torch.device) -> ModuleType:
 
 
 class Whole(Player):
-    """A player whose state every rank holds whole: plain autograd, one reduction of all gradients, one host wait a step."""
+    """A player whose state every rank holds whole: plain autograd, one reduction of all gradients, and with Adam no wait for the device."""
 
     stage = 0
 
@@ -245,7 +253,7 @@ class Whole(Player):
         self.fragments, self._parameters, self._masters, self._state = [], {}, {}, {}
         self.network = None
 
-    def _step(self, lr: float) -> bool:
+    def _step(self, lr: float) -> None:
         parameters, masters = list(self._parameters.values()), list(self._masters.values())
         gradients = [torch.zeros_like(m) if p.grad is None else p.grad.to(m.dtype) for p, m in zip(parameters, masters, strict=True)]
         for parameter in parameters:
@@ -255,29 +263,33 @@ class Whole(Player):
             dist.all_reduce(flat)
             parts = flat.div_(dist.get_world_size()).split([g.numel() for g in gradients])
             gradients = [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
-        norm = nn.utils.get_total_norm(gradients).item()
-        if not math.isfinite(norm):
-            return False
-        if norm > self.clip:
-            torch._foreach_mul_(gradients, self.clip / norm)
-        self._update(masters, gradients, lr)
+        self._update(masters, gradients, nn.utils.get_total_norm(gradients).float(), lr)
         if masters[0] is not parameters[0]:
             torch._foreach_copy_([p.data for p in parameters], [m.data for m in masters])
-        return True
 
     @torch.no_grad()
-    def _update(self, masters: list[Tensor], gradients: list[Tensor], lr: float) -> None:
-        """The optimizer's step by torch's functions: its classes load torch's whole compiler first, which takes seconds."""
+    def _update(self, masters: list[Tensor], gradients: list[Tensor], norm: Tensor, lr: float) -> None:
+        """The optimizer's step by torch's functions: its classes load torch's whole compiler first, which takes seconds.
+
+        `norm` is that of all gradients, on the device. Where it is not finite Adam's kernel leaves everything as it is, steps too; before
+        Adadelta, which cannot, the host looks.
+        """
         given, states = self._optimizer, [self._state[master] for master in masters]
         first, second, steps = ([state[name] for state in states] for name in (*MOMENTS, "step"))
         decay = getattr(given.weight_decay, self.name)
         if given.name == "adadelta":
+            if not math.isfinite(size := norm.item()):
+                raise NotFinite(f"the {self.name}'s gradient")
+            if size > self.clip:
+                torch._foreach_mul_(gradients, self.clip / size)
             rules = {"lr": lr, "rho": given.beta2, "eps": given.eps, "weight_decay": decay, "maximize": False}
             adadelta(masters, gradients, first, second, steps, **rules)
         else:
             rules = {"beta1": given.beta1, "beta2": given.beta2, "lr": lr, "weight_decay": decay, "eps": given.eps}
             # fused: one pass over weights, moments and gradients, ten times faster on a CPU too
-            adam(masters, gradients, first, second, [], steps, fused=True, amsgrad=False, maximize=False, **rules)
+            held = {"grad_scale": (norm / self.clip).clamp(min=1.0), "found_inf": (~norm.isfinite()).float()}
+            adam(masters, gradients, first, second, [], steps, fused=True, amsgrad=False, maximize=False, **held, **rules)
+            self._norm = norm if self._norm is None else self._norm + norm
 
     def _flats(self) -> list[tuple[Tensor, str]]:
         return [(master, group_of(n)) for n, master in self._masters.items()]
@@ -341,11 +353,12 @@ class Sharded(Player):
         self.engine = self.network = self.optimizer = self._adam = None
         self.fragments, self._state = [], {}
 
-    def _step(self, lr: float) -> bool:
+    def _step(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.engine.step()
-        return self.engine.was_step_applied()  # a line in its log is all that DeepSpeed makes of it, and the run would end well
+        if not self.engine.was_step_applied():  # a line in its log is all that DeepSpeed makes of it, and the run would end well
+            raise NotFinite(f"the {self.name}'s gradient")
 
     def _flats(self) -> list[tuple[Tensor, str]]:
         """One flat partition a group; on stage 3 several."""

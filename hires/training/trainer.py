@@ -120,7 +120,7 @@ class Trainer:
             measures = self.game.round(self.phase, images)
         except NotFinite as error:
             raise NotFinite(f"at {self.images} images: {self.health.told(error)}") from error
-        self.health.record(measures, self.stop.asked(fresh=fresh), self.images)
+        self.health.record(measures, self.game.norms(), self.stop.asked(fresh=fresh), self.images)
         self.images += self.phase.batch
         self.means.add(measures)
 

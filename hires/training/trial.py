@@ -44,7 +44,7 @@ def _step(config: RunConfig, world: World, feed: Feed, phase: Phase) -> float:
             game.round(phase, pictures, due=True)
             torch.cuda.synchronize(world.device)
         started = time.perf_counter()
-        bad = not_finite(game.round(phase, pictures, due=True))  # also waits for the device
+        bad = not_finite(game.round(phase, pictures, due=True) | game.norms())  # also waits for the device
         seconds = (time.perf_counter() - started) / phase.batch * 1000
         networks = game.averaged()
         if world.first:  # which alone draws grids, beside its players

@@ -125,12 +125,28 @@ def test_told_to_stop_it_names_player_images_level_and_the_last_good_checkpoint(
         train()
     text = str(error.value)
     assert (
-        "at 32 images: the energy's gradient, from energy: energy_fake, energy_gap, energy_size, loss_energy" in text
+        "at 32 images: the generator's gradient, the energy's gradient, the inference's gradient" in text
+        and "from energy: energy_fake, energy_gap, energy_size, loss_energy; " in text
         and "level 4" in text
         and reading.folder_name(32) in text
         and "\n" not in text
     )
     assert all_finite(tmp_path / "run") and not rollbacks(tmp_path / "run")
+
+
+def test_where_nothing_is_saved_between_it_is_found_after_one_more_step(train, poison, monkeypatch, tmp_path):
+    seen, plain = [], Game.round
+
+    def look(game, phase, images, penalise=None):
+        measures = plain(game, phase, images, penalise)
+        seen.append((phase.images, all(f.weight.isfinite().all() for one in game.players.values() for f in one.fragments)))
+        return measures
+
+    monkeypatch.setattr(Game, "round", look)
+    poison(16, 1)
+    with pytest.raises(HiresError, match=r"at 16 images: the generator's gradient, .*; last good checkpoint: none"):
+        train("train.checkpoint_every=1k")
+    assert seen == [(0, True), (16, True), (32, True)]  # no weight was touched
 
 
 @pytest.mark.parametrize("stage", [0, 1])

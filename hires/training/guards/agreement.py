@@ -28,8 +28,12 @@ class Health:
         self._player_of = {term: player for player, those in terms.items() for term in those}
         self._pending: list[tuple[Tensor, torch.cuda.Event | None, dict[str, Tensor], int]] = []
 
-    def record(self, measures: dict[str, Tensor], stop_asked: bool, images: int) -> None:
-        """After the step at `images`: reduce (stop asked, not finite) over the ranks, start copying it to the host; a collective."""
+    def record(self, measures: dict[str, Tensor], norms: dict[str, Tensor], stop_asked: bool, images: int) -> None:
+        """After the step at `images`: reduce (stop asked, not finite) over the ranks, start copying it to the host; a collective.
+
+        `norms`: of gradients, by what they are called; where one is not finite its player has not stepped.
+        """
+        measures = norms | measures
         # a finite sum means finite terms; the spread of a batch of one is no number and says nothing
         total = torch.stack([m for name, m in measures.items() if name != "diversity"]).sum()
         flags = torch.stack([torch.full((), float(stop_asked), device=total.device), (~torch.isfinite(total)).float()])
@@ -62,8 +66,7 @@ class Health:
 
     def told(self, error: NotFinite) -> str:
         """A refused gradient with the terms of its round that are not finite, of all ranks; a collective."""
-        terms = self._told(distributed.gather(not_finite(error.measures)))
-        return f"{error}, from {terms}" if terms else str(error)
+        return self._told([[str(error), *names] for names in distributed.gather(not_finite(error.measures))])
 
     def check_state(self, players: dict[str, Player], images: int) -> None:
         """Before saving: raise NotFinite, on all ranks alike, where a weight, moment or average is not finite; waits for the device."""
@@ -77,10 +80,14 @@ class Health:
             raise NotFinite(f"at {images} images: {', '.join(dict.fromkeys(name for names in found for name in names))}")
 
     def _told(self, names: list[list[str]]) -> str:
-        """Each rank's names of terms, grouped by the player that they belong to: 'energy: loss_energy, r1 (rank 1)'."""
+        """Each rank's names of gradients and terms, these by player: 'the energy's gradient, from energy: loss_energy, r1 (rank 1)'."""
         players: dict[str, list[str]] = {}
-        for term in dict.fromkeys(term for those in names for term in those):
-            players.setdefault(self._player_of[term], []).append(term)
-        ranks = [rank for rank, those in enumerate(names) if those]
+        found = dict.fromkeys(name for those in names for name in those)
+        gradients = [name for name in found if name not in self._player_of]
+        for term in found:
+            if term in self._player_of:
+                players.setdefault(self._player_of[term], []).append(term)
+        ranks = [rank for rank, those in enumerate(names) if self._player_of.keys() & those]
         where = "" if len(ranks) in (0, len(names)) else f" (rank {', '.join(map(str, ranks))})"
-        return "; ".join(f"{player}: {', '.join(terms)}" for player, terms in players.items()) + where
+        terms = "; ".join(f"{player}: {', '.join(terms)}" for player, terms in players.items()) + where
+        return ", from ".join(filter(None, [", ".join(gradients), terms]))
