@@ -14,7 +14,7 @@ from hires import networks
 from hires.errors import NotFinite
 from hires.networks import NetworkConfig, batch_norm
 
-# draw(stream, size) -> this rank's rows of the global batch's N(0, 1) noise (B, size), a function of (seed, stream, images seen)
+# draw(stream, size) -> N(0, 1) noise (B, size) for this rank's rows of the global batch, a function of (seed, stream, images seen)
 Draw = Callable[[str, int], Tensor]
 # what a grid in RUN/samples shows: name -> images (N, C, r, r) in [-1, 1], and the grid's columns (None: as square as it gets)
 Pictures = dict[str, tuple[Tensor, int | None]]

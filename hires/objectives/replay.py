@@ -38,6 +38,8 @@ class ChainsConfig:
     reach: float = setting(0.1, above=0)  # no value moves further in a step, its noise apart
     replay: int = setting(10_000, at_least=1)  # pictures in the buffer, of all ranks together
     restart: float = setting(0.05, at_least=0, at_most=1)  # chance that a chain begins again, from uniform noise
+    # sample: each picture's noise by its own number, on the device | batch: the global batch's, on every rank's CPU (runs before this was)
+    drawn: str = setting("sample", among=("sample", "batch"))
 
     def bytes(self, resolution: int, channels: int) -> int:
         """Bytes of the buffer, of all ranks together."""

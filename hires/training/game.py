@@ -163,6 +163,8 @@ class Game:
         x = self._seen = networks.growing.fade_images(x, phase.alpha)
 
         def draw(stream: str, size: int) -> Tensor:
+            if config.objective.chains and config.objective.chains.drawn == "sample":  # noise as large as the images, for each step
+                return noise.by_sample(self.noise_seed, stream, phase.images, size, rows, device)
             return _sent(noise.normal(self.noise_seed, stream, phase.images, B, size, rows), device)
 
         batch = self.objective.batch(x, phase.alpha, draw, config.network.latent)

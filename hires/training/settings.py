@@ -120,7 +120,10 @@ def with_later_settings(plain: dict) -> dict:
     before = {"network": {"downsampling": "separate", "width": 1.0}, "objective": {"energy_weight": 1.0}}
     triangle = isinstance(plain.get("objective"), dict) and plain["objective"].get("name") == "divergence_triangle"
     sections = [name for name in before if isinstance(plain.get(name), dict) and (name == "network" or triangle)]
-    return plain | {name: before[name] | plain[name] for name in sections}
+    plain = plain | {name: before[name] | plain[name] for name in sections}
+    if isinstance(plain.get("objective"), dict) and isinstance(chains := plain["objective"].get("chains"), dict):
+        plain = plain | {"objective": plain["objective"] | {"chains": {"drawn": "batch"} | chains}}
+    return plain
 
 
 def settings_of(run: Path) -> dict:

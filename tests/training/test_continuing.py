@@ -1,9 +1,15 @@
 """A run that goes on with other settings says so, or is refused where it would not be the run that it was."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from hires import config as configuration
 from hires.errors import HiresError
+from hires.ground import noise
+from hires.training.game import Game
+from hires.training.schedule import Schedule
 from hires.training.settings import run_config, to_dict
 from hires.training.trainer import Trainer
 
@@ -86,6 +92,25 @@ def test_what_was_no_setting_yet_keeps_its_value():
     then = run_config(plain)
     assert (then.objective.energy_weight, then.network.downsampling) == (1, "separate")
     assert run_config(to_dict(then)) == then
+
+
+@pytest.mark.parametrize("drawn", ["sample", "batch"])
+def test_chains_keep_the_noise_that_they_began_with(drawn, world, monkeypatch):
+    """Runs from before objective.chains.drawn draw the global batch's; today's, each sample's by its number in the run."""
+    plain = to_dict(configuration.load("train", ["experiment=digits", "objective=f_ebm", "run=r", "train.precision=fp32"]))
+    if drawn == "batch":
+        del plain["objective"]["chains"]["drawn"]
+    config = run_config(plain)
+    assert config.objective.chains.drawn == drawn and run_config(to_dict(config)) == config
+    phase, rows = replace(Schedule(config.schedule).at(640), batch=6), slice(0, 6)
+    played = Game(config, world, phase.shape)
+    monkeypatch.setattr(played.objective, "batch", lambda x, alpha, draw, latent: draw("langevin1", 7))
+    monkeypatch.setattr(played.objective, "round", lambda noise, *_: {"noise": noise})
+    found = played.round(phase, torch.zeros(6, 1, phase.resolution, phase.resolution, dtype=torch.uint8))["noise"]
+    old = noise.normal(config.train.seed, "langevin1", 640, 6, 7, rows)
+    new = noise.by_sample(config.train.seed, "langevin1", 640, 7, rows, torch.device("cpu"))
+    assert torch.equal(found.cpu(), old if drawn == "batch" else new)
+    played.destroy()
 
 
 def test_a_setting_that_was_renamed_is_read_from_older_runs(tiny, tmp_path):
