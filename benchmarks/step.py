@@ -15,6 +15,11 @@ engines. Counted in forward passes of one network (docs/inside.md):
     energy_first in turn 20  energy_first on networks that resample and convolve in turn, as the published ones do
     energy_first R1         energy_first in a step that computes the gradient penalty (one in objective.r1_every)
 
+Two more where --contenders names them: another game, on two networks of the same channels in the field's usual code (benchmarks/progan.py):
+
+    progan              12  a progressive GAN: critic, then generator
+    progan R1               the same in a step with R1 on real images
+
 The penalty is off in the others: the published loop has none. All clip gradients and take the same Adam; hires keeps a moving average of
 the weights too, which the published loop does not. Nothing is asserted here: the table is the result.
 """
@@ -32,6 +37,7 @@ import statistics
 import subprocess
 import time
 
+from progan import ProGAN  # beside this file
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
@@ -53,6 +59,7 @@ LOOP = "loop as published"
 PLAIN = "energy_first plain"
 IN_TURN = "energy_first in turn"
 CONTENDERS = (LOOP, "published", "energy_first", "simultaneous", IN_TURN, PLAIN, "energy_first R1")
+PEERS = ("progan", "progan R1")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 RATES = Rates(lr=1e-4, energy_lr=5e-5, ema_decay=0.99)
 
@@ -200,6 +207,34 @@ class Contender:
         collect()
 
 
+class Peer:
+    """Another project's way to spend a step on the same pictures."""
+
+    def __init__(self, name: str, config, resolution: int, batch: int, device: torch.device):
+        self.name, self.penalise, self.device = name, name.endswith("R1"), device
+        self.gan = ProGAN(config.network, resolution, device, torch.bfloat16 if config.train.precision == "bf16" else torch.float32)
+        draw = noise.generator(0, "benchmark")
+        parameter = self.gan.G.dense.weight
+        self.x = (torch.rand(batch, config.network.image_channels, resolution, resolution, generator=draw) * 2 - 1).to(parameter)
+        self.z = torch.randn(batch, config.network.latent, generator=draw).to(parameter)
+
+    def step(self) -> None:
+        """One of each network, to its end on the device."""
+        self.gan.step(self.x, self.z, self.penalise)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def destroy(self) -> None:
+        """Free the networks."""
+        self.gan = None
+        collect()
+
+
+def contender(name: str, config, resolution: int, batch: int, device: torch.device) -> Contender | Peer:
+    """The one of this name."""
+    return (Peer if name in PEERS else Contender)(name, config, resolution, batch, device)
+
+
 # ------------------------------------------------------------------------------------------------ measuring
 
 
@@ -224,11 +259,11 @@ def peak_memory(name: str, args: argparse.Namespace, resolution: int, batch: int
         torch.cuda.reset_peak_memory_stats(device)
     else:
         before = resident(reset=True)[0]
-    contender = Contender(name, settings(args), resolution, batch, device)
-    contender.step()
-    contender.step()
+    one = contender(name, settings(args), resolution, batch, device)
+    one.step()
+    one.step()
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident()[1]
-    contender.destroy()
+    one.destroy()
     return peak - before
 
 
@@ -263,27 +298,27 @@ def measure(args: argparse.Namespace, resolution: int, batch: int, device: torch
     """Times of all contenders, taken in turn until --rounds or `seconds` are spent; None where not even one round fits."""
     clock = CLOCKS[args.clock]
     started = time.perf_counter()
-    contenders = [Contender(name, settings(args), resolution, batch, device) for name in args.contenders]
+    contenders = [contender(name, settings(args), resolution, batch, device) for name in args.contenders]
     try:
         flops = {contenders[0].name: operations(contenders[0].step)}  # counted in the first step, which warms up too
         first = time.perf_counter() - started
         if first * len(contenders) > seconds and not args.force:
             return None
-        flops |= {contender.name: operations(contender.step) for contender in contenders[1:]}
+        flops |= {one.name: operations(one.step) for one in contenders[1:]}
         times = {name: [] for name in args.contenders}
         for done in range(args.rounds):
             began = time.perf_counter()
             # each round starts with another contender, so none always runs in the wake of the same one
             for i in range(len(contenders)):
-                contender = contenders[(done + i) % len(contenders)]
+                one = contenders[(done + i) % len(contenders)]
                 t = clock()
-                contender.step()
-                times[contender.name].append(clock() - t)
+                one.step()
+                times[one.name].append(clock() - t)
             if time.perf_counter() - started + (time.perf_counter() - began) > seconds and not args.force:
                 break
     finally:
-        for contender in contenders:
-            contender.destroy()
+        for one in contenders:
+            one.destroy()
     return {"times": times, "flops": flops}
 
 
@@ -401,7 +436,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
     parser.add_argument("--rounds", type=int, default=15, help="steps of each contender at most (default 15)")
     parser.add_argument("--budget", type=float, default=600, help="seconds for the whole table (default 600)")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="some of: " + ", ".join(CONTENDERS))
+    named = f"some of: {', '.join(CONTENDERS + PEERS)} (default: all but the last two)"
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help=named)
     parser.add_argument("--stage", type=int, default=0, help="ZeRO stage (default 0: nothing sharded, as one process trains)")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: processor time, for a shared machine")
     parser.add_argument("--no-memory", action="store_true", help="skip the memory column: on CPUs it takes a fresh process a row")
@@ -409,8 +445,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="print Markdown, with commit, machine and date")
     args = parser.parse_args()
     args.contenders = args.contenders.split(",")
-    if unknown := [name for name in args.contenders if name not in CONTENDERS]:
-        parser.error(f"--contenders {unknown[0]}: wanted some of {', '.join(CONTENDERS)}")
+    if unknown := [name for name in args.contenders if name not in CONTENDERS + PEERS]:
+        parser.error(f"--contenders {unknown[0]}: wanted some of {', '.join(CONTENDERS + PEERS)}")
     args.force = bool(args.resolutions)  # resolutions that were asked for are measured, whatever they cost
     args.resolutions = [int(r) for r in args.resolutions.split(",")] if args.resolutions else resolutions_up_to(1024)
     return args
