@@ -12,8 +12,13 @@ import sys
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from hires import config as configuration
 from hires.objectives import SYSTEMS
+from hires.training.game import Game
+from hires.training.guards.agreement import Health
+from hires.training.schedule import Schedule
 from tests.processes.meta import META, Made, Watch
 
 SCRIPT = Path(__file__).parents[1] / "processes" / "meta.py"
@@ -115,6 +120,13 @@ def test_each_slip_is_found_by_its_line(slip):
     assert watch.found[kind] == Counter({f"tests/training/test_meta.py:{do.__code__.co_firstlineno} <lambda>": 1}), dict(watch.found)
 
 
+def test_a_tensor_of_the_host_in_a_collective_is_found(world):
+    watch = Watch()
+    with watch:
+        dist.all_reduce(torch.zeros(3))  # which gloo would bear
+    assert list(watch.found) == ["CPU tensor in a collective"] and "test_meta.py" in next(iter(watch.found["CPU tensor in a collective"]))
+
+
 def test_what_costs_nothing_is_not_found():
     watch, x, c = Watch(), on_meta(3), torch.zeros(3)
     watch.pin(c)
@@ -126,3 +138,21 @@ def test_what_costs_nothing_is_not_found():
         torch.where(x > 0, x, 0.0)
         torch.full((), 3.0, device=META)
     assert not watch.found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_torch_says_the_same(world):
+    """What meta cannot show: torch itself raises where a round synchronises."""
+    config = configuration.load("train", ["experiment=digits", "run=none", "data.root=none", "train.precision=bf16"])
+    phase = Schedule(config.schedule).at(0)
+    played = Game(config, world, phase.shape)
+    images = torch.zeros(phase.batch, 1, phase.resolution, phase.resolution, dtype=torch.uint8).pin_memory()
+    health = Health(world, played.objective.TERMS)
+    for mode in ("default", "error"):  # the first round also loads kernels
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            health.record(played.round(phase, images, due=True), played.norms(), False, phase.images)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert health.look(newest=True) is False
+    played.destroy()
