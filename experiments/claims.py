@@ -5,7 +5,7 @@ machine and date, to docs/records/claims/name.jsonl: parts that are there are no
 docs/records/claims.md, between two comments with its name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 import json
 from pathlib import Path
@@ -17,6 +17,15 @@ import time
 
 ROOT = Path(__file__).parents[1]
 ROWS, PAGE = ROOT / "docs/records/claims", ROOT / "docs/records/claims.md"
+
+
+def shows(name: str, text: Callable[[], str], words: Sequence[str]) -> bool:
+    """Whether the command line says `show`: then the claim's text goes into the page of claims and is printed."""
+    if list(words[:1]) != ["show"]:
+        return False
+    publish(name, text())
+    print(text())
+    return True
 
 
 def given(words: Sequence[str], **defaults: str) -> dict[str, str]:
@@ -97,6 +106,11 @@ def processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def made(rows: Sequence[dict]) -> str:
+    """Where rows were computed: 'commit · machine · date; ….'"""
+    return "; ".join(" · ".join(one) for one in sorted({(row["commit"], row["machine"], row["date"]) for row in rows})) + "."
 
 
 def rows(name: str) -> list[dict]:

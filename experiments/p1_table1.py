@@ -30,9 +30,7 @@ FRECHET, ERROR = "frechet_efficientnet_lite0", "reconstruction_mse"
 
 def main(*words: str) -> None:
     """Compute what is missing, or `show`."""
-    if words and words[0] == "show":
-        claims.publish(NAME, text())
-        print(text())
+    if claims.shows(NAME, text, words):
         return
     given = claims.given(words, data="", out="runs/claims", scale="cpu", systems=",".join(SYSTEMS), seeds="0,1", images="")
     width, images, every = SCALES[given["scale"]]
@@ -99,7 +97,6 @@ def text() -> str:
         for other, key, what in (("gan", FRECHET, "samples"), ("vae", FRECHET, "samples"), ("vae", ERROR, "reconstruction")):
             said = claims.verdict(*([row[key] for row in of[system] if key in row] for system in ("triangle", other)))
             orders.append([f"triangle before {other}, {what}", told, said])
-    where = sorted({(row["commit"], row["machine"], row["date"]) for row in rows})
     floors = sorted({round(row[f"{FRECHET}_floor"], 1) for row in rows if f"{FRECHET}_floor" in row})
     sizes = "; ".join(sorted({f"width {row['width']:g}, {row['images']:,} images, {row['seconds']} s" for row in ends.values()}))
     return "\n\n".join(
@@ -108,7 +105,7 @@ def text() -> str:
             claims.table(["", "", "paper, FID, CelebA 64", "paper, error", "Fréchet (EfficientNet)", "diversity", "error"], lines),
             f"The triangle: {sizes}. Real against real: {', '.join(map(str, floors))}.",
             claims.table(["order", "", "verdict"], orders),
-            "; ".join(" · ".join(one) for one in where) + ".",
+            claims.made(rows),
         ]
     )
 

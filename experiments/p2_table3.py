@@ -23,9 +23,7 @@ PICTURES = 1000  # of a set
 
 def main(*words: str) -> None:
     """Compute what is missing, or `show`."""
-    if words and words[0] == "show":
-        claims.publish(NAME, text())
-        print(text())
+    if claims.shows(NAME, text, words):
         return
     given = claims.given(words, data="", textures="", faces="", out="runs/claims", scale="cpu", seeds="0,1", images="")
     width, images, every = SCALES[given["scale"]]
@@ -89,7 +87,6 @@ def text() -> str:
         cells = [" / ".join(f"{row['auroc'][name]:.2f}" for row in here if name in row["auroc"]) for name in there]
         more = [" / ".join(f"{row[key]:.2f}" for row in here) for key in ("finest", "energy")]
         lines.append([f"{images // 1000} k images", *cells, *more])
-    told = sorted({(row["commit"], row["machine"], row["date"]) for row in rows})
     last = [row for row in rows if row["images"] == max(row["images"] for row in rows)] if rows else []
     noise = [row["auroc"]["uniform"] for row in last]
     said = "open" if not noise else "holds" if min(noise) > 0.99 else "does not hold at this length"
@@ -101,7 +98,7 @@ def text() -> str:
             claims.table(["", *(NAMES[name] for name in there), "samples' finest band", "U of test pictures"], lines),
             f"Seeds beside each other; {PICTURES} pictures of a set; width {widths}. {finest}.",
             f"Uniform noise is told apart perfectly: {said}.",
-            "; ".join(" · ".join(one) for one in told) + ".",
+            claims.made(rows),
         ]
     )
 

@@ -31,9 +31,7 @@ AVERAGED = 5  # checkpoints
 
 def main(*words: str) -> None:
     """Compute what is missing, or `show`."""
-    if words and words[0] == "show":
-        claims.publish(NAME, text())
-        print(text())
+    if claims.shows(NAME, text, words):
         return
     wide = {"digits": ",".join(map(str, LEFT_OUT)), "systems": ",".join(SYSTEMS), "seeds": "0,1,2"}
     given = claims.given(words, data="", out="runs/claims", scale="cpu", images="", pictures="3000", **wide)
@@ -115,7 +113,6 @@ def text() -> str:
         for other in ("vae", "triangle"):
             cells = [claims.verdict(minus["latent_ebm"][d], minus[other][d]) for d in digits]
             orders.append([f"latent EBM before {other}", f"{until // 1000} k", *cells])
-    told = sorted({(row["commit"], row["machine"], row["date"]) for row in rows})
     sizes = "; ".join(sorted({f"width {row['width']:g}, {row['pictures']}" for row in rows}))
     means = f"Mean over the last {AVERAGED} checkpoints, then ± deviation over seeds and (seeds); bold is each system's score"
     return "\n\n".join(
@@ -124,7 +121,7 @@ def text() -> str:
             claims.table(["", "images", *digits], lines),
             f"{means}. {sizes} pictures.",
             claims.table(["order", "images", *digits], orders),
-            "; ".join(" · ".join(one) for one in told) + ".",
+            claims.made(rows),
         ]
     )
 

@@ -28,9 +28,7 @@ TEST = 10_000
 
 def main(*words: str) -> None:
     """Compute what is missing, or `show`."""
-    if words and words[0] == "show":
-        claims.publish(NAME, text())
-        print(text())
+    if claims.shows(NAME, text, words):
         return
     defaults = {"data": "", "out": "runs/claims", "scale": "cpu", "systems": "controls,vgan,gan", "steps": "1,3", "seeds": "0,1,2"}
     given = claims.given(words, **defaults, images="", width="", labels="")
@@ -128,7 +126,6 @@ def text() -> str:
         said = [claims.verdict(errors(*better, key), errors(*worse, key)) for key in ("error", "raw_error")]
         names = [next(name for part, k, name in kinds if (part, k) == one) for one in (better, worse)]
         orders.append([" before ".join(names), *said])
-    told = sorted({tuple(row[field] for field in ("commit", "machine", "date")) for row in rows})
     sizes = sorted({f"{row['images']} images at width {row['width']}" for row in rows if "images" in row})
     sizes += sorted({f"probes of {row['labels'] or 'all'} labels on {row['features']} features" for row in rows})
     return "\n\n".join(
@@ -137,7 +134,7 @@ def text() -> str:
             claims.table(["", "paper, error %", "scaled features, error % (seeds)", "raw features"], lines),
             f"{'; '.join(sizes)}.",
             claims.table(["order", "scaled", "raw"], orders),
-            "; ".join(" · ".join(one) for one in told) + ".",
+            claims.made(rows),
         ]
     )
 

@@ -42,9 +42,7 @@ SCALES = {"cpu": (0.5, "120k", 1.0, 32, 40), "gpu": (1.0, "5M", 0.1, 64, 200)}
 
 def main(*words: str) -> None:
     """Compute what is missing, or `show`."""
-    if words and words[0] == "show":
-        claims.publish(NAME, text())
-        print(text())
+    if claims.shows(NAME, text, words):
         return
     given = claims.given(words, data="", out="runs/claims", scale="cpu", rho=",".join(RHOS), seeds="0,1,2", images="", epochs="")
     width, images, rate, channels, epochs = SCALES[given["scale"]]
@@ -154,8 +152,6 @@ def text() -> str:
     said = [f"chance {100 * any_['kept_by_chance']:.0f} %, the pictures themselves {100 * any_['oracle_accuracy']:.1f} %"] if any_ else []
     orders = [[f"ρ = {rho} before none", claims.verdict(errors[rho], errors["none"])] for rho in FINE]
     orders += [[f"none before ρ = {rho}", claims.verdict(errors["none"], errors[rho])] for rho in ("0", "1")]
-    fields = ("commit", "machine", "date")
-    told = sorted({tuple(row[field] for field in fields) for row in rows})
     longer = [f"{100 * row['kept_by_transitions']:.1f} % after {row['operator_images']} images of ρ = {row['rho']}" for row in others]
     error = statistics.mean(errors["none"]) / 100 if errors["none"] else 0.03
     spread = 100 * math.sqrt(error * (1 - error) / 10_000)
@@ -168,7 +164,7 @@ def text() -> str:
             f"Deviations are over seeds; 10,000 test pictures, the same for all, leave ± {spread:.2f} beside them.",
             FIGURE,
             claims.table(["order", "verdict"], orders),
-            "; ".join(" · ".join(one) for one in told) + ".",
+            claims.made(rows),
         ]
     )
 

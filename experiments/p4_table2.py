@@ -32,9 +32,7 @@ SCALES = {"cpu": (0.125, 40, 1000, 32, 80_000, 1000), "gpu": (1.0, 60, 10_000, 5
 
 def main(*words: str) -> None:
     """Compute what is missing, or `show`."""
-    if words and words[0] == "show":
-        claims.publish(NAME, text())
-        print(text())
+    if claims.shows(NAME, text, words):
         return
     more = {"divergences": ",".join(PAPER), "seeds": "0,1", "images": "", "lambda": "equal"}
     given = claims.given(words, data="", out="runs/claims", scale="cpu", **more)
@@ -86,7 +84,6 @@ def text() -> str:
         orders += [[f"{name} before cd", weights, claims.verdict(values(name, weights, keys[0]), cd)] for name in PAPER if name != "cd"]
     floors = sorted({round(row[f"{keys[0]}_floor"], 2) for row in rows if f"{keys[0]}_floor" in row})
     sizes = "; ".join(sorted({f"width {row['width']:g}, {row['images']:,} images" for row in rows}))
-    told = sorted({(row["commit"], row["machine"], row["date"]) for row in rows})
     head = ["", "L2 weights", "paper, FID, CIFAR-10 with labels", "paper, FID, CelebA 32", "ours, Fréchet (EfficientNet)", "diversity"]
     return "\n\n".join(
         [
@@ -94,7 +91,7 @@ def text() -> str:
             claims.table(head, lines),
             f"{sizes}. Real against real: {', '.join(map(str, floors))}.",
             claims.table(["order", "L2 weights", "verdict"], orders),
-            "; ".join(" · ".join(one) for one in told) + ".",
+            claims.made(rows),
         ]
     )
 
