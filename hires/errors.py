@@ -8,4 +8,4 @@ class HiresError(Exception):
 class NotFinite(HiresError):
     """A loss or a gradient is infinite or not a number; the message is its name alone, for who catches it to say where."""
 
-    measures: dict = {}  # noqa: RUF012 - the round's measures by then, where known
+    terms: dict = {}  # noqa: RUF012 - the round's terms by then, where known

@@ -17,6 +17,15 @@ def from_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def fsync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Files(Protocol):
     """The files of a data set, by their names relative to its root, such as '256/shard-00001.tar'."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .codecs import codec_of
 from .errors import DataError
-from .files import from_json
+from .files import from_json, fsync
 from .listing import Listing, Shard
 from .pyramid import histogram, pyramid, square
 from .sources import Item, Source
@@ -124,7 +124,7 @@ def _write(job: Job, shard: Shard) -> None:
         if keys:
             written[str(level)] = {"bytes": tar.path.stat().st_size, "sha256": tar.sha256(), "entries": tar.entries}
             os.replace(tar.path, job.place(shard, level))
-            sync_folder(job.place(shard, level).parent)
+            fsync(job.place(shard, level).parent)
         else:
             tar.path.unlink()
     ledger = {"fingerprint": job.fingerprint(shard), "name": shard.name, "split": shard.split, "keys": keys, "bad": bad}
@@ -193,13 +193,4 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Makes renames in a folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync(path.parent)

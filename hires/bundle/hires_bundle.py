@@ -533,16 +533,16 @@ def _read_config(path: Path) -> dict:
         raise ValueError(f"{path}: chains={chains}, wanted {', '.join(f'{key} ({kind.__name__})' for key, kind in _CHAINS.items())}")
     if config.get("energy_takes", "x") not in (("x", "xz") if config["kind"] in ("growing", "p2") else ("x",)):
         raise ValueError(f"{path}: energy_takes={config['energy_takes']!r} with kind={config['kind']}, wanted x, or xz with growing or p2")
-    r = config["resolution"]
     if config["kind"] != "growing":
         _require_widths(config, path)
-    elif r < 4 or r & (r - 1):
-        raise ValueError(f"{path}: resolution={r}, wanted a power of two, at least 4")
-    if config["kind"] == "growing":
-        for r in _resolutions(config["resolution"]):
-            width = config["widths"].get(str(r))
-            if not isinstance(width, int) or not 1 <= width <= _MOST["latent"]:
-                raise ValueError(f"{path}: widths has no number for {r}x{r}")
+        return config
+    most = config["resolution"]
+    if most < 4 or most & (most - 1):
+        raise ValueError(f"{path}: resolution={most}, wanted a power of two, at least 4")
+    for r in _resolutions(most):
+        width = config["widths"].get(str(r))
+        if not isinstance(width, int) or not 1 <= width <= _MOST["latent"]:
+            raise ValueError(f"{path}: widths has no number for {r}x{r}")
     return config
 
 
@@ -557,11 +557,15 @@ def _require_widths(config: dict, path: Path) -> None:
             raise ValueError(f"{path}: widths of {name}={widths!r}, wanted numbers of channels")
 
 
-def _read_network(network: type[nn.Module], config: dict, path: Path, device: torch.device) -> nn.Module:
+def _read_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
     try:
-        tensors = load_file(path, device=str(device))
+        return load_file(path, device=str(device))
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def _read_network(network: type[nn.Module], config: dict, path: Path, device: torch.device) -> nn.Module:
+    tensors = _read_tensors(path, device)
     with torch.device("meta"):  # shapes alone: the weights come from the file
         module = network(config)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -574,12 +578,7 @@ def _read_network(network: type[nn.Module], config: dict, path: Path, device: to
 
 
 def _read_moments(path: Path, latent: int, device: torch.device) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; {path.parent} is not a whole bundle")
-    try:
-        found = load_file(path, device=str(device))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error})") from None
+    found = _read_tensors(path, device)
     shapes, wanted = {name: tuple(tensor.shape) for name, tensor in found.items()}, {"mean": (latent,), "factor": (latent, latent)}
     if shapes != wanted:
         raise ValueError(f"{path}: holds {shapes}, config.json says {wanted}")
@@ -608,7 +607,8 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
     said = re.search(r"^([0-9a-f]{64})  config\.json$", text, re.M)
     _require_hash(folder / "config.json", said[1] if said else None)
     paths = {name: folder / f"{name}.safetensors" for name, has in _HAS.items() if config.get(f"has_{name}", has)}
-    for path in paths.values():
+    moments = [folder / "aggregate.safetensors"] if "aggregate" in config else []
+    for path in (*paths.values(), *moments):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing; {folder} is not a whole bundle")
         _require_hash(path, config.get("sha256", {}).get(path.name))
@@ -620,8 +620,6 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Bundle:
         networks["pair_energy"] = networks["energy"]
         networks["energy"] = _EnergyOfImages(networks["pair_energy"], networks["inference"]).eval()
     networks = {"generator": None, "inference": None, "energy": None} | networks
-    if "aggregate" in config:
-        path = folder / "aggregate.safetensors"
-        networks["aggregate"] = _read_moments(path, config["latent"], device)
-        _require_hash(path, config.get("sha256", {}).get(path.name))
+    if moments:
+        networks["aggregate"] = _read_moments(moments[0], config["latent"], device)
     return Bundle(config, device, **networks, resolution=config["resolution"], latent=config["latent"])

@@ -260,4 +260,4 @@ def check(folder: Path, networks: dict[str, nn.Module]) -> None:
         result = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or [f"status {result.returncode}"])[-1]
-        raise HiresError(f"the bundle does not stand by itself: {reason}")
+        raise HiresError(f"the bundle does not load on its own: {reason}")

@@ -208,7 +208,7 @@ def from_first_rank(folder: Path, warn=print) -> Checkpoint | None:
             retention.set_aside(bad)
     choice = distributed.from_first(choice)
     if choice == "":
-        raise HiresError(f"{folder}: none of its checkpoints is whole; mend them, or move the folder away to begin again")
+        raise HiresError(f"{folder}: none of its checkpoints is intact; repair them, or move the folder away to start again")
     return Checkpoint(Path(choice)) if choice else None
 
 

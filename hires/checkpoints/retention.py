@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
-import os
 from pathlib import Path
 import re
 import shutil
+
+from pipelines.files import fsync
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def tidy(folder: Path, say=print) -> None:
         if match[2] == "replaced" and not (folder / match[1]).exists():  # killed between the two renames of a save over an older one
             path.rename(folder / match[1])
             fsync(folder)
-            say(f"{folder / match[1]}: put back, since the save that was to replace it was cut short")
+            say(f"{folder / match[1]}: restored: the save that should have replaced it was interrupted")
             continue
         shutil.rmtree(path, ignore_errors=True)
-        say(f"{path}: {'could not be removed' if path.exists() else 'removed'}, left by a run that was cut short")
+        say(f"{path}: {'could not be removed' if path.exists() else 'removed'}, left by an interrupted run")
 
 
 def remove(path: Path) -> None:
@@ -87,12 +88,3 @@ def set_aside(path: Path) -> None:
     """Rename a damaged checkpoint damaged-…, for a person to look at."""
     names = (path.with_name(f"damaged-{path.name}{f'-{n}' if n else ''}") for n in count())
     path.rename(next(name for name in names if not name.exists()))
-
-
-def fsync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

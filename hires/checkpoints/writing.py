@@ -25,10 +25,11 @@ import torch.distributed as dist
 
 from hires.checkpoints import reading, retention
 from hires.checkpoints.fragments import FIELDS, Saved
-from hires.checkpoints.retention import Policy, fsync, hidden
+from hires.checkpoints.retention import Policy, hidden
 from hires.errors import HiresError
 from hires.ground import distributed
 from hires.ground.files import in_words
+from pipelines.files import fsync
 
 CHUNK = 16 << 20  # bytes written at once
 OTHERS = timedelta(hours=2)  # how long a rank's thread waits for the slowest disk

@@ -42,7 +42,7 @@ class Measuring:
         for name in self.names:
             if not hasattr(evaluation.MEASURES[name], "lower"):
                 able = ", ".join(other for other, module in evaluation.MEASURES.items() if hasattr(module, "lower"))
-                raise HiresError(f"monitor.measures={name}: too much for a training; wanted of {able}")
+                raise HiresError(f"monitor.measures={name}: too slow to take while training; wanted some of {able}")
         first = Schedule(config.schedule).levels[0].resolution
         networks = {name: game.empty_network(config, name, first, False) for name in config.objective.players()}
         of = self._subject(networks, 0, first, 1.0)

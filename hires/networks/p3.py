@@ -91,7 +91,7 @@ class GanEnergy(Energy):
 
 
 class Encoder(Network):
-    """VCD's encoder: image -> code, told as the normal number that the decoder squashes to the paper's h = tanh(batch norm)."""
+    """VCD's encoder: image -> code, given as the normal number that the decoder squashes to the paper's h = tanh(batch norm)."""
 
     def __init__(self, config: NetworkConfig, resolution: int, fading: bool = False):
         super().__init__(resolution)

@@ -111,7 +111,7 @@ class Objective(ABC):
     Settings: ClassVar[type[ObjectiveConfig]]
     LOSSES: ClassVar[dict[str, str]]  # what each player lowers, in a line
     TAKES: ClassVar[dict[str, str]]  # what each player reads: images "x", latents "z" or pairs "xz"
-    TERMS: ClassVar[dict[str, tuple[str, ...]]]  # measures by the player that they describe
+    TERMS: ClassVar[dict[str, tuple[str, ...]]]  # terms by the player that they describe
     LINE: ClassVar[dict[str, str]]  # shown name -> measure, of a progress line
     SHAPED_BY: ClassVar[tuple[str, ...]] = ()  # settings that decide what the networks are
     ROWS: ClassVar[int] = 1  # images are taken in groups of this size
@@ -143,15 +143,16 @@ class Objective(ABC):
 
     @abstractmethod
     def round(self, batch: Any, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Update every player; returns measures as scalars on the device, this rank's means.
+        """Update every player; returns terms as scalars on the device, this rank's means.
 
         `due`: whether it is a step of those that `every` counts; `micro_batch`: images computed at once, 0 = all, to save memory. Raises
-        NotFinite, with the measures by then, where a player does for a gradient that is not finite.
+        NotFinite, with the terms by then, where a player does for a gradient that is not finite.
         """
 
-    @abstractmethod
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        """What the averaged networks make of held-out pictures x and fixed latents z."""
+        """What the averaged networks make of fixed latents z and held-out pictures x: samples and reconstructions by default."""
+        G = networks["generator"]
+        return fakes(G, z, alpha) | reconstructions(G, networks["inference"], x, alpha)
 
     def carried(self) -> Carried:
         """What a checkpoint holds beside the players, such as a replay buffer; most systems have none."""
@@ -162,7 +163,7 @@ class Objective(ABC):
 
 
 class Record:
-    """The measures of a round, on the device: nothing waits for the host. As a context it hands them to a NotFinite that leaves it."""
+    """The terms of a round, on the device: nothing waits for the host. As a context it hands them to a NotFinite that leaves it."""
 
     def __init__(self, share: float, means: Mapping[str, Tensor] | None = None):
         """`share`: one over the number of micro-batches; `means`: what was measured of the whole batch before."""
@@ -174,11 +175,11 @@ class Record:
 
     def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
         if isinstance(error, NotFinite):
-            error.measures = self.means  # which of them broke is reported
+            error.terms = self.means  # which of them broke is reported
 
-    def add(self, **measures: Tensor) -> None:
+    def add(self, **terms: Tensor) -> None:
         """Add a micro-batch's means."""
-        for name, value in measures.items():
+        for name, value in terms.items():
             value = value.detach().float() * self.share
             self.means[name] = self.means[name] + value if name in self.means else value
 

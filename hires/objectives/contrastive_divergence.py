@@ -81,8 +81,8 @@ class Objective(base.Objective):
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
         """Let the chains go on, then update the energy."""
         size, alpha = micro_batch or len(batch.x), batch.alpha
-        x_q, measures = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
-        with Record(size / len(batch.x), measures) as record:
+        x_q, terms = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
+        with Record(size / len(batch.x), terms) as record:
             self._energy(batch, x_q, size, rates, record)
         return record.means | diversity(batch.x, x_q)
 

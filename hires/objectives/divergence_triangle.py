@@ -24,7 +24,7 @@ from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives import base
-from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Pictures, Player, Rates, Reconstructs, Record, fakes, reconstructions
+from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Player, Rates, Reconstructs, Record
 from hires.objectives.terms import BOXES, diversity, kl, nll, overshoot, reconstruction_pull, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
@@ -156,10 +156,6 @@ class Objective(base.Objective):
         for z, eps in batch.extra:
             self._generator_step(_split(Batch(batch.x, z, eps, [], batch.alpha), micro_batch), rates)
         return record.means
-
-    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        G = networks["generator"]
-        return fakes(G, z, alpha) | reconstructions(G, networks["inference"], x, alpha)
 
     # -------------------------------------------------------------------------------------------- the three orders
 

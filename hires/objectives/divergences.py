@@ -99,7 +99,7 @@ def divergence(name: str, order: float = 0.5, limit: float = LIMIT) -> Divergenc
     """The divergence of one of NAMES, limited; `order` is of the alpha-divergence alone. Raises HiresError for another name or order."""
     if name == "alpha":
         if not math.isfinite(order) or order in (0, 1):
-            raise HiresError(f"objective.order={order}: wanted a number but 0 and 1, which are divergence=reverse_kl and kl")
+            raise HiresError(f"objective.order={order}: wanted a number other than 0 and 1, which are divergence=reverse_kl and kl")
         return alpha(order).limited(limit)
     if name not in DIVERGENCES:
         raise HiresError(f"objective.divergence={name}: wanted {', '.join(NAMES)}")

@@ -106,9 +106,9 @@ class Objective(base.Objective):
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
         """Run the chains, then update H, the energy, and a generator where there is one."""
         size, alpha = micro_batch or len(batch.x), batch.alpha
-        x_q, measures = self.negatives.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
+        x_q, terms = self.negatives.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
         parts = list(zip(batch.x.split(size), x_q.split(size), strict=True))
-        with Record(size / len(batch.x), measures) as record:
+        with Record(size / len(batch.x), terms) as record:
             energy = self._numbers(self.U, parts, alpha)
             self._variational(parts, energy, alpha, rates, record)
             self._energy(parts, energy, self._numbers(self.H, parts, alpha), alpha, rates, record)

@@ -59,7 +59,7 @@ class Objective(vgan.Objective):
             raise HiresError(f"network.kind={shape.kind} with objective=gan: wanted growing networks, network=p3 or dcgan32")
 
     def energy_loss(self, real: Tensor, fake: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_alpha without its last term of scores (B, 1) of real images and fakes, and measures."""
+        """L_alpha without its last term of scores (B, 1) of real images and fakes, and terms."""
         u_x, u_f = F.softplus(-real).mean(), F.softplus(-fake).mean()
         return u_x + F.softplus(fake).mean(), {"energy_real": u_x, "energy_fake": u_f, "energy_gap": u_f - u_x}
 

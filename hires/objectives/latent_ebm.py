@@ -25,7 +25,7 @@ from hires.ground.ranges import setting
 from hires.networks import NetworkConfig, p2
 from hires.networks.pair_energy import PairEnergy
 from hires.objectives import base
-from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Pictures, Player, Rates, Reconstructs, Record, fakes, reconstructions
+from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Player, Rates, Reconstructs, Record
 from hires.objectives.terms import BOXES, diversity, overshoot, reconstruction_pull, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
@@ -158,10 +158,6 @@ class Objective(base.Objective):
             else:
                 self._joint_turn(parts, drawn, rates, record)
         return record.means
-
-    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        G = networks["generator"]
-        return fakes(G, z, alpha) | reconstructions(G, networks["inference"], x, alpha)
 
     # -------------------------------------------------------------------------------------------- turns
 

@@ -20,7 +20,7 @@ class Proposals:
         self.config, self.G, self.latent = config, generator, latent
 
     def go_on(self, energy, x: Tensor, alpha: float, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-        """Samples (b, C, r, r), as many as the rank's real images x, and measures of the chains."""
+        """Samples (b, C, r, r), as many as the rank's real images x, and terms of the chains."""
         self.z = draw("latent", self.latent)
         with torch.no_grad():
             begin = torch.cat([self.G(z, alpha) for z in self.z.split(micro_batch or len(x))])

@@ -119,7 +119,7 @@ class Chains:
         self.config, self.buffer = config, Replay(config.replay)
 
     def go_on(self, energy, x: Tensor, alpha: float, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-        """Samples (b, C, r, r) for the rank's real images x, put back into the buffer, and measures of the chains.
+        """Samples (b, C, r, r) for the rank's real images x, put back into the buffer, and terms of the chains.
 
         `energy` maps images to (B,), in a fade as at `alpha`. Images are handled `micro_batch` at a time, their noise drawn alike.
         """
@@ -129,9 +129,9 @@ class Chains:
         slots = self.buffer.choose(share)
         from_buffer = (self.buffer.pictures[slots] + (noise.view(x.shape) - 0.5)) / 127.5 - 1
         begin = torch.where((chance < self.config.restart)[:, None, None, None], noise.view(x.shape) * 2 - 1, from_buffer)
-        x_q, measures = refine(self.config, energy, begin, draw, micro_batch)
+        x_q, terms = refine(self.config, energy, begin, draw, micro_batch)
         self.buffer.pictures[slots] = to_bytes(x_q)
-        return x_q, measures
+        return x_q, terms
 
     def pictures(self, count: int) -> Pictures:
         """`chains`: the first `count` pictures of this rank's buffer."""
@@ -139,7 +139,7 @@ class Chains:
 
 
 def refine(config: ChainsConfig, energy, begin: Tensor, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-    """Where `config.steps` Langevin steps lead from `begin` (b, C, r, r), and measures of them; noise from the streams langevin0, …"""
+    """Where `config.steps` Langevin steps lead from `begin` (b, C, r, r), and terms of them; noise from the streams langevin0, …"""
     parts = list(begin.split(micro_batch or len(begin)))
     slope, size = torch.zeros((), device=begin.device), config.step_size * begin.shape[-1] ** 2
     for k in range(config.steps):

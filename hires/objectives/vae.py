@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hires.ground.ranges import setting
 from hires.objectives import base
-from hires.objectives.base import Draw, ObjectiveConfig, Pictures, Player, Rates, Reconstructs, Record, fakes, reconstructions
+from hires.objectives.base import Draw, ObjectiveConfig, Player, Rates, Reconstructs, Record
 from hires.objectives.terms import BOXES, kl, overshoot, residual, soft_clamp
 
 PLAYERS = ("generator", "inference")
@@ -105,10 +105,6 @@ class Objective(base.Objective):
             self.I.step(rates.lr, rates.ema_decay)
             self.G.step(rates.lr, rates.ema_decay)
         return record.means
-
-    def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        G = networks["generator"]
-        return fakes(G, z, alpha) | reconstructions(G, networks["inference"], x, alpha)
 
     def _backward(self, x: Tensor, eps: Tensor, alpha: float, kappa: float, record: Record) -> None:
         """L into both players: G's backward pass gives its own gradient and what the reconstruction says to z_tilde."""

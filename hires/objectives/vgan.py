@@ -140,11 +140,11 @@ class Objective(base.Objective):
         with self.U.accumulate():
             for x, x_tilde in zip(real, fake, strict=True):
                 scores = self.U(torch.cat([x, x_tilde]), alpha, True)
-                loss, measures = self.energy_loss(scores[: len(x)], scores[len(x) :], mean)
+                loss, terms = self.energy_loss(scores[: len(x)], scores[len(x) :], mean)
                 size = scores.square().mean()  # over both, so twice the mean of their means
                 loss = loss + 2 * self.config.lambda_s * size
                 self.U.backward(loss / len(real))
-                record.add(loss_energy=loss, score_square=size, **measures)
+                record.add(loss_energy=loss, score_square=size, **terms)
         self.U.step(rates.energy_lr, rates.ema_decay)
 
     def energy_loss(self, real: Tensor, fake: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -155,7 +155,7 @@ class Objective(base.Objective):
         return u_x - u_f - entropy, {"energy_real": u_x, "energy_fake": u_f, "energy_gap": u_f - u_x, "entropy_real": entropy}
 
     def pull(self, scores: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the energy makes the generator lower, of samples' scores (B, K), and measures; `mean` as above."""
+        """What the energy makes the generator lower, of samples' scores (B, K), and terms; `mean` as above."""
         p, scale = probabilities(scores), self.config.scale()
         entropy = scale * batch_entropy(p, mean_of_all([p]) if mean is None else mean)
         return scale * binary_entropy(p).mean() - entropy, {"entropy_fake": entropy}
@@ -163,10 +163,10 @@ class Objective(base.Objective):
     def force(self, x_tilde: Tensor, alpha: float, mean: Tensor | None, record: Record | None) -> Tensor:
         """The gradient (B, C, r, r) of `pull` with respect to samples."""
         leaf = x_tilde.detach().requires_grad_()
-        loss, measures = self.pull(self.U(leaf, alpha, True), mean)
+        loss, terms = self.pull(self.U(leaf, alpha, True), mean)
         (gradient,) = torch.autograd.grad(loss, leaf)
         if record is not None:
-            record.add(energy_slope=gradient.flatten(1).norm(dim=1).mean() * len(leaf), **measures)
+            record.add(energy_slope=gradient.flatten(1).norm(dim=1).mean() * len(leaf), **terms)
         return gradient
 
     def _generator_turn(

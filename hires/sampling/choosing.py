@@ -29,6 +29,6 @@ def lowest(energies: Tensor, keep: float) -> list[int]:
     Raises HiresError where an energy is not a number, which has no place in an order.
     """
     if not torch.isfinite(energies).all():
-        raise HiresError(f"{int((~torch.isfinite(energies)).sum())} of {len(energies)} energies are not finite: no order among them")
+        raise HiresError(f"{int((~torch.isfinite(energies)).sum())} of {len(energies)} energies are not finite: they cannot be sorted")
     count = max(1, math.floor(keep * len(energies) + 0.5))
     return torch.argsort(energies, stable=True)[:count].tolist()

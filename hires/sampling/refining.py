@@ -58,5 +58,5 @@ def langevin(
             kick = noise * s * torch.stack(e).to(x.device)
         x, slope = step(energy, x, s**2 / 2, kick, bound=bound)
         if not (torch.isfinite(slope).all() and torch.isfinite(x).all()):
-            raise HiresError(f"langevin: no finite number after {i + 1} steps; wanted a smaller langevin.step_size than {s:g}")
+            raise HiresError(f"langevin: not finite after {i + 1} steps; wanted a smaller langevin.step_size than {s:g}")
     return x

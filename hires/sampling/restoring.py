@@ -101,7 +101,7 @@ def restore(bundle: Bundle, corrupted: Tensor, steps: Steps, unknown: Tensor | N
             if free is not None:
                 x = torch.where(free, x, known)
             if not torch.isfinite(slope).all():
-                raise HiresError(f"langevin: no finite number after {k + 1} steps; wanted a smaller langevin.step_size")
+                raise HiresError(f"langevin: not finite after {k + 1} steps; wanted a smaller langevin.step_size")
         parts.append(x.cpu())
     return torch.cat(parts)
 

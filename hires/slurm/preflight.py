@@ -94,7 +94,7 @@ def gpus(world: World) -> str:
     wanted = int(os.environ.get("HIRES_GPUS") or os.environ.get("SLURM_GPUS_ON_NODE") or 0)
     alone = here == 1 and tasks == wanted  # --gpus-per-task=1 shows each task its own
     if here != wanted and not alone:
-        raise HiresError(f"{here} GPUs to be seen, wanted {wanted}; for a job that is to train on CPUs set HIRES_GPUS=0")
+        raise HiresError(f"{here} GPUs visible, wanted {wanted}; for a job on CPUs set HIRES_GPUS=0")
     if not here:
         return "no GPUs"
     if tasks > here and not alone:
@@ -119,7 +119,7 @@ def note(config: RunConfig) -> str:
     wanted = {nodes for nodes, _ in jobs.chain(config, 1)} if config.schedule.nodes_at else set()
     if wanted <= {here}:
         return ""
-    return f"schedule.nodes_at={config.schedule.nodes_at} is not heeded by one job of {here}: slurm/chain submits a job for each"
+    return f"schedule.nodes_at={config.schedule.nodes_at} is ignored by one job of {here}: slurm/chain submits a job for each"
 
 
 def code() -> str:

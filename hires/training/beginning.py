@@ -34,9 +34,9 @@ def remarks(config: RunConfig, world: World, feed: Feed, checkpoint: Checkpoint 
     if ours and checkpoint.images >= feed.end:
         yield f"{config.run} already has {checkpoint.images} of {feed.end} images"
     if ours and checkpoint.manifest.get("data", feed.shards.identity) != feed.shards.identity:
-        yield f"{config.data.root}: other shards than this run has seen so far: from here on it goes through these"
+        yield f"{config.data.root}: not the shards that this run has seen so far; it continues with these"
     if ours and place:
-        yield f"train.start_from={place} is not read again: this run has checkpoints of its own"
+        yield f"train.start_from={place} is ignored: this run has checkpoints of its own"
 
 
 def write(config: RunConfig, world: World) -> None:

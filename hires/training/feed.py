@@ -40,18 +40,18 @@ class Feed:
         if self._loader is None or self._loader.resolution != resolution:
             self._loader = self._open(resolution)
         self.shards.prefetch(resolution, self.order.shards_from(images))
-        return self._loader.stream(self.plan(images))
+        return self._loader.stream(self.indices(images))
 
-    def plan(self, images: int) -> Iterator[np.ndarray]:
+    def indices(self, images: int) -> Iterator[np.ndarray]:
         """This rank's indices for each of these steps."""
         shape = self.schedule.ahead(images).shape
         while images < self.end and (phase := self.schedule.at(images)).shape == shape:
-            yield self._indices(phase)
+            yield self._of(phase)
             images += phase.batch
 
     def of(self, phase: Phase) -> Tensor:
         """This rank's images of one step, read for it alone."""
-        return self._open(phase.resolution, keep=False).read(self._indices(phase))
+        return self._open(phase.resolution, keep=False).read(self._of(phase))
 
     def held_out(self, resolution: int, count: int) -> Tensor:
         """`count` held-out images at most, the same each time; training images where none are held out."""
@@ -60,7 +60,7 @@ class Feed:
         pick = torch.randperm(there, generator=noise.generator(self._seed, "grid pictures"))[: min(count, there)]
         return self._open(resolution, split, keep=False).read(pick.numpy())
 
-    def _indices(self, phase: Phase) -> np.ndarray:
+    def _of(self, phase: Phase) -> np.ndarray:
         return self.order.indices(phase.images, phase.batch)[self._world.rows(phase.batch)]
 
     def _open(self, resolution: int, split: str = "train", keep: bool = True) -> Loader:

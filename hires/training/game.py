@@ -65,10 +65,11 @@ def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None
             made = {name: empty_network(config, name, levels[0], False) for name in config.objective.players()}
         normed = [name for name, network in made.items() if batch_norm.layers(network)]
         if normed and micro:
-            raise HiresError(f"{place}={micro}: the batch norm of network={kind}'s {normed[0]} would see so many images alone; wanted 0")
+            batch_norms = f"the batch norm of network={kind}'s {normed[0]}"
+            raise HiresError(f"{place}={micro}: {batch_norms} would take its statistics over a micro-batch; wanted 0")
         if normed:
             found = f"network={kind} on {world_size} processes"
-            raise HiresError(f"{found}: the batch norm of its {normed[0]} would see a rank's share alone; run one process")
+            raise HiresError(f"{found}: the batch norm of its {normed[0]} would take its statistics over one rank's share; run one process")
 
 
 def needs_fp32(config: RunConfig) -> bool:
@@ -152,7 +153,7 @@ class Game:
             self.objective.restore(checkpoint)
 
     def round(self, phase: Phase, images: Tensor, due: bool | None = None) -> dict[str, Tensor]:
-        """One step on this rank's uint8 images (B, C, r, r), already in the order of the plan; returns measures on the device."""
+        """One step on this rank's uint8 images (B, C, r, r), as the feed orders them; returns the round's terms on the device."""
         config, device = self.config, self.world.device
         B, rows = phase.batch, self.world.rows(phase.batch)
         # the loaders deliver memory in the order of pixels; this puts it into that of planes, on the device

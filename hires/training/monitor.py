@@ -68,15 +68,15 @@ def duration(seconds: float) -> str:
 
 
 class Means:
-    """The measures of the steps since the last progress line, summed on the device: nothing waits for the host."""
+    """The terms of the steps since the last progress line, summed on the device: nothing waits for the host."""
 
     def __init__(self):
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
-    def add(self, measures: Mapping[str, Tensor]) -> None:
-        """One step's measures."""
-        for name, value in measures.items():
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """One step's terms."""
+        for name, value in terms.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
@@ -118,7 +118,7 @@ class Monitor:
     def __init__(
         self, run: Path, schedule: Schedule, first: bool, wandb: str, config: dict, line: Mapping[str, str], tensorboard: bool = False
     ):
-        """`line`: the measures of a progress line by the names that it gives them.
+        """`line`: the terms of a progress line by the names that it gives them.
 
         Raises HiresError where a package is not installed, on all ranks alike.
         """
@@ -188,7 +188,7 @@ class Monitor:
         """Leave out of s/kimg what happened since the last status (a growth, a grid, a checkpoint)."""
         self._clock, self._clock_images = time.perf_counter(), images
 
-    def status(self, phase: Phase, images: int, end: int, measures: dict[str, float], memory: float) -> None:
+    def status(self, phase: Phase, images: int, end: int, terms: dict[str, float], memory: float) -> None:
         """A progress line and a record in metrics.jsonl (and wandb)."""
         if not self.first:
             return
@@ -203,13 +203,13 @@ class Monitor:
             "lr": phase.lr,
             "seconds_per_kimg": round(speed, 4),
             "memory_gb": round(memory, 3),
-            **{name: float(f"{value:.6g}") for name, value in measures.items()},
+            **{name: float(f"{value:.6g}") for name, value in terms.items()},
         }
         away, warning = self.alarm.see(record)
         left = {"eta_seconds": round(eta)} if math.isfinite(eta) else {}  # for `hires slurm status`
         self.mark(record | left | ({"alarm": away} if away else {}))
         self._tell(lambda board: board.log(record, images))
-        shown = "  ".join(f"{name} {measures[key]:+.3f}" for name, key in self.line.items() if key in measures)
+        shown = "  ".join(f"{name} {terms[key]:+.3f}" for name, key in self.line.items() if key in terms)
         text = (
             f"{phase.resolution:>4}px α {phase.alpha:.2f} kimg {images / 1000:8.1f}/{end / 1000:.1f}  {speed:6.1f} s/kimg  "
             f"ETA {duration(eta):>8}  {memory:5.2f} GB  {shown}"
@@ -257,8 +257,8 @@ class Monitor:
 
     def _tell(self, action: Callable[[Board], None]) -> None:
         """Each board does it; one that fails is dropped."""
-        told, self._boards = self._boards or [], []
-        for board in told:
+        boards, self._boards = self._boards or [], []
+        for board in boards:
             with self._left_out_where_it_fails(board.NAME):
                 action(board)
                 self._boards.append(board)

@@ -263,7 +263,7 @@ class Whole(Player):
             dist.all_reduce(flat)
             parts = flat.div_(dist.get_world_size()).split([g.numel() for g in gradients])
             gradients = [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
-        self._update(masters, gradients, nn.utils.get_total_norm(gradients).float(), lr)
+        self._update(masters, gradients, nn.utils.get_total_norm(gradients).to(torch.float32), lr)
         if masters[0] is not parameters[0]:
             torch._foreach_copy_([p.data for p in parameters], [m.data for m in masters])
 

@@ -7,7 +7,7 @@ import math
 import re
 
 from hires.errors import HiresError
-from hires.ground.ranges import setting
+from hires.ground.ranges import check_ranges, setting
 
 
 def parse_images(text: str, name: str = "images") -> int:
@@ -38,7 +38,7 @@ class ScheduleConfig:
 
     levels: dict[str, LevelConfig] = field(default_factory=dict)  # keys are resolutions; text, so the command line can name them
     resolution: int = 0  # where the growth ends; 0 = the last level of the table
-    energy_lr: float = setting(2.0, at_least=0)  # the energy's learning rate over the others' (docs/reference/stability.md)
+    energy_lr: float = setting(2.0, at_least=0, below=math.inf)  # the energy's learning rate over the others' (docs/reference/stability.md)
     decay: str = "0"  # images at the end of the run over which learning rates fall linearly to zero
     decay_factor: float = setting(1.0, above=0, at_most=1)  # learning rates are multiplied by it each:
     decay_every: str = ""  # images, an epoch's as published; empty = never
@@ -97,12 +97,7 @@ class Schedule:
         self.decay = parse_images(config.decay, "schedule.decay")
         self._every = parse_images(config.decay_every, "schedule.decay_every") if config.decay_every else 0
         self._halflife = parse_images(config.ema_halflife, "schedule.ema_halflife")
-        if config.growth_moments not in ("reset", "keep"):
-            raise HiresError(f"schedule.growth_moments={config.growth_moments}: wanted reset or keep")
-        if not 0 <= config.energy_lr < math.inf:
-            raise HiresError(f"schedule.energy_lr={config.energy_lr}: wanted a number >= 0")
-        if not 0 < config.decay_factor <= 1:
-            raise HiresError(f"schedule.decay_factor={config.decay_factor}: wanted a number above 0, at most 1")
+        check_ranges(config, "schedule.")
         if config.decay_factor < 1 and not self._every:
             raise HiresError(f"schedule.decay_factor={config.decay_factor}: wanted schedule.decay_every beside it, in images such as 50k")
         if not self._halflife:
@@ -216,7 +211,7 @@ def _nodes_at(config: ScheduleConfig) -> dict[int, int]:
     if unknown:
         raise HiresError(f"schedule.nodes_at={config.nodes_at}: schedule.levels has no {_names(unknown)}")
     if found and lowest not in found:
-        raise HiresError(f"schedule.nodes_at={config.nodes_at}: says nothing of {lowest}x{lowest}, the first level")
+        raise HiresError(f"schedule.nodes_at={config.nodes_at}: no entry for {lowest}x{lowest}, the first level")
     return dict(sorted(found.items()))
 
 

@@ -47,15 +47,15 @@ class TrainConfig:
     keep_every: str = ""  # images such as 1M: the first at or after each multiple; empty = none
     keep_levels: bool = True  # each level's last
     keep_best: str = ""  # the best by one of monitor.measures, of the highest level measured; empty = none
-    start_from: str = ""  # another run (its newest checkpoint) or a checkpoint of it, where a new run takes its weights from
-    allow_changes: bool = False  # go on from a checkpoint though settings differ that decide what the run is
+    start_from: str = ""  # weights for a new run: another run (its newest checkpoint), or one of its checkpoints
+    allow_changes: bool = False  # continue although settings that define the run have changed
     threads: int = 0  # CPU threads a process; 0 = one below 32x32, from there its share of the cores
-    stop_signal: str = "USR1"  # asks for a save and an exit with 85, as TERM and INT do; another where NCCL uses USR1 itself
-    stop_after: str = ""  # such as 3h50m: saved and ended (85) before so much time since the process's start; empty = no limit
-    hang_timeout: str = "10m"  # a rank that makes no progress for so long ends the run (start, growth, saving: three times); off = never
+    stop_signal: str = "USR1"  # saves and exits with 85, as TERM and INT do; choose another where NCCL uses USR1 itself
+    stop_after: str = ""  # such as 3h50m: saves and exits with 85 within this time of the process's start; empty = no limit
+    hang_timeout: str = "10m"  # ends the run when a rank makes no progress for this long (start, growth, saving: 3 times); off = never
     deterministic: bool = False  # cuDNN kernels that repeat to the last bit, on GPUs; may be slower. CPUs repeat in any case
     on_nonfinite: str = setting("stop", among=("stop", "rollback"))  # stop | rollback: to the last checkpoint, with other noise
-    rollbacks: int = setting(3, at_least=1, wanted="at least 1; train.on_nonfinite=stop for none")  # most in a run; then it stops
+    rollbacks: int = setting(3, at_least=1, wanted="at least 1; train.on_nonfinite=stop for none")  # at most this many; then the run stops
 
     def policy(self) -> Policy:
         """Which checkpoints stay; raises HiresError for a bad number."""

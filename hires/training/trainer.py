@@ -117,12 +117,12 @@ class Trainer:
         images = next(self.batches)
         self.watchdog.at("a step", self.images, patient=fresh)
         try:
-            measures = self.game.round(self.phase, images)
+            terms = self.game.round(self.phase, images)
         except NotFinite as error:
             raise NotFinite(f"at {self.images} images: {self.health.told(error)}") from error
-        self.health.record(measures, self.game.norms(), self.stop.asked(fresh=fresh), self.images)
+        self.health.record(terms, self.game.norms(), self.stop.asked(fresh=fresh), self.images)
         self.images += self.phase.batch
-        self.means.add(measures)
+        self.means.add(terms)
 
     @contextmanager
     def _aside(self, what: str) -> Iterator[None]:
@@ -165,7 +165,7 @@ class Trainer:
     def _roll_back(self, broken: str) -> None:
         """Go on from the newest checkpoint with other noise, as a resume would; raises HiresError where it is not to, or not once more."""
         config = self.config.train
-        what = f"not a number {broken}, level {self.game.shape.resolution}"
+        what = f"not finite {broken}, level {self.game.shape.resolution}"
         self.watchdog.at("rolling back", self.images, patient=True)
         self.saver.join()
         if config.on_nonfinite == "stop" or self.attempt >= config.rollbacks:

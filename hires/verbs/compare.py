@@ -6,10 +6,9 @@ from pathlib import Path
 from omegaconf import MISSING
 
 from hires.errors import HiresError
-from hires.ground.files import whole_file
 from hires.report import comparison
 from hires.report import run as run_folder
-from hires.verbs.report import Page, out_file, told
+from hires.verbs.report import Page, out_file, written
 
 
 @dataclass
@@ -33,8 +32,4 @@ def run(config: Config) -> Page:
         twice = next(name for name, place in zip(folders, places, strict=True) if places.count(place) > 1)
         raise HiresError(f"runs={config.runs}: {twice} is named twice")
     path = out_file(config.out)
-    html, album = comparison.compare([run_folder.read(Path(name), "runs") for name in folders], config.real_pictures)
-    with whole_file(path) as part:
-        part.write_text(html, encoding="utf-8")
-    print(told(path, album))
-    return Page(path)
+    return written(path, *comparison.compare([run_folder.read(Path(name), "runs") for name in folders], config.real_pictures))

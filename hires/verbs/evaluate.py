@@ -71,7 +71,7 @@ def run(config: Config) -> Evaluated:
         raise HiresError(f"out={config.out}: wanted the name of a .json file")
     several = int(distributed.environment(dict(os.environ))["WORLD_SIZE"]) > 1
     if several and config.device != "auto":
-        raise HiresError(f"device={config.device}: of several processes each takes its own GPU, or the processor; leave it out")
+        raise HiresError(f"device={config.device}: with several processes each takes its own GPU, or the CPU; leave it out")
     with distributed.joined() if several else nullcontext() as world:
         record, folder, problem = measured(config, names, parse_device(str(world.device) if world else config.device))
         files = []
@@ -152,7 +152,7 @@ def _keep(path: Path, folder: Path, record: dict) -> Path:
         older = before["images"] >= record["images"]
         moved = record if older else before
         aside = folder / f"evaluation-of-{moved['images']}.json"
-        print(f"{aside}: kept apart, as it stands on {moved['images']} pictures of {moved['data']}, and {path.name} on others")
+        print(f"{aside}: kept separately: it is based on {moved['images']} pictures of {moved['data']}, {path.name} on others")
         _add(aside, moved)
         if older:
             return aside

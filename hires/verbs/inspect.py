@@ -81,9 +81,9 @@ def run(config: Config) -> Inspected:
     for line in problems:
         print(f"wrong: {line}")
     if problems:
-        print(f"{shards.root}: {len(problems)} {'thing is' if len(problems) == 1 else 'things are'} wrong, listed above")
+        print(f"{shards.root}: {len(problems)} problem{'s' * (len(problems) != 1)}, listed above")
     else:
-        print(f"{shards.root}: {'all is well' if verified else 'not verified (verify=true reads every file), nothing wrong was met'}")
+        print(f"{shards.root}: {'verified, no problems' if verified else 'no problems, but not verified (verify=true reads every file)'}")
     return Inspected(config.data, problems, rates)
 
 

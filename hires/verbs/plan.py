@@ -57,7 +57,7 @@ class Planned(Result):
 def run(config: Config) -> Planned:
     """Print a training schedule as a table; refuses what `hires train` would refuse, a level that the data lacks among it.
 
-    With nodes or gpus_per_node it prints how the schedule scales too; there a batch that does not divide over them is told, not refused.
+    With nodes or gpus_per_node it also prints how the schedule scales; there a batch that does not divide is reported, not refused.
     """
     scales = config.nodes is not None or config.gpus_per_node is not None
     world_size = _world_size(config)
@@ -72,9 +72,9 @@ def run(config: Config) -> Planned:
     config, whose = _settled(config)
     plans = level_plans(config, schedule, world_size)
     show_table(_levels(config, schedule, plans, world_size, whose))
-    print("bytes are a rank's: gradients of the players that hold theirs at one time, buffers on top while they are reduced, ", end="")
-    print("moments and EMA of all players, activations of the fullest moment of a step", end="")
-    print("; carried: a replay buffer" if any(plan.carried for plan in plans) else "")
+    carried = "; carried: a replay buffer" if any(plan.carried for plan in plans) else ""
+    print("bytes per rank; gradients: of the players that hold them at the same time; buffers: on top while they are reduced;", end=" ")
+    print(f"activations: at the fullest moment of a step{carried}")
     print(f"{config.objective.name}: what each player lowers")
     for player, loss in system(config.objective).LOSSES.items():
         print(f"  {player:10} {loss}")
@@ -209,5 +209,5 @@ def _say_most_useful(schedule: Schedule, grid: dict[int, dict[int, Forecast | No
     best = [most_useful([*of.values()]) or of[1] for of in grid.values()]
     clock, gpus = hours(schedule, best)
     names = ", ".join(f"{f.level.resolution}: {f.size}" for f in best)
-    print(f"GPUs that still help (efficiency of half or more, a whole image each), level by level: {names};")
-    print(f"growing and shrinking with them (a run resumes on any number) the schedule takes {clock:,.1f} hours, {gpus:,.1f} GPU hours")
+    print(f"GPUs that still help (efficiency at least one half, at least one image each), by level: {names};")
+    print(f"with as many at each level (a run resumes on any number) the schedule takes {clock:,.1f} hours, {gpus:,.1f} GPU hours")

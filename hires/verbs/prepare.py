@@ -30,7 +30,7 @@ def run(config: Config) -> Prepared:
         print(f"compared with {config.path or config.source}: {report['compared']}")
     if left_out := report.get("left_out"):
         counts = ", ".join(f"{count:,} {ending}" for ending, count in sorted(left_out.items()))
-        print(f"left out as no pictures: {counts}")
+        print(f"skipped, not pictures: {counts}")
     if report.get("shard_in_key"):
-        print("keys begin anew in each shard: the shard's name stands before them")
+        print("keys repeat from shard to shard: each begins with its shard's name")
     return Prepared(Path(config.out), report)

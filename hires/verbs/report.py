@@ -36,10 +36,16 @@ def run(config: Config) -> Page:
     """Write one page that shows a run, whatever state it is in; prints its name and its size."""
     found = run_folder.read(Path(config.run))
     path = out_file(config.out or str(Path(config.run) / "report.html"))
-    html, album = page.report(found, config.real_pictures)
+    return written(path, *page.report(found, config.real_pictures))
+
+
+def written(path: Path, html: str, album: Album) -> Page:
+    """Write the page whole, and print its name and its size."""
     with whole_file(path) as part:
         part.write_text(html, encoding="utf-8")
-    print(told(path, album))
+    left = f"; left out, as it says at its end: {len(album.left_out)}" if album.left_out else ""
+    size = path.stat().st_size
+    print(f"{path}: {f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.0f} kB'}{left}")
     return Page(path)
 
 
@@ -51,10 +57,3 @@ def out_file(name: str) -> Path:
     if path.is_dir():
         raise HiresError(f"out={name}: a folder; wanted the name of a .html file")
     return path
-
-
-def told(path: Path, album: Album) -> str:
-    """What was written, in a line."""
-    left = f"; left out, as it says at its end: {len(album.left_out)}" if album.left_out else ""
-    size = path.stat().st_size
-    return f"{path}: {f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.0f} kB'}{left}"

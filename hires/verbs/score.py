@@ -51,7 +51,7 @@ def run(config: Config) -> Scored:
     """Write the energy of each picture as CSV, and a histogram beside the energies of training and held-out pictures."""
     check_png("out", config.out)
     if config.data and not is_prepared(config.data):  # a plain folder would be both sets
-        raise HiresError(f"data={config.data}: not what hires prepare wrote; of other pictures name train=… and heldout=…")
+        raise HiresError(f"data={config.data}: not what hires prepare wrote; for other pictures give train=… and heldout=…")
     bundle = open_bundle(config.sampler, config.device, "energy")
     size = bundle.resolution, bundle.config["image_channels"]
     names, values = energies(bundle, picture_batches(config.from_, *size))

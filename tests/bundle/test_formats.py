@@ -115,7 +115,7 @@ def test_a_format_that_gives_other_numbers_is_not_handed_over(form, tmp_path, mo
 
 def test_a_batch_that_was_taken_for_a_constant_is_not_handed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "_export", lambda network, example: torch.export.export(network, (example,)))
-    with pytest.raises(HiresError, match="does not stand by itself"):
+    with pytest.raises(HiresError, match="does not load on its own"):
         write_bundle(tmp_path / "b", SMALL, 4, make(SMALL, 4), {}, ["pt2"])
     assert list(tmp_path.iterdir()) == []
 

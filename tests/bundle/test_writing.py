@@ -165,7 +165,7 @@ def test_a_loader_that_needs_the_project_is_not_handed_over(tmp_path, monkeypatc
     leaning = tmp_path / "hires_bundle.py"
     leaning.write_text(Path(hires_bundle.__file__).read_text() + "\nimport hires.networks\n")
     monkeypatch.setattr(hires_bundle, "__file__", str(leaning))
-    with pytest.raises(HiresError, match=r"does not stand by itself: ModuleNotFoundError.*hires"):
+    with pytest.raises(HiresError, match=r"does not load on its own: ModuleNotFoundError.*hires"):
         write_bundle(tmp_path / "new" / "b", small(), 4, make(small(), 4), INFO)
     assert list((tmp_path / "new").iterdir()) == []
 

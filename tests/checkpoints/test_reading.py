@@ -208,7 +208,7 @@ def test_a_damaged_newer_checkpoint_is_not_kept_in_place_of_good_ones(two):
 def test_nothing_begins_again_where_all_are_damaged(two):
     for path in reading.complete(two):
         flip(path)
-    with pytest.raises(HiresError, match="none of its checkpoints is whole"):
+    with pytest.raises(HiresError, match="none of its checkpoints is intact"):
         reading.from_first_rank(two, lambda text: None)
     assert reading.from_first_rank(two / "nothing") is None
 
@@ -294,7 +294,7 @@ def test_what_was_moved_away_for_a_save_that_never_came_is_put_back(two):
     whole.rename(hidden(whole, "replaced"))
     told = []
     assert reading.from_first_rank(two, told.append).images == 64
-    assert reading.verify(whole) is None and len(told) == 1 and "put back" in told[0]
+    assert reading.verify(whole) is None and len(told) == 1 and "restored" in told[0]
 
 
 def test_the_same_moment_damaged_twice_is_set_aside_twice(two):

@@ -42,7 +42,7 @@ def contents(root: Path) -> dict[str, bytes]:
 def test_a_healthy_set_ends_well_and_is_described(digits, inspect, tmp_path):
     before = contents(digits)
     status, out, _ = inspect(f"data={digits}")
-    assert status == 0 and "all is well" in out and "wrong" not in out
+    assert status == 0 and "verified, no problems" in out and "wrong" not in out
     for words in ("digits", "1,797 to train on, 0 held out", "16x16", "png", "slowest to decode: level", "out=sheet.png draws"):
         assert words in out
     assert contents(digits) == before and not list(tmp_path.iterdir())  # nothing is written unasked
@@ -53,13 +53,13 @@ def test_damage_ends_in_1_with_the_shard_and_the_key(copy, inspect):
     status, out, _ = inspect(f"data={copy}")
     wrong = [line for line in out.splitlines() if line.startswith("wrong: ")]
     assert status == 1 and len(wrong) == 1 and f"{shard}: " in wrong[0] and "1 of 797 pictures are damaged: " in wrong[0]
-    assert "1 thing is wrong" in out and "1 wrong" in out and "all is well" not in out
+    assert "1 problem, listed above" in out and "1 wrong" in out and "no problems" not in out
 
 
 def test_without_verifying_sizes_still_count_and_nothing_is_promised(copy, inspect):
     damage(copy)
     status, out, _ = inspect(f"data={copy}", "verify=false", "decode=1")
-    assert status == 0 and "not verified" in out and "all is well" not in out
+    assert status == 0 and "not verified" in out and "verified, no problems" not in out
     (copy / "4" / "shard-00000.tar").unlink()
     status, out, _ = inspect(f"data={copy}", "verify=false", "decode=1")
     assert status == 1 and f"wrong: {copy}/4/shard-00000.tar: missing" in out
@@ -77,14 +77,14 @@ def test_a_wrong_index_is_told_once_and_accuses_no_picture(copy, inspect):
     data[12] ^= 1  # the first picture's CRC-32
     index.write_bytes(data)
     status, out, _ = inspect(f"data={copy}")
-    assert status == 1 and "1 thing is wrong" in out and f"wrong: {index}: " in out
+    assert status == 1 and "1 problem, listed above" in out and f"wrong: {index}: " in out
 
 
 @pytest.mark.parametrize("name", ["index.json", "index/train.keys", "index/train-8.entries", "8/shard-00000.tar"])
 def test_whatever_is_lost_is_told_once_and_the_rest_is_shown(copy, inspect, tmp_path, name):
     (copy / name).unlink()
     status, out, _ = inspect(f"data={copy}", f"out={tmp_path}/sheet.png")
-    assert status == 1 and "1 thing is wrong" in out and f"wrong: {copy}/{name}: missing" in out
+    assert status == 1 and "1 problem, listed above" in out and f"wrong: {copy}/{name}: missing" in out
     assert "16x16" in out and Image.open(tmp_path / "sheet.png").size[0] > 500
 
 

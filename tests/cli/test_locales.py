@@ -48,7 +48,7 @@ def test_help_and_a_data_set_of_a_foreign_name(of_locale, tmp_path):
     assert done.returncode == 0 and done.stdout.startswith(f"{out}: prepared".encode(encoding, "replace")), done
     assert (tmp_path / out / "manifest.json").is_file()
     inspected = run("inspect", f"data='{out}'")
-    assert inspected.returncode == 0 and f"{out}: all is well".encode(encoding, "replace") in inspected.stdout, inspected
+    assert inspected.returncode == 0 and f"{out}: verified, no problems".encode(encoding, "replace") in inspected.stdout, inspected
 
 
 def test_training(clean_env, tiny, tmp_path):

@@ -68,7 +68,7 @@ def test_the_best_stays_and_can_be_had(measured_run):
     "extra,told",
     [
         (["monitor.measures=fid2"], "monitor.measures=fid2: wanted swd"),
-        (["monitor.measures=landscape"], "monitor.measures=landscape: too much for a training"),
+        (["monitor.measures=landscape"], "monitor.measures=landscape: too slow to take while training"),
         (["monitor.measures=swd", "monitor.measures_every=0"], "monitor.measures=swd would never be taken"),
         (["train.keep_best=swd"], "train.keep_best=swd: wanted monitor.measures=swd beside it"),
         (["monitor.measures=swd,reconstruction", "objective=vgan"], "monitor.measures=reconstruction: .* no inference model; say .*=swd"),

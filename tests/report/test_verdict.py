@@ -55,8 +55,8 @@ def _alarm(record):
     ("records", "told"),
     [
         (
-            [*statuses(), {"images": 300, "rollback": 1, "why": "not a number at 350"}],
-            "rollback 1, back to 300 images: not a number at 350",
+            [*statuses(), {"images": 300, "rollback": 1, "why": "not finite at 350"}],
+            "rollback 1, back to 300 images: not finite at 350",
         ),
         (list(map(_alarm, statuses())), "alarm from 300 to 400 images, level 4: energy_gap ran away, to −40"),
         (statuses(R=lambda images: math.nan if images >= 700 else 1.0), "R was not a finite number, first at 700 images"),

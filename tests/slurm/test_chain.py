@@ -62,7 +62,7 @@ def test_without_nodes_there_is_no_chain(tmp_path):
         ("4", "wanted levels and numbers"),
         ("4:0", "wanted levels"),
         ("4:1,100:2", "no 100"),
-        ("8:2", "says nothing of 4x4"),
+        ("8:2", "no entry for 4x4"),
         ("4:1;8:2", "wanted"),
     ],
 )

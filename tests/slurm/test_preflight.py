@@ -17,7 +17,7 @@ def test_gpus_that_slurm_gave_and_the_node_does_not_show_are_missed(monkeypatch)
     """With what to do where none are wanted; HIRES_GPUS=0 says so."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setenv("SLURM_GPUS_ON_NODE", "8")
-    with pytest.raises(HiresError, match=r"0 GPUs to be seen, wanted 8; .* set HIRES_GPUS=0"):
+    with pytest.raises(HiresError, match=r"0 GPUs visible, wanted 8; .* set HIRES_GPUS=0"):
         preflight.gpus(WORLD)
     monkeypatch.setenv("HIRES_GPUS", "0")
     assert preflight.gpus(WORLD) == "no GPUs"

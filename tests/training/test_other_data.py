@@ -22,9 +22,9 @@ def test_a_run_resumed_on_other_shards_says_so(hires, tiny, digits, tmp_path):
     assert hires("train", *tiny, run, "train.max_images=32").returncode == 0
     settings = [setting for setting in tiny if not setting.startswith("data.root=")]
     done = hires("train", *settings, f"data.root={tmp_path / 'other'}", run, "train.max_images=64")
-    assert done.returncode == 0 and "other shards than this run has seen so far" in done.stdout
+    assert done.returncode == 0 and "not the shards that this run has seen so far" in done.stdout
     done = hires("train", *settings, f"data.root={tmp_path / 'other'}", run, "train.max_images=80")
-    assert done.returncode == 0 and "other shards" not in done.stdout
+    assert done.returncode == 0 and "not the shards" not in done.stdout
 
 
 def test_equal_pictures_train_and_their_log_is_json(world, tiny, tmp_path):

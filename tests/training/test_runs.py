@@ -215,7 +215,7 @@ def test_each_image_is_seen_exactly_once_an_epoch(world, tiny, digits, tmp_path)
         trainers = [Trainer(config, World(rank, world, rank, torch.device("cpu"))) for rank in range(world)]
         images, order = start, []
         while images < trainers[0].end:
-            for parts in zip(*(trainer.feed.plan(images) for trainer in trainers), strict=True):
+            for parts in zip(*(trainer.feed.indices(images) for trainer in trainers), strict=True):
                 assert len({len(part) for part in parts}) == 1
                 order += parts
                 images += sum(map(len, parts))

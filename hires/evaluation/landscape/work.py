@@ -51,7 +51,7 @@ def _read(path: Path) -> Piece:
     end = time.monotonic() + SEEN_WITHIN
     while not path.exists():
         if time.monotonic() > end:
-            raise HiresError(f"{path}: not to be seen; wanted a folder on a disk that all processes share")
+            raise HiresError(f"{path}: not visible to this process; wanted a folder on a disk that all processes share")
         time.sleep(0.2)
     try:
         return load_file(path)

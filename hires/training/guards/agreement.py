@@ -14,28 +14,28 @@ from hires.ground.distributed import World
 from hires.training.player import Player
 
 
-def not_finite(measures: Mapping[str, Tensor]) -> list[str]:
-    """Names of the measures that are not finite though they should be; diversity may be: equal pictures, or a single one, have none."""
-    return [name for name, value in measures.items() if name != "diversity" and not math.isfinite(value)]
+def not_finite(terms: Mapping[str, Tensor]) -> list[str]:
+    """Names of the terms that are not finite though they should be; diversity may be: equal pictures, or a single one, have none."""
+    return [name for name, value in terms.items() if name != "diversity" and not math.isfinite(value)]
 
 
 class Health:
     """The ranks' agreement after each step, looked at one step late, so the host never waits for the device."""
 
     def __init__(self, world: World, terms: Mapping[str, Iterable[str]]):
-        """`terms`: the measures that tell of each player."""
+        """`terms`: the names of each player's."""
         self.world = world
         self._player_of = {term: player for player, those in terms.items() for term in those}
         self._pending: list[tuple[Tensor, torch.cuda.Event | None, dict[str, Tensor], int]] = []
 
-    def record(self, measures: dict[str, Tensor], norms: dict[str, Tensor], stop_asked: bool, images: int) -> None:
+    def record(self, terms: dict[str, Tensor], norms: dict[str, Tensor], stop_asked: bool, images: int) -> None:
         """After the step at `images`: reduce (stop asked, not finite) over the ranks, start copying it to the host; a collective.
 
         `norms`: of gradients, by what they are called; where one is not finite its player has not stepped.
         """
-        measures = norms | measures
+        terms = norms | terms
         # a finite sum means finite terms; the spread of a batch of one is no number and says nothing
-        total = torch.stack([m for name, m in measures.items() if name != "diversity"]).sum()
+        total = torch.stack([m for name, m in terms.items() if name != "diversity"]).sum()
         flags = torch.stack([torch.full((), float(stop_asked), device=total.device), (~torch.isfinite(total)).float()])
         if self.world.size > 1:
             dist.all_reduce(flags, op=dist.ReduceOp.MAX)
@@ -46,7 +46,7 @@ class Health:
             event = torch.cuda.Event()
             event.record()
             flags = host
-        self._pending = [*self._pending[-1:], (flags, event, measures, images)]
+        self._pending = [*self._pending[-1:], (flags, event, terms, images)]
 
     def look(self, newest: bool = False) -> bool:
         """Whether a stop was asked for, the same on all ranks: at the step before the last, or with `newest` at the last.
@@ -56,17 +56,17 @@ class Health:
         if not self._pending or (len(self._pending) < 2 and not newest):
             return False
         asked = False
-        for flags, event, measures, images in self._pending if newest else self._pending[:1]:
+        for flags, event, terms, images in self._pending if newest else self._pending[:1]:
             if event:
                 event.synchronize()
             asked = asked or bool(flags[0])
             if flags[1]:
-                raise NotFinite(f"at {images} images: {self._told(distributed.gather(not_finite(measures)))}")
+                raise NotFinite(f"at {images} images: {self._told(distributed.gather(not_finite(terms)))}")
         return asked
 
     def told(self, error: NotFinite) -> str:
         """A refused gradient with the terms of its round that are not finite, of all ranks; a collective."""
-        return self._told([[str(error), *names] for names in distributed.gather(not_finite(error.measures))])
+        return self._told([[str(error), *names] for names in distributed.gather(not_finite(error.terms))])
 
     def check_state(self, players: dict[str, Player], images: int) -> None:
         """Before saving: raise NotFinite, on all ranks alike, where a weight, moment or average is not finite; waits for the device."""

@@ -18,7 +18,7 @@ class Alarm:
         self._told: dict[str, float] = {}
 
     def see(self, record: dict) -> tuple[list[str], str]:
-        """(names of the measures that run away, a warning or ''): given once a level, and again at each further factor of FACTOR."""
+        """(names of the terms that run away, a warning or ''): given once a level, and again at each further factor of FACTOR."""
         level = record["resolution"]
         if level != self._resolution:
             self._below |= {name: statistics.median(values) for name, values in self._lines.items() if len(values) >= ENOUGH}

@@ -17,9 +17,9 @@ import threading
 import time
 import uuid
 
-from hires.checkpoints.retention import fsync
 from hires.errors import HiresError
 from hires.ground import distributed
+from pipelines.files import fsync
 
 BEAT = 5.0  # seconds between the owner's signs of life
 WATCH = 60.0  # seconds a lock from elsewhere is watched: writing to a busy disk may hold a sign of life up
@@ -84,7 +84,7 @@ class RunLock:
     def check(self) -> None:
         """Raises HiresError where the lock was lost: this process slept so long that another took it for dead."""
         if not self._mine():
-            raise HiresError(f"run={self.run}: another run has taken this folder over, since this one gave no sign of life")
+            raise HiresError(f"run={self.run}: another run has taken this folder over, because this one gave no sign of life")
 
     def _mine(self) -> bool:
         try:
@@ -134,7 +134,7 @@ class RunLock:
             return "that process is gone"
         if there.get("job") and there["job"] == self._me["job"] and there["restart"] < self._me["restart"]:
             return "the same job, requeued"
-        self._say(f"{self.run}: locked by {_owner(text)}; watching for {self._watch:g} s whether it lives")
+        self._say(f"{self.run}: locked by {_owner(text)}; watching for {self._watch:g} s for a sign of life")
         until = time.monotonic() + self._watch
         while time.monotonic() < until:
             time.sleep(min(1.0, self._watch / 10))
@@ -154,7 +154,7 @@ class RunLock:
                 fine = True
             except OSError as error:  # a full disk, a server away: the lock is lost only if another run starts while it lasts
                 if fine:
-                    self._say(f"{self._file}: no sign of life can be written: {error.strerror}")
+                    self._say(f"{self._file}: cannot write a sign of life: {error.strerror}")
                 fine = False
 
     def _write(self, beats: int) -> None:

@@ -140,7 +140,7 @@ class Watchdog:
         self._tell(self._beat())
         if not self._reached and not self.world.first:
             place = f"{self._names[self.world.rank]} cannot reach rank 0 at {self._address[0]}:{self._address[1]}"
-            print(f"hires train: {place}: a hang would end it without the guilty rank's name", file=sys.stderr, flush=True)
+            print(f"hires train: {place}: a hang would end the run without naming the rank at fault", file=sys.stderr, flush=True)
         self._thread = threading.Thread(target=self._watch, name="hires watchdog", daemon=True)
         self._thread.start()
         return self
