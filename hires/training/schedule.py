@@ -40,8 +40,8 @@ class ScheduleConfig:
     resolution: int = 0  # where the growth ends; 0 = the last level of the table
     energy_lr: float = setting(2.0, at_least=0, below=math.inf)  # the energy's learning rate over the others' (docs/reference/stability.md)
     decay: str = "0"  # images at the end of the run over which learning rates fall linearly to zero
-    decay_factor: float = setting(1.0, above=0, at_most=1)  # learning rates are multiplied by it each:
-    decay_every: str = ""  # images, an epoch's as published; empty = never
+    decay_factor: float = setting(1.0, above=0, at_most=1)  # learning rates are multiplied by it every
+    decay_every: str = ""  # images (as published: one epoch); empty = never
     growth_moments: str = setting("reset", among=("reset", "keep"))  # Adam's moments when a level is added: reset (ProGAN) | keep
     ema_halflife: str = "20k"  # of the weights' moving average, at most a tenth of the images that the level has seen
     nodes_at: str = ""  # nodes of a Slurm cluster from a level on, such as 4:1,64:2,256:4: slurm/chain submits a job for each
