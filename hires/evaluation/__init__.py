@@ -23,7 +23,7 @@ from hires.evaluation.landscape import Config as LandscapeConfig
 from hires.evaluation.probe import Config as ProbeConfig
 from hires.evaluation.reconstruction import Config as ReconstructionConfig
 from hires.evaluation.subject import LACKS, Subject
-from hires.ground.ranges import check_ranges
+from hires.ground.ranges import check_ranges, setting
 
 MEASURES: dict[str, ModuleType] = {
     "swd": swd,
@@ -43,7 +43,7 @@ MEASURES: dict[str, ModuleType] = {
 class Settings:
     """How the measures measure."""
 
-    images: int = 1000  # samples, and held-out pictures at most
+    images: int = setting(1000, at_least=1)  # samples, and held-out pictures at most
     metrics: FidelityConfig = field(default_factory=FidelityConfig)
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)

@@ -39,7 +39,7 @@ class Config:
     noise: float = setting(0.3, above=0)  # of denoise: standard deviation on pixels in [-1, 1]
     mask: str = "center"  # of inpaint, what is unknown: center | left | bottom | random:0.5 | FILE.png (white)
     langevin: LangevinConfig = field(default_factory=LangevinConfig)  # null: the sampler's own; steps 0: 20 to denoise, 400 to inpaint
-    seed: int = 0  # of the corruption and of the steps' noise
+    seed: int = setting(0, at_least=0)  # of the corruption and of the steps' noise
     limit: int = setting(64, at_least=0)  # most pictures; 0 = all
     show: int = setting(16, at_least=1)  # most of them on the sheet
     device: str = "auto"
