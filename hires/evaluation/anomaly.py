@@ -64,12 +64,8 @@ def measure(material: Material, settings) -> dict:
     }
     for split, of in (("leak_free", usual), ("published", published)):
         found |= {f"anomaly_{split}_{name}": areas(of[name], odd[name]) for name in scores}
-    if material.folder:
-        found["anomaly_histogram"] = "anomaly.png"
-        if material.first:
-            title = f"{material.subject.name}: pictures of {found['anomaly_labels']} among others"
-            draw_histograms(material.folder / "anomaly.png", sets, title)
-    return found
+    title = f"{material.subject.name}: pictures of {found['anomaly_labels']} among others"
+    return found | material.picture("anomaly_histogram", lambda path: draw_histograms(path, sets, title))
 
 
 def lower(found: dict) -> float | None:

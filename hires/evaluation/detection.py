@@ -6,6 +6,7 @@ prepared as `hires prepare` does it: the centre square, by Lanczos and box means
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,8 @@ def measure(material: Material, settings) -> dict:
     for name, values in list(sets.items())[1:]:
         for score in scores:
             found[f"detection_{score}_{name}"] = rates_with_intervals(sets["held out"][score], values[score])
-    if material.folder:
-        found["detection_histogram"] = "detection.png"
-        if material.first:
-            draw_histograms(material.folder / "detection.png", sets, f"{subject.name} at {subject.resolution}x{subject.resolution}")
-    return found
+    title = f"{subject.name} at {subject.resolution}x{subject.resolution}"
+    return found | material.picture("detection_histogram", lambda path: draw_histograms(path, sets, title))
 
 
 def lower(found: dict) -> float | None:
@@ -74,7 +72,7 @@ def places(against: str) -> dict[str, str]:
     """Names of sets and where they lie, '' for synthetic ones; raises HiresError in one line for what is neither, or holds no picture."""
     found: dict[str, str] = {}
     for part in against.split(","):
-        name, colon, place = (piece.strip() for piece in part.partition(":"))
+        name, colon, place = (os.path.expanduser(piece.strip()) for piece in part.partition(":"))
         if not colon and name not in SYNTHETIC:
             raise HiresError(f"detection.against={part}: wanted {', '.join(SYNTHETIC)}, or NAME:PLACE, such as textures:data/dtd")
         if not name.isidentifier() or name in found or name == "train" or (colon and (not place or name in SYNTHETIC)):

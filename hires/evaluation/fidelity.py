@@ -5,6 +5,7 @@ The network is Inception where its weights are given. Any other stands in, and i
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Config:
 def check(settings) -> None:
     """Raises HiresError for settings that cannot work: a misspelt one, or a missing file or package."""
     config = settings.metrics
-    kind, _, rest = config.features.partition(":")
+    kind, _, rest = map(os.path.expanduser, config.features.partition(":"))
     if not find_spec("torch_fidelity"):
         raise HiresError("measure=fidelity needs torch-fidelity, not installed: pip install 'hires[fidelity]'")
     for name, number in (("images", settings.images), ("metrics.real", config.real)):
@@ -64,8 +65,8 @@ def check(settings) -> None:
         if "://" not in rest and not Path(rest).is_dir():
             raise HiresError(f"metrics.features={config.features}: no such folder {rest}; wanted prepared data with labels")
     elif kind == "random":
-        if not rest.isdecimal():
-            raise HiresError(f"metrics.features={config.features}: wanted random:SEED, such as random:0")
+        if not rest.isdecimal() or int(rest) >= 2**32:  # torch's generator tells no others apart
+            raise HiresError(f"metrics.features={config.features}: wanted random:SEED, such as random:0, below 2^32")
     elif Path(config.features).suffix in (".pt", ".onnx"):
         require_file(config.features, "metrics.features")
     else:
@@ -104,7 +105,7 @@ def lower(found: dict) -> float | None:
 def opened(config: Config, material: Material, cache: Path) -> FeatureNetwork | None:
     """The network that `metrics.features` names, on the subject's device; None for Inception without weights; raises HiresError."""
     level = material.subject
-    kind, _, rest = config.features.partition(":")
+    kind, _, rest = map(os.path.expanduser, config.features.partition(":"))
     if config.features == "inception":
         path = given_weights(config.weights)
         if path is None and config.download:

@@ -13,6 +13,7 @@ from hires.errors import HiresError
 from hires.evaluation.labels import labels_of
 from hires.evaluation.subject import Subject
 from hires.ground.distributed import gather
+from hires.ground.files import in_words
 from hires.ground.images import to_uint8
 from hires.networks.batch_norm import LATENTS
 from hires.networks.growing import fade_images
@@ -44,10 +45,27 @@ class Material:
             raise HiresError(f"images={images}: wanted at least 2")
         self.images = images
         self.at_once = pictures_at_once(subject.resolution)
+        self.unwritten: HiresError | None = None  # why a picture is not in the folder
         self._drawn: Tensor | None = None
         self._read: dict[tuple[str, int], Tensor] = {}
         if subject.settle:
             subject.settle(self.of_pictures(lambda x: x, "train", min(LATENTS, shards.count("train"))))
+
+    def picture(self, name: str, draw: Callable[[Path], None]) -> dict[str, str]:
+        """What a record says of a picture, {'MEASURE_sheet': 'MEASURE.png'} for that name, which `draw` writes into the folder on rank 0.
+
+        Nothing where there is no folder; and where it cannot be written, which is kept as `unwritten`: the numbers hold without it.
+        """
+        if not self.folder:
+            return {}
+        path = self.folder / f"{name.partition('_')[0]}.png"
+        try:
+            if self.first:
+                draw(path)
+        except (HiresError, OSError) as error:
+            self.unwritten = HiresError(in_words(error))
+            return {}
+        return {name: path.name}
 
     def held_out(self) -> Tensor:
         """Held-out pictures (N, C, r, r), N = `images` or all there are, drawn by a fixed permutation."""

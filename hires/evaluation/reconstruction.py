@@ -42,11 +42,7 @@ def measure(material: Material, settings) -> dict:
         with torch.no_grad():
             apart = in_ranks(len(x), material.at_once, lambda rows: _apart(distance, subject, x[rows.start : rows.stop]))
         found["reconstruction_lpips"] = apart.mean().item()
-    if material.folder:
-        found["reconstruction_sheet"] = "reconstruction.png"
-        if material.first:
-            _sheet(material, x, each, mse)
-    return found
+    return found | material.picture("reconstruction_sheet", lambda path: _sheet(path, material, x, each, mse))
 
 
 def lower(found: dict) -> float:
@@ -84,7 +80,7 @@ def _apart(distance: Callable[[Tensor, Tensor], Tensor], subject, x: Tensor) -> 
 
 
 @torch.no_grad()
-def _sheet(material: Material, x: Tensor, each: Tensor, mse: float) -> None:
+def _sheet(path: Path, material: Material, x: Tensor, each: Tensor, mse: float) -> None:
     """The best, those around the median and the worst, originals beside what is given back."""
     from hires.media.sheets import save_sheet
 
@@ -96,6 +92,6 @@ def _sheet(material: Material, x: Tensor, each: Tensor, mse: float) -> None:
     captions = [f"{kind} {error**0.5:.3f}" for kind, error in zip(kinds, each[picks].tolist(), strict=True)]
     title = f"{subject.name}: {len(each)} held-out pictures, rmse {mse**0.5:.4f} on [-1, 1]; below each pair its own"
     columns = next(n for n in (8, 4, 2, 1) if count % n == 0 or n == 1)
-    material.folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     strips = torch.stack([x[picks], given_back], 1)
-    save_sheet(material.folder / "reconstruction.png", strips, captions, ["original", "given back"], title, columns)
+    save_sheet(path, strips, captions, ["original", "given back"], title, columns)

@@ -62,10 +62,16 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def outlive_readers() -> None:
-    """What is printed for a reader that has gone (`| head -1`) is lost from here on, and nothing else: the command goes on to its end."""
+    """What is printed for a reader that has gone (`| head -1`) is lost from here on, and nothing else: the command goes on to its end.
+
+    So is what is printed where the output was closed before the start (`>&-`).
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None or stream.isatty():
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="replace"))  # noqa: SIM115 - held to the process's end
+            continue
+        if stream.isatty():
             continue
         stream.flush()
         raw = _Lossy(stream.fileno(), "w", closefd=False)

@@ -72,7 +72,9 @@ def changes(config: RunConfig, checkpoint: reading.Checkpoint) -> str:
             "take the old schedule, or another run=…"
         )
     past = any(_past(old, i) != _past(new, i) for i in _moments(old, new, images))
+    grown = old.behind(images).resolution != old.at(0).resolution
     decisive = [key for key in differ if key.startswith(DECISIVE) or (past and key.startswith("schedule."))]
+    decisive += ["schedule.growth_moments"] if grown and not past and "schedule.growth_moments" in differ else []
     if decisive and not config.train.allow_changes:
         told = ", ".join(f"{key}={_shown(differ[key][1])} (was {_shown(differ[key][0])})" for key in decisive)
         raise HiresError(

@@ -58,6 +58,8 @@ def run(config: Config) -> Demo:
 
 def _plan(config: Config) -> tuple[Path, list[tuple[str, list[str]]]]:
     """The folder of all that is made, and the verbs with their settings; raises HiresError for a folder that is not there."""
+    if not config.out:
+        raise HiresError("out= is empty: wanted a folder (is a shell variable not set?)")
     resolution = config.resolution or (64 if config.data else 16)
     if config.data:
         data = Path(config.data)

@@ -73,31 +73,33 @@ def run(config: Config) -> Evaluated:
     if several and config.device != "auto":
         raise HiresError(f"device={config.device}: with several processes each takes its own GPU, or the CPU; leave it out")
     with distributed.joined() if several else nullcontext() as world:
-        record, folder, problem = measured(config, names, parse_device(str(world.device) if world else config.device))
+        record, folder, problems = measured(config, names, parse_device(str(world.device) if world else config.device))
         files = []
         if len(record) > len(PLACE) + 1 and (not world or world.first):
             files, unwritten = _report(config, record, folder)
-            problem = unwritten or problem
-        if problem:
-            raise problem
+            problems += [unwritten] if unwritten else []
+        if problems:
+            raise HiresError("; ".join(map(str, problems)))
     return Evaluated(record, files)
 
 
-def measured(config: Config, names: list[str], device: torch.device) -> tuple[dict, Path | None, HiresError | None]:
-    """The record: what was measured, on what, each measure's findings in order; the pictures' folder; what ended it early."""
+def measured(config: Config, names: list[str], device: torch.device) -> tuple[dict, Path | None, list[HiresError]]:
+    """The record: what was measured, on what, each measure's findings in order; the pictures' folder; and what went wrong on the way."""
     of = _open(config, device)
     names = names or evaluation.fitting(USUAL, of)
     evaluation.check(names, of, config)
     material = Material(of, Shards.open(config.data), config.images, _folder(config, of))
     count = min(config.images, material.shards.count("holdout"))
     record = {"of": of.name, "data": config.data, "resolution": of.resolution, "images": count, "seen": of.images}
+    ended = []
     for name in names:
         try:
             record |= evaluation.MEASURES[name].measure(material, config)
         except (HiresError, OSError) as error:  # the measures before it may have taken hours
             text = in_words(error).removeprefix(f"measure={name}: ")
-            return record, material.folder, HiresError(f"measure={name}: {text}")
-    return record, material.folder, None
+            ended = [HiresError(f"measure={name}: {text}")]
+            break
+    return record, material.folder, ([material.unwritten] if material.unwritten else []) + ended
 
 
 def _open(config: Config, device: torch.device) -> Subject:

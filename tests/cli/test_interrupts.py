@@ -10,7 +10,8 @@ import time
 import pytest
 
 from hires import config as configuration
-from hires.ground.interrupts import interrupts_in_a_line
+from hires.ground.interrupts import interrupts_in_a_line, outlive_readers
+from hires.training.monitor import Monitor
 from hires.training.trainer import Trainer
 
 HIRES = [sys.executable, "-m", "hires"]
@@ -101,3 +102,12 @@ def test_a_reader_that_goes_away(forks, clean_env, digits, words, left):
         assert said.endswith("error: standard output: No space left on device\n") and said.count("\n") == 1
     else:
         assert (process.returncode, said) == (fine.returncode, fine.stderr)
+
+
+def test_an_output_that_was_closed_before_the_start(tmp_path, monkeypatch):
+    """`hires train … >&-`, where Python has no stream at all."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    outlive_readers()
+    Monitor(tmp_path, None, True, "off", {}, {}).say("kimg")
+    print("done", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ from hires import cli
 from hires import config as configuration
 from hires.errors import HiresError
 from hires.training.settings import run_config, to_dict
+from hires.verbs import call
 
 
 def loaded(*overrides: str):
@@ -60,6 +61,15 @@ def test_where_a_value_is_needed_an_empty_one_is_refused(verb):
         for empty in ("", " "):
             with pytest.raises(HiresError, match=rf"{key}= is empty"):
                 configuration.load(verb, [f"{key}={empty}"])
+
+
+@pytest.mark.parametrize("words", ["demo out=", "compare runs=a,b out=", "score sampler=a from=b out=", "prepare source=digits out="])
+def test_a_place_that_has_a_default_may_not_be_empty_either(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    verb, *settings = words.split()
+    with pytest.raises(HiresError, match="^out="):
+        call(verb, settings)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_made_in_the_current_folder(hires, tmp_path, monkeypatch):

@@ -138,9 +138,12 @@ def test_detection_of_what_is_plain_to_see(shards, tmp_path):
 
 
 @pytest.mark.parametrize("against", ["nonsense", "", "a:", "uniform:x", "a:,a:y", "train:x", "a b:x"])
-def test_a_place_that_is_none_is_told_in_one_line(against):
+def test_a_place_that_is_none_is_told_in_one_line(against, monkeypatch):
     with pytest.raises(HiresError, match=r"^detection\.against=[^\n]*$"):
         detection.places(against)
+    monkeypatch.setenv("HOME", "/nowhere")
+    with pytest.raises(HiresError, match=r"^detection\.against=a:~/b: /nowhere/b: no such"):
+        detection.places("a:~/b")
     with pytest.raises(HiresError, match=r"^detection\.against=a:nowhere: nowhere: no such"):
         detection.places("a:nowhere")
 

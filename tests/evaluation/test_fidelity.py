@@ -188,6 +188,7 @@ def test_weights_that_are_none_or_of_another_network(tmp_path):
     [
         ({"features": "fid"}, "metrics.features=fid: wanted inception, efficientnet, random:SEED"),
         ({"features": "random:x"}, "wanted random:SEED, such as random:0"),
+        ({"features": "random:4294967296"}, "wanted random:SEED, such as random:0, below 2^32"),
         ({"features": "classifier:no/such"}, "no such folder no/such"),
         ({"features": "net.onnx"}, "metrics.features=net.onnx: no such file"),
         ({"weights": "w.pth"}, "metrics.weights=w.pth: no such file"),

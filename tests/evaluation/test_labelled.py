@@ -106,11 +106,12 @@ def test_without_names_what_fits_is_measured(runs, held_out, tmp_path, capsys):
 
 
 def test_a_run_that_cannot_be_written_to_loses_no_measure(runs, held_out, tmp_path, capsys):
-    """What was measured is shown and goes into out=; what could not be written is named, with status 1."""
-    run = tmp_path / "run"
-    shutil.copytree(runs / "vgan", run, ignore=shutil.ignore_patterns("evaluation-*", "measures-*"))
+    """What was measured is shown and goes into out=, of measures with pictures too; what could not be written is named, with status 1."""
+    run, wanted = tmp_path / "run", ["images=40", "measure=reconstruction,diversity", f"out={tmp_path / 'a.json'}"]
+    shutil.copytree(runs / "vcd", run, ignore=shutil.ignore_patterns("evaluation-*", "measures-*"))
     (run / "evaluation-000000000048.json").mkdir()
-    assert main(["evaluate", f"run={run}", f"data={held_out}", "images=40", "measure=diversity", f"out={tmp_path / 'a.json'}"]) == 1
-    said = capsys.readouterr()
-    assert "diversity" in said.out and "diversity" in json.loads((tmp_path / "a.json").read_text())
-    assert "evaluation-000000000048.json" in said.err and "Traceback" not in said.err
+    (run / "measures-000000000048").touch()
+    assert main(["evaluate", f"run={run}", f"data={held_out}", *wanted]) == 1
+    said, found = capsys.readouterr(), json.loads((tmp_path / "a.json").read_text())
+    assert "diversity" in said.out and found.keys() >= {"diversity", "reconstruction_mse"} and "reconstruction_sheet" not in found
+    assert all(name in said.err for name in ("measures-000000000048", "evaluation-000000000048.json")) and said.err.count("\n") == 1

@@ -1,5 +1,6 @@
 """Reconstruction error: each picture's mean over pixels after clamping, the mean whatever the batches, the sheet, another distance."""
 
+from functools import partial
 from types import SimpleNamespace
 
 from PIL import Image
@@ -8,6 +9,7 @@ import torch
 
 from hires.errors import HiresError
 from hires.evaluation import Settings, reconstruction
+from hires.evaluation.material import Material
 from hires.evaluation.reconstruction import Config, errors
 from hires.evaluation.subject import Subject
 
@@ -25,6 +27,7 @@ def restore(z: torch.Tensor) -> torch.Tensor:
 def measured(generate, folder=None, at_once: int = 64, lpips: str = "") -> dict:
     of = Subject("s", "", 0, 8, 1, 64, 1.0, torch.device("cpu"), decode=generate, encode=flatten)
     material = SimpleNamespace(subject=of, held_out=lambda: IMAGES, at_once=at_once, folder=folder, first=True)
+    material.picture = partial(Material.picture, material)
     return reconstruction.measure(material, Settings(reconstruction=Config(lpips)))
 
 

@@ -59,6 +59,7 @@ def test_what_changes_no_step_is_told_with_both_values(resume, capsys, overrides
         (["schedule.levels.4.batch=24"], "schedule.levels.4.batch=24 (was 16)"),
         (["schedule.levels.8.lr=1e-4"], "schedule.levels.8.lr=0.0001 (was"),
         (["schedule.decay=112"], "schedule.decay=112 (was 0)"),
+        (["schedule.growth_moments=keep"], "schedule.growth_moments=keep (was reset)"),
     ],
 )
 def test_what_would_have_been_another_run_wants_a_word_of_consent(resume, capsys, overrides, told):

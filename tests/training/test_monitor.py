@@ -65,7 +65,7 @@ def test_a_board_that_fails_is_left_out_and_the_run_goes_on(tmp_path, capsys, mo
 
 def test_runs_on_wandb_are_told_apart_by_more_than_their_folders_name(tmp_path, monkeypatch):
     """Offline, with names that no id may have; the same run keeps its id, moved too, and one from before ids were kept its name."""
-    made = []
+    made, sent = [], []
 
     class Client:
         Image = None
@@ -79,12 +79,19 @@ def test_runs_on_wandb_are_told_apart_by_more_than_their_folders_name(tmp_path, 
         def define_metric(*_, **__):
             pass
 
+        @staticmethod
+        def log(values):  # no step: the client drops one that is lower than the last
+            sent.append(values["images"])
+
     monkeypatch.setitem(sys.modules, "wandb", Client)
     (tmp_path / "c" / "old" / "wandb").mkdir(parents=True)
     for place in ("a/s:0", "b/s:0", "a/s:0", "c/old"):
         Wandb(tmp_path / place, "offline", {})
     (tmp_path / "a" / "s:0").rename(tmp_path / "moved#.x")
-    Wandb(tmp_path / "moved#.x", "offline", {})
+    board = Wandb(tmp_path / "moved#.x", "offline", {})
+    for images in (32, 16):  # as after a rollback
+        board.log({"x": 1.0}, images)
+    assert sent == [32, 16]
     first, second, again, old, moved = (settings["id"] for settings in made)
     assert first == again == moved != second and old == "old"
     assert first.isalnum() and made[0]["name"] == "s:0"

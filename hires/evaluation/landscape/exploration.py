@@ -40,7 +40,7 @@ class Config:
     steps: int = setting(1000, at_least=1)  # of a descent at most
     points: int = setting(16, at_least=3)  # of a path
     relax: int = setting(80, at_least=0)  # steps that a path is let down by
-    seed: int = setting(0, at_least=0)
+    seed: int = setting(0, at_least=0, below=2**31, wanted="at least 0 and below 2^31")
 
 
 @dataclass
