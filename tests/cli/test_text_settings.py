@@ -67,7 +67,7 @@ def test_where_a_value_is_needed_an_empty_one_is_refused(verb):
 def test_a_place_that_has_a_default_may_not_be_empty_either(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     verb, *settings = words.split()
-    with pytest.raises(HiresError, match="^out="):
+    with pytest.raises(HiresError, match=r"^out="):
         call(verb, settings)
     assert not list(tmp_path.iterdir())
 
