@@ -22,14 +22,17 @@ def lower(found: dict) -> float:
 def diversity(samples: Tensor, real: Tensor) -> float:
     """Mean RMS distance over all pairs of samples, divided by the same of held-out real images; 1 is right, 0 is one image for all.
 
-    Sets (N, C, r, r) and (M, C, r, r). Blind to noise: read it beside the band scores. Raises HiresError for different image shapes or
-    fewer than 2 images.
+    Sets (N, C, r, r) and (M, C, r, r). Blind to noise: read it beside the band scores. Raises HiresError for different image shapes, fewer
+    than 2 images, or real ones that are all equal.
     """
     if samples.shape[1:] != real.shape[1:]:
         raise HiresError(f"samples {tuple(samples.shape)} and real images {tuple(real.shape)} differ in size")
     if min(len(samples), len(real)) < 2:
         raise HiresError(f"need at least 2 images a set, got {len(samples)} and {len(real)}")
-    return mean_pairwise_rms(samples) / mean_pairwise_rms(real)
+    spread = mean_pairwise_rms(real)
+    if spread < 1e-6:  # of values in [-1, 1]: what rounding leaves of equal ones
+        raise HiresError("measure=diversity: the real pictures are all equal, so there is no spread to compare with")
+    return mean_pairwise_rms(samples) / spread
 
 
 def mean_pairwise_rms(images: Tensor) -> float:

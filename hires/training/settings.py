@@ -28,7 +28,7 @@ class DataConfig:
     loader: str = "pillow"  # pillow | dali (on the GPU where there is one)
     mirror: bool = True  # flip half of the images left to right
     cache_gb: float = setting(4.0, at_least=0)  # levels of at most this size are decoded once and held in memory
-    workers: int = setting(2, at_least=0)  # decoding threads for the others
+    workers: int = setting(2, at_least=0, at_most=1024)  # decoding threads for the others
     remote_cache: str = ""  # where shards of an address are kept; empty: in the user's cache folder
     remote_gb: float = setting(50.0, above=0)  # most that are kept, in 10^9 bytes
 
@@ -49,7 +49,7 @@ class TrainConfig:
     keep_best: str = ""  # the best by one of monitor.measures, of the highest level measured; empty = none
     start_from: str = ""  # weights for a new run: another run (its newest checkpoint), or one of its checkpoints
     allow_changes: bool = False  # continue although settings that define the run have changed
-    threads: int = setting(0, at_least=0)  # CPU threads a process; 0 = one below 32x32, from there its share of the cores
+    threads: int = setting(0, at_least=0, at_most=1024)  # CPU threads a process; 0 = one below 32x32, from there its share of the cores
     stop_signal: str = "USR1"  # saves and exits with 85, as TERM and INT do; choose another where NCCL uses USR1 itself
     stop_after: str = ""  # such as 3h50m: saves and exits with 85 within this time of the process's start; empty = no limit
     hang_timeout: str = "10m"  # ends the run when a rank makes no progress for this long (start, growth, saving: 3 times); off = never
@@ -69,7 +69,7 @@ class MonitorConfig:
 
     status_every: str = "5k"  # images between progress lines
     snapshot_every: str = "50k"  # images between grids
-    samples: int = setting(64, at_least=1)  # pictures in a grid
+    samples: int = setting(64, at_least=1, at_most=10_000)  # pictures in a grid
     measures: str = ""  # such as swd,diversity,reconstruction: taken on held-out pictures while training; empty = none
     measures_every: str = "50k"  # images; with train.keep_best at each checkpoint as well
     measures_images: int = setting(256, at_least=1)  # samples, and held-out pictures at most

@@ -48,5 +48,7 @@ def test_half_the_samples_alike_costs_a_quarter_of_the_pairs():
 def test_sets_that_cannot_be_compared_are_refused():
     with pytest.raises(HiresError, match="at least 2"):
         diversity(noise(1, 1, 0), noise(5, 1, 0))
+    with pytest.raises(HiresError, match="real pictures are all equal"):
+        diversity(noise(5, 1, 0), torch.full((5, 3, 8, 8), 0.3))
     with pytest.raises(HiresError, match="differ in size"):
         diversity(noise(5, 1, 0)[..., :4], noise(5, 1, 0))

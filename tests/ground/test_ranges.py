@@ -72,7 +72,10 @@ def test_every_number_that_a_person_sets_has_its_range():
     assert without == FREE | ELSEWHERE
 
 
-@pytest.mark.parametrize("word", ["train.seed=-1", "train.threads=-1", "monitor.samples=0", "data.workers=-1", "data.remote_gb=0.0"])
+WORDS = ["train.seed=-1", "train.threads=-1", "train.threads=100000", "monitor.samples=0", "data.workers=-1", "data.remote_gb=0.0"]
+
+
+@pytest.mark.parametrize("word", [*WORDS, "monitor.samples=100000000"])
 def test_a_number_outside_it_is_refused_before_any_work(word):
     with pytest.raises(HiresError, match=rf"^{word.replace('.', '[.]')}: wanted "):
         configuration.load("train", ["run=nowhere", "data.root=nowhere", word])
