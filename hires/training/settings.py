@@ -69,7 +69,7 @@ class MonitorConfig:
 
     status_every: str = "5k"  # images between progress lines
     snapshot_every: str = "50k"  # images between grids
-    samples: int = setting(64, at_least=1, at_most=10_000)  # pictures in a grid
+    samples: int = setting(64, at_least=2, at_most=10_000)  # pictures in a grid; half as many held-out ones beside it
     measures: str = ""  # such as swd,diversity,reconstruction: taken on held-out pictures while training; empty = none
     measures_every: str = "50k"  # images; with train.keep_best at each checkpoint as well
     measures_images: int = setting(256, at_least=1)  # samples, and held-out pictures at most

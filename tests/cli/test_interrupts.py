@@ -111,3 +111,4 @@ def test_an_output_that_was_closed_before_the_start(tmp_path, monkeypatch):
     outlive_readers()
     Monitor(tmp_path, None, True, "off", {}, {}).say("kimg")
     print("done", file=sys.stderr, flush=True)
+    assert sys.stdout.name == sys.stderr.name == os.devnull

@@ -72,7 +72,7 @@ def test_every_number_that_a_person_sets_has_its_range():
     assert without == FREE | ELSEWHERE
 
 
-WORDS = ["train.seed=-1", "train.threads=-1", "train.threads=100000", "monitor.samples=0", "data.workers=-1", "data.remote_gb=0.0"]
+WORDS = ["train.seed=-1", "train.threads=-1", "train.threads=100000", "monitor.samples=1", "data.workers=-1", "data.remote_gb=0.0"]
 
 
 @pytest.mark.parametrize("word", [*WORDS, "monitor.samples=100000000"])
