@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 import fcntl
+import io
 import json
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ import webdataset
 from pipelines import DataError, PrepareConfig, Shards, SplitConfig, finishing, prepare
 from pipelines.codecs import decode
 from pipelines.pyramid import pyramid, square
-from pipelines.writing import write_whole
+from pipelines.writing import Tar, write_whole
 
 SET = {"resolution": 128, "images_per_shard": 7, "split": SplitConfig(holdout=5)}
 
@@ -45,6 +46,19 @@ def add_bad_pictures(folder: Path, draw: Callable) -> list[str]:
 def test_the_bytes_do_not_depend_on_the_number_of_workers(config, prepared, hashes):
     prepare(config)
     assert hashes(Path(config.out)) == hashes(Path(prepared.root))
+
+
+def test_a_shard_is_what_tarfile_would_have_written(tmp_path):
+    members = {"a.png": b"1", "empty.png": b"", "block.png": bytes(512), f"{'long' * 60}.png": bytes(700), "ä.png": b"x" * 20_000}
+    with Tar(tmp_path / "ours.tar") as ours, tarfile.open(tmp_path / "its.tar", "w", format=tarfile.GNU_FORMAT) as its:
+        for name, data in members.items():
+            ours.add(name, data)
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o444
+            its.addfile(member, io.BytesIO(data))
+    whole = (tmp_path / "ours.tar").read_bytes()
+    assert whole == (tmp_path / "its.tar").read_bytes()
+    assert [whole[at : at + size] for at, size, _ in ours.entries] == list(members.values())
 
 
 def test_all_levels_hold_the_same_keys_in_the_same_order_and_webdataset_reads_them(prepared):
