@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Any experiment on one GPU: the papers' tables are such (docs/records/results.md has them with the time each is expected to take).
+# Any experiment on one GPU, such as those of the papers' tables (docs/records/claims.md estimates how long each takes).
 #   sbatch launch/train.sh experiment=latent_ebm data.root=data/cifar10 [key=value …]      docs/reference/slurm.md explains each line
 #   bash launch/train.sh experiment=f_ebm objective.divergence=kl run=runs/f_ebm_kl        this machine, all its GPUs, no Slurm
 #SBATCH --job-name=train
