@@ -12,7 +12,7 @@ engines. Counted in forward passes of one network (docs/inside.md):
     energy_first        20  hires, the default
     simultaneous        18  hires
     energy_first plain  20  the same code as energy_first on plain autograd players: what it lacks against energy_first is DeepSpeed's cost
-    energy_first in turn 20  energy_first on networks that resample and convolve in turn, as the published ones do
+    energy_first in turn 20  energy_first on networks that resample, convolve, activate and normalise in turn, as the published ones do
     energy_first R1         energy_first in a step that computes the gradient penalty (one in objective.r1_every)
 
 Two more where --contenders names them: another game, on two networks of the same channels in the field's usual code (benchmarks/progan.py):
@@ -36,6 +36,7 @@ import platform
 import statistics
 import subprocess
 import time
+from unittest.mock import patch
 
 from progan import ProGAN  # beside this file
 import torch
@@ -46,7 +47,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hires import config as configuration
 from hires.ground import distributed, noise
 from hires.ground.machine import precision_of
-from hires.networks.growing import UpsamplingConv2d, resolutions_up_to, upsample
+from hires.networks import generator
+from hires.networks.growing import LEAK, UpsamplingConv2d, resolutions_up_to, upsample
 from hires.objectives.base import Rates
 from hires.objectives.divergence_triangle import PLAYERS, Batch, Objective
 from hires.objectives.terms import kl, nll, soft_clamp
@@ -157,6 +159,12 @@ class PublishedLoop:
             other.forget()
 
 
+def activate_in_turn(x: Tensor) -> Tensor:
+    """Leaky ReLU, then pixel norm, by torch's own operations: what `activate_and_normalise` does at once."""
+    x = F.leaky_relu(x, LEAK, inplace=True)
+    return x * torch.rsqrt(torch.linalg.vector_norm(x, dim=1, keepdim=True).square() / x.shape[1] + 1e-8)
+
+
 def in_turn(network: nn.Module) -> None:
     """Upsample, then convolve, where the network does both at once."""
     for module in network.modules():
@@ -170,6 +178,7 @@ class Contender:
     def __init__(self, name: str, config, resolution: int, batch: int, device: torch.device):
         self.name, self.resolution, self.device = name, resolution, device
         self.penalise = name.endswith("R1")
+        self.activate = activate_in_turn if name in (LOOP, IN_TURN) else generator.activate_and_normalise
         config.objective.updates = name if name in ("published", "simultaneous") else "energy_first"
         plain = name in (LOOP, PLAIN)
         precision = config.train.precision
@@ -195,7 +204,8 @@ class Contender:
 
     def step(self) -> None:
         """One round, to its end on the device."""
-        self.game.round(self.batch, RATES, self.resolution, self.penalise)
+        with patch.object(generator, "activate_and_normalise", self.activate):
+            self.game.round(self.batch, RATES, self.resolution, self.penalise)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 

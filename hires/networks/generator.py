@@ -10,10 +10,9 @@ from hires.networks.growing import (
     EqualizedLinear,
     NetworkConfig,
     UpsamplingConv2d,
-    activate,
+    activate_and_normalise,
     fade,
     level_name,
-    pixel_norm,
     resolutions_up_to,
     upsample,
 )
@@ -33,8 +32,8 @@ class GeneratorBase(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(B, d) -> (B, channels(4), 4, 4)."""
         h = self.dense(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        h = pixel_norm(activate(h))
-        return pixel_norm(activate(self.conv0(h)))
+        h = activate_and_normalise(h)
+        return activate_and_normalise(self.conv0(h))
 
 
 class GeneratorLevel(nn.Module):
@@ -53,7 +52,7 @@ class GeneratorLevel(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """(B, channels(r/2), r/2, r/2) -> (B, channels(r), r, r)."""
         for i in range(self.convs):
-            h = pixel_norm(activate(getattr(self, f"conv{i}")(h)))
+            h = activate_and_normalise(getattr(self, f"conv{i}")(h))
         return h
 
 

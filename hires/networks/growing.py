@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 import torch.nn.functional as F
 
 from hires.ground.ranges import setting
@@ -112,10 +113,31 @@ def activate(x: Tensor) -> Tensor:
     return F.leaky_relu(x, LEAK, inplace=True)  # in place: a convolution does not need its output again
 
 
-def pixel_norm(x: Tensor) -> Tensor:
-    """Each pixel's feature vector divided by its root mean square, eps 1e-8 (ProGAN §4.2)."""
-    # through the norm: its kernel reads a pixel's channels at once, three times as fast on a CPU as squares and their mean
-    return x * torch.rsqrt(torch.linalg.vector_norm(x, dim=1, keepdim=True).square() / x.shape[1] + 1e-8)
+class _ActivatedAndNormalised(torch.autograd.Function):
+    """In place of its argument, which a convolution does not need again; keeps its result alone, which the next layer keeps anyway."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        F.leaky_relu_(x, LEAK)
+        # through the norm: its kernel reads a pixel's channels at once, three times as fast on a CPU as squares and their mean
+        scale = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_().div_(x.shape[1]).add_(1e-8).rsqrt_()
+        y = x.mul_(scale)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor) -> Tensor:
+        y, scale = ctx.saved_tensors
+        along = torch.mul(g, y).mean(1, keepdim=True)
+        g = torch.addcmul(g, y, along, value=-1).mul_(scale)
+        return torch.ops.aten.leaky_relu_backward(g, y, LEAK, True)  # y has the sign of what was activated
+
+
+def activate_and_normalise(x: Tensor) -> Tensor:
+    """Leaky ReLU and pixel norm: features over their root mean square, eps 1e-8 (ProGAN §4.2); (B, C, H, W), in place."""
+    return _ActivatedAndNormalised.apply(x)
 
 
 def upsample(x: Tensor) -> Tensor:

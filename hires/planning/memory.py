@@ -151,7 +151,8 @@ def _broadcast(*given) -> torch.Size:
 
 aten = torch.ops.aten
 ATEN = {  # operation -> the shape of its result
-    **dict.fromkeys((aten.add, aten.mul, aten.div, aten.pow, aten.rsqrt, aten.lerp, aten.leaky_relu_), _broadcast),
+    **dict.fromkeys((aten.add, aten.mul, aten.lerp), _broadcast),
+    **dict.fromkeys((aten.leaky_relu_, aten.pow_, aten.div_, aten.add_, aten.rsqrt_, aten.mul_), _broadcast),
     aten.addmm: lambda bias, x, weight: (x.shape[0], weight.shape[1]),
     aten.linalg_vector_norm: lambda x, order, over, keep: [1 if i in over else n for i, n in enumerate(x.shape)],
 }
