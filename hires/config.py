@@ -1,5 +1,6 @@
 """A verb's configuration: its dataclass, composed by Hydra from configs/ and the command line, checked whole before any work."""
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
 from importlib import import_module
@@ -127,6 +128,17 @@ def _quoted(override: str) -> str:
     return key + "='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+# Hydra's and OmegaConf's commonest messages -> the culprit, what was found and what is wanted
+PLAINLY: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
+    (r"^(.*)Key '([^']+)' not in '\w+'", lambda m: f"{m[1]}no setting '{m[2]}'; --help lists the settings"),
+    (r"Could not find '(\w+)/([^']*)' Available options in '\w+': (.*)", lambda m: f"{m[1]}={m[2]}: wanted {', '.join(m[3].split())}"),
+    (r"Error parsing override '([^'=]*)' missing EQUAL", lambda m: f"{m[1]}: wanted {m[1]}=…"),
+    (r"^(\S+): Value '(.*)' of type '\w+' could not be converted to Integer", lambda m: f"{m[1]}={m[2]}: wanted a whole number"),
+    (r"^(\S+): Value '(.*)' of type '\w+' could not be converted to Float", lambda m: f"{m[1]}={m[2]}: wanted a number"),
+    (r"^(\S+): Value '(.*)' is not a valid bool", lambda m: f"{m[1]}={m[2]}: wanted true or false"),
+)
+
+
 def _one_line(error: BaseException) -> str:
     """Hydra's messages say the essential in their first lines; the deepest cause names the key."""
     while error.__cause__ is not None:
@@ -136,5 +148,5 @@ def _one_line(error: BaseException) -> str:
     keep = [line for line in lines if not re.match(aside, line)]
     full = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     text = re.sub(r" \w+_schema\b", "", " ".join(" ".join(keep).split()))  # bases of the files, nobody's choice
-    text = re.sub(r"Key '([^']+)' not in '\w+'", r"no setting '\1'; --help shows those that there are", text)  # the class's name is ours
-    return f"{full}: {text}" if full and full not in text else text
+    text = f"{full}: {text}" if full and full not in text else text
+    return next((form(found) for pattern, form in PLAINLY if (found := re.search(pattern, text))), text)

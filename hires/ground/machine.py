@@ -29,7 +29,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 def precision_of(asked: str, device: torch.device, needs_fp32: bool = False) -> str:
     """`asked` itself, or what auto means on `device`: bf16 where it is fast and the configuration can use it, else fp32.
 
-    Raises HiresError for a name that is none of PRECISIONS.
+    Raises HiresError for a name that is not one of PRECISIONS.
     """
     if asked not in PRECISIONS:
         raise HiresError(f"train.precision={asked}: wanted {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")

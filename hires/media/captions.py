@@ -24,7 +24,7 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def has_glyph(sign: str) -> bool:
-    """Whether the font can show a character: what it lacks is drawn as it draws U+FFFF, a number that is no character."""
+    """Whether the font can show a character: what it lacks is drawn as it draws U+FFFF, which is not a character."""
     return sign.isprintable() and bytes(font(20).getmask(sign)) != bytes(font(20).getmask("\uffff"))
 
 

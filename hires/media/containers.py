@@ -20,7 +20,7 @@ from hires.ground.files import whole_file, whole_folder
 BT709 = 1  # number of the colour space in H.264's tables, for matrix, primaries and transfer alike
 LIMITED = 1  # number of the 16 ... 235 range
 GIF_FPS = 50  # GIF counts in 1/100 s, and browsers slow down what is shown for less than two of them
-GIF_LOOP = {True: {"loop": "0"}, False: {"loop": "-1"}}  # for ever, or once
+GIF_LOOP = {True: {"loop": "0"}, False: {"loop": "-1"}}  # endlessly, or once
 GIF_DITHER = "dither=bayer:bayer_scale=4:diff_mode=rectangle"  # a pattern that stands still; scattered errors would crawl over every frame
 Show = Callable[[int], None]  # gets the number of frames written
 
@@ -65,7 +65,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int, loop: 
     """Write uint8 RGB frames (H, W, 3) as the clip that the suffix of `path` names, at `fps` frames a second; returns their number.
 
     .mp4 (H.264, yuv420p) and .webm (VP9, yuv420p) play in browsers, .mov is ProRes 422 HQ (yuv422p10le) for editing, all three tagged
-    BT.709 and of even width and height; .gif has one palette of 256 colours for the clip and, with `loop`, repeats for ever; no suffix is
+    BT.709 and of even width and height; .gif has one palette of 256 colours for the clip and, with `loop`, repeats; no suffix is
     a new folder of frame000000.png, …. Frames are encoded as they come, and `show` gets their number; the file or folder appears when
     it is whole. Raises HiresError for no frames, an odd or changing size, another type, a rate out of range, a folder that has files in
     it, or a place that cannot be written; what `frames` raises goes through.

@@ -2,7 +2,7 @@
 
 The paper says no more. Here at 32x32 every width is doubled, and at 64x64 a size with half the channels lies before it at the image's
 end; batch norm follows each convolution but the last. An energy with it is a function of its batch: in training real pictures and samples
-lie in one, the samples that the generator is told about in one of their own; in use it has the statistics of real pictures.
+lie in one, the samples whose gradient the generator gets in another; in use it has the statistics of real pictures.
 `network.width` scales.
 """
 

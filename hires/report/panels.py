@@ -62,7 +62,7 @@ def series(run: Run, name: str) -> Series:
 def measured(run: Run) -> dict[tuple[str, str], list[tuple[float, float]]]:
     """Points (images, value) of every measure that can be compared, by (name, "" of hires evaluate or " in training").
 
-    Between neighbours that do not compare (other levels, data, numbers of pictures) there is one that is no number.
+    Between neighbours that do not compare (other levels, data, numbers of pictures) there is a NaN.
     """
     found: dict[tuple[str, str], dict[int, tuple[float, object]]] = {}
     events = [event for event in run.events if isinstance(event.get("measures"), dict)]

@@ -129,8 +129,8 @@ def _levels(config: Config, schedule: Schedule, plans: list[LevelPlan], world_si
         parts = (plan.weights, plan.gradients, plan.buffers, plan.moments, plan.average, plan.activations, plan.carried)
         table.add_row(
             f"{level.resolution}x{level.resolution}",
-            f"{level.start / 1000:,.6g}k–{level.end / 1000:,.6g}k",
-            f"{level.fade / 1000:,.6g}k",
+            f"{level.start:,}–{level.end:,}",
+            f"{level.fade:,}",
             f"{plan.steps:,}",
             str(row.batch),
             f"{row.batch // world_size}{micro}" if row.batch % world_size == 0 else "refused",

@@ -43,7 +43,7 @@ def written(path: Path, html: str, album: Album) -> Page:
     """Write the page whole, and print its name and its size."""
     with whole_file(path) as part:
         part.write_text(html, encoding="utf-8")
-    left = f"; left out, as it says at its end: {len(album.left_out)}" if album.left_out else ""
+    left = f"; {len(album.left_out)} left out, listed at its end" if album.left_out else ""
     size = path.stat().st_size
     print(f"{path}: {f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.0f} kB'}{left}")
     return Page(path)

@@ -31,7 +31,7 @@ def read_at(handle: int, offset: int, size: int, item: Item) -> bytes:
 
 
 def open_at(path: str) -> int:
-    """A handle to read `path` with; raises DataError if there is no such file, or it is not to be read."""
+    """A handle to read `path` with; raises DataError if it does not exist or cannot be read."""
     try:
         return os.open(path, os.O_RDONLY)
     except OSError as error:

@@ -34,7 +34,7 @@ class Health:
         `norms`: of gradients, by what they are called; where one is not finite its player has not stepped.
         """
         terms = norms | terms
-        # a finite sum means finite terms; the spread of a batch of one is no number and says nothing
+        # a finite sum means finite terms; the spread of a batch of one is NaN and says nothing
         total = torch.stack([m for name, m in terms.items() if name != "diversity"]).sum()
         flags = torch.stack([torch.full((), float(stop_asked), device=total.device), (~torch.isfinite(total)).float()])
         if self.world.size > 1:
