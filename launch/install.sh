@@ -19,11 +19,12 @@ held=$(du -sm $venv | cut -f1) free=$(free_in $venv)
 
 started=$SECONDS
 tell() { # where it stands: a line that is written over on a terminal, one now and then in a file
-  local what count
+  local what count all
   what=$(grep -E '^ *(Collecting|Downloading|Installing|Building|Preparing|Getting) ' $log 2>/dev/null | tail -n 1 | sed 's/^ *//')
   if [[ $what == "Installing collected packages:"* ]]; then
     count=$(find $venv/lib/python3*/site-packages -maxdepth 1 -name '*.dist-info' -newer $log.began | wc -l)
-    what="installed $count of $(tr , '\n' <<<"$what" | wc -l) packages"
+    all=$(tr , '\n' <<<"$what" | wc -l)
+    what="installed $((count < all ? count : all)) of $all packages" # pip itself is counted too
   fi
   if [[ -t 1 ]]; then
     printf '\r\033[K%4d s  %.70s' $((SECONDS - started)) "$what"
