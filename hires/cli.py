@@ -18,7 +18,7 @@ VERBS = {
     "checkpoints": "list a run's checkpoints; `checkpoints verify` reads them whole",
     "evaluate": "measure a run or a bundle against held-out pictures",
     "report": "a run -> one HTML page: how it went, pictures, curves, measures, checkpoints",
-    "compare": "several runs -> one HTML page beside each other",
+    "compare": "several runs -> one HTML page, side by side",
     "export": "a run -> a bundle that loads without this project",
     "sample": "a bundle -> a grid of pictures, or a folder of them",
     "reconstruct": "pictures -> codes -> pictures, side by side with their errors",

@@ -78,8 +78,8 @@ def changes(config: RunConfig, checkpoint: reading.Checkpoint) -> str:
     if decisive and not config.train.allow_changes:
         told = ", ".join(f"{key}={_shown(differ[key][1])} (was {_shown(differ[key][0])})" for key in decisive)
         raise HiresError(
-            f"run={config.run}: {told}: with these its {images} images would have been another run; "
-            "take the old values or another run=…, or go on with train.allow_changes=true"
+            f"run={config.run}: {told}: this changes what the run was over its {images} images; "
+            "keep the old values, take another run=…, or set train.allow_changes=true"
         )
     return told
 

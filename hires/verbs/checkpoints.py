@@ -19,10 +19,10 @@ from hires.verbs import Result
 
 @dataclass
 class Config:
-    """hires checkpoints: what a run has saved, what is whole of it, and which checkpoint a restart would take.
+    """hires checkpoints: what a run has saved, what of it is intact, and which checkpoint a restart would take.
       hires checkpoints run=runs/celebahq
       hires checkpoints verify run=runs/celebahq      reads every file and compares its hash; exit status 1 where one is damaged
-    Nothing is changed. Without verify only manifests and the files' sizes are looked at.
+    Nothing is changed. Without verify, only manifests and file sizes are checked.
     """
 
     run: str = MISSING

@@ -13,11 +13,11 @@ from hires.verbs.report import Page, out_file, written
 
 @dataclass
 class Config:
-    """hires compare: several runs beside each other on one HTML page (docs/reference/report.md).
+    """hires compare: several runs side by side on one HTML page (docs/reference/report.md).
       hires compare runs=runs/a,runs/b,runs/c out=compare.html
     """
 
-    runs: str = MISSING  # folders of runs with commas between, at least two
+    runs: str = MISSING  # folders of at least two runs, separated by commas
     out: str = "compare.html"
     real_pictures: bool = True  # false: as for `hires report`
 

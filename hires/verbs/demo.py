@@ -16,20 +16,20 @@ from hires.verbs import Result, call
 
 @dataclass
 class Config:
-    """hires demo: from nothing to pictures in minutes; the same command again goes on where it stopped.
+    """hires demo: from nothing to pictures in minutes; the same command again continues where it stopped.
       hires demo                                   scikit-learn's 1,797 handwritten digits
-      hires demo data=my/pictures resolution=64    your own pictures, of any count and shape
+      hires demo data=my/pictures resolution=64    your own pictures, any number and shape
     """
 
     data: str = ""  # a folder of pictures; empty = scikit-learn's 1,797 handwritten digits
-    resolution: int = 0  # that the networks grow to; 0 = 16 for the digits, 64 for pictures
-    out: str = "demo"  # a folder; a folder in it, named by data and resolution, holds all that is made
+    resolution: int = 0  # where growth ends; 0 = 16 for the digits, 64 for pictures
+    out: str = "demo"  # a folder; everything is written to a folder in it, such as demo/digits-16
     images: str = ""  # images after which training stops, such as 10k; empty = the whole schedule
 
 
 @dataclass(frozen=True)
 class Demo(Result):
-    """The folder of all that was made; `status` is 85 where training was stopped and saved, and the same call goes on."""
+    """The folder of everything made; `status` is 85 where training was stopped and saved: the same call continues."""
 
     out: Path
     status: int = 0

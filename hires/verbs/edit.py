@@ -28,7 +28,7 @@ class Config:
     plus: str = MISSING  # pictures that have it
     minus: str = MISSING  # pictures that do not
     from_: str = MISSING  # written from=…: pictures to change
-    out: str = MISSING  # a .png file: a row a picture, a column a strength, the original first
+    out: str = MISSING  # a .png file: one row per picture, one column per strength, the original first
     strength: str = "0,0.5,1,1.5"  # multiples of the mean code of `plus` minus that of `minus`; 0 is the reconstruction
     show: int = setting(16, at_least=1)  # most rows
     device: str = "auto"

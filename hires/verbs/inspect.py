@@ -32,14 +32,14 @@ class Config:
       hires inspect data=data/mine out=mine.png       also draws a contact sheet: each level, and pictures held out
       hires inspect data=https://host/mine            without fetching all of it; verify=true does
     Settings: decode=64 (pictures of each level decoded to measure the rate), workers=0 (hashing threads; 0: one a core),
-      verify=null (whether every file is read: true | false | null: of a folder, not of an address)
+      verify=null (read every file: true | false; null: yes for a folder, no for an address)
     """
 
     data: str = MISSING  # what `hires prepare` made: a folder, or an address
     out: str = ""  # a PNG file to write: a contact sheet
     decode: int = setting(64, at_least=1)  # pictures of each level that are decoded, to measure the rate
     workers: int = setting(0, at_least=0)  # threads that read and hash; 0 = one a core
-    verify: bool | None = None  # read every file; null = of a folder yes, of an address no
+    verify: bool | None = None  # read every file; null = yes for a folder, no for an address
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,14 @@ class Config:
 
     space: str = setting("latent", among=("latent", "pixel"))  # latent: U(G(z)) over latents | pixel: U(x) over pictures
     starts: int = setting(200, at_least=2)  # descents
-    # a basin lies at least so deep below its barrier; null: a tenth of the standard deviation at the starts
+    # least depth of a basin below its barrier; null: a tenth of the standard deviation at the starts
     depth: float | None = setting(None, above=0)
-    leaves: int = setting(40, at_least=2)  # basins at most that barriers are looked for between: those most descents ended in
-    neighbours: int = setting(3, at_least=1)  # lowest lines of each basin that are looked at closely, beside a tree of lines that joins all
+    leaves: int = setting(40, at_least=2)  # most basins between which barriers are sought: those in which most descents ended
+    neighbours: int = setting(3, at_least=1)  # lowest lines from each basin that are relaxed, beside a tree of lines that joins all
     walks: int = setting(3, at_least=0)  # attraction-diffusion walks in each direction and at each strength
-    steps: int = setting(1000, at_least=1)  # of a descent at most
+    steps: int = setting(1000, at_least=1)  # of a descent, at most
     points: int = setting(16, at_least=3)  # of a path
-    relax: int = setting(80, at_least=0)  # steps that a path is let down by
+    relax: int = setting(80, at_least=0)  # steps by which a path is relaxed
     seed: int = setting(0, at_least=0, below=2**31, wanted="at least 0 and below 2^31")
 
 
