@@ -111,9 +111,9 @@ def _best(paths: list[Path], run: str) -> Path:
     there = [(one["images"], one["resolution"]) for one in manifests.values()]
     images = lowest(there, {one["images"]: one.get("measured", {}) for one in manifests.values()}, measure)
     if images is None:
-        chosen = f"train.keep_best={measure}" if measure else "train.keep_best=…"
+        chosen = measure or "swd"
         raise HiresError(
-            f"run={run} at={BEST}: no checkpoint holds a number of {chosen}; train with monitor.measures=… and one of them there"
+            f"run={run} at={BEST}: no checkpoint has a measure to choose by; wanted a run with train.keep_best={chosen} monitor.measures={chosen}"
         )
     return next(path for path in manifests if manifests[path]["images"] == images)
 
