@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 import random
 import signal
-import socket
 import subprocess
 import sys
 
@@ -21,7 +20,8 @@ LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
 ROOT = Path(__file__).parent
 PROCESSES = ROOT / "processes"
 ON_GPUS = os.environ.get("HIRES_TEST_GPUS") == "1"  # the processes that tests start see the GPUs, and meet over nccl
-FIRST = ("slurm", "explore", "checkpoints", "objectives", "bundle", "training")  # long ones: the last to begin decides when all is done
+# long ones: the last to begin decides when all is done
+FIRST = ("slurm/test_jobs.py", "slurm", "explore", "checkpoints", "objectives", "bundle", "training")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,9 +63,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The long folders come first; of a test marked campaign(n) only n cases stay."""
-    folder = {item: item.path.relative_to(ROOT).parts[0] for item in items}
-    items.sort(key=lambda item: FIRST.index(folder[item]) if folder[item] in FIRST else len(FIRST))
+    """The long ones come first; of a test marked campaign(n) only n cases stay."""
+    items.sort(key=lambda item: next((i for i, first in enumerate(FIRST) if item.path.is_relative_to(ROOT / first)), len(FIRST)))
     campaigns: dict[tuple, list[pytest.Item]] = {}
     for item in items:
         if mark := item.get_closest_marker("campaign"):
@@ -186,19 +185,3 @@ def worlds(forks, clean_env, tmp_path_factory) -> Callable[[list[tuple[int, list
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
     return train
-
-
-@pytest.fixture(scope="session")
-def torchrun(clean_env) -> Callable[..., None]:
-    """torchrun(world size, script, *arguments): the launcher itself, where it or a late import matters; `ranks` starts sooner."""
-
-    def run(size: int, script: Path, *arguments: str) -> None:
-        need_gpus(size)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={size}", f"--master_port={port}", script, *arguments]
-        done = subprocess.run([str(part) for part in command], env=clean_env, capture_output=True, text=True, timeout=500, check=False)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-    return run

@@ -60,7 +60,7 @@ def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None
     if kind == "p4" and config.zero.stage == 3:
         raise HiresError("network=p4 with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
     micro, place = schedule.levels[0].config.micro_batch, f"schedule.levels.{levels[0]}.micro_batch"
-    if world_size > 1 or micro:
+    if (world_size > 1 or micro) and kind != "p4":  # it has no batch norm, and seconds of spectral norms
         with torch.device("meta"):
             made = {name: empty_network(config, name, levels[0], False) for name in config.objective.players()}
         normed = [name for name, network in made.items() if batch_norm.layers(network)]

@@ -46,9 +46,9 @@ def test_a_world_of_one_moves_nothing():
 
 
 @pytest.fixture(scope="module")
-def counted(torchrun, tmp_path_factory) -> dict:
+def counted(ranks, tmp_path_factory) -> dict:
     out = tmp_path_factory.mktemp("counted") / "counted.json"
-    torchrun(2, SCRIPT, out)
+    ranks(2, SCRIPT, out)
     return json.loads(out.read_text())
 
 

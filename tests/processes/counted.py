@@ -1,6 +1,6 @@
-"""Run by test_scaling and test_plan under torchrun: what two real processes send each other in a round, and what they hold.
+"""Run by test_scaling as two ranks: what real processes send each other in a round, and what they hold.
 
-    torchrun --nproc_per_node 2 counted.py OUT
+    counted.py OUT
 
 writes OUT: {"traffic": case -> [[kind, bytes], …] of a round, "held": stage -> player -> part -> bytes}.
 """
@@ -37,7 +37,7 @@ def overrides(stage: int, precision: str, order: str, micro: int, steps: int) ->
 
 
 def watch() -> None:
-    """Have every collective's name and bytes noted; before DeepSpeed is imported, which keeps some of these functions."""
+    """Have every collective's name and bytes noted; before DeepSpeed has a group, which keeps some of these functions."""
 
     def watched(function, kind: str):
         def call(*args, **kwargs):

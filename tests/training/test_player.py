@@ -1,7 +1,9 @@
 """One player on one process: accumulation, Adam's state, the moving average, and its end."""
 
 import gc
+from pathlib import Path
 import resource
+import sys
 
 import pytest
 import torch
@@ -244,3 +246,31 @@ def test_what_trains_is_let_pass():
 )
 def test_every_librarys_words_for_too_little_memory_are_known(said):
     assert OUT_OF_MEMORY.search(said) and not OUT_OF_MEMORY.search("shape mismatch in the memory of a layer")
+
+
+STARTED = """
+import torch
+from hires.ground import distributed
+from hires.training.player import OptimizerConfig, ZeroConfig, new_player
+
+world = distributed.start(threads=1)
+torch.manual_seed(0)
+player = new_player("energy", torch.nn.Linear(64, 1, bias=False), OptimizerConfig(), ZeroConfig(1), "fp32", world.device)
+with player.accumulate():
+    player.backward(player(torch.ones(1, 64)).mean() * (world.rank + 1))
+player.step(1e-2, 0.5)
+(moment,) = player.gather("exp_avg").values()
+print(distributed.gather([world.rank, world.size, moment.unique().tolist()]))
+distributed.stop()
+"""
+
+
+@pytest.mark.slow
+def test_what_torchrun_starts_shares_a_player(forks, clean_env, tmp_path):
+    """Real processes of the launcher (itself forked): Adam's first moment is the mean of both ranks' gradients, beta1 being 0."""
+    (tmp_path / "started.py").write_text(STARTED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "started.py"]
+    done = forks.run(command, env=clean_env | {"PYTHONPATH": str(Path(__file__).parents[2])}, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = [[rank, 2, [1.5]] for rank in range(2)]
+    assert done.stdout == f"{told}\n" * 2
