@@ -57,9 +57,9 @@ class Listing:
     """Both splits' items, written to `folder`, and how they are dealt into shards."""
 
     folder: Path
-    images: int = 0  # pictures that are to be prepared
+    images: int = 0  # pictures to prepare
     fingerprint: str = ""  # a hash of all keys and sizes
-    left_out: dict[str, int] = field(default_factory=dict)  # files that are no pictures, by ending
+    left_out: dict[str, int] = field(default_factory=dict)  # files that are not pictures, by suffix
     shard_in_key: bool = False  # as the source's
     repeated: list[dict] = field(default_factory=list)  # items left out since their key was taken, as report.json has them
     shards: list[Shard] = field(default_factory=list)
@@ -117,7 +117,7 @@ def _write_sorted(
 def _write_once(
     source: Source, listing: Listing, split: SplitConfig, on_error: str, seen: Callable[[int], None] | None
 ) -> tuple[set[str], Counter[str]] | None:
-    """As _write_sorted; None if the source now gives other keys, and is to be listed again."""
+    """As _write_sorted; None if the source now gives other keys and must be listed again."""
     digest, before, named, drawn = hashlib.sha256(), None, Counter(), []
     listing.images, listing.repeated = 0, []
     with (listing.folder / "all.items").open("wb") as out:

@@ -84,7 +84,7 @@ def pyramid(top: np.ndarray) -> Iterator[np.ndarray]:
     """All levels of a square uint8 (r, r, C), from r down to 4: each pixel is the mean of the `top` pixels it covers, rounded half up.
 
     That equals 2x2 box averages from level to level, taken of the unrounded level above. The sums are kept as integers, so they are exact.
-    A side that is no power of two is one level alone.
+    A side that is not a power of two is one level alone.
     """
     yield top
     if top.shape[0] & (top.shape[0] - 1):

@@ -82,7 +82,8 @@ class RemoteFiles:
     def prefetch(self, names: Iterable[str]) -> None:
         """Fetches ahead in that order from now on, instead of in the one given before: two windows at most, within the cache's bound.
 
-        Warns if the bound is less than a window of this level's shards. A shard that cannot be fetched is reported, and tried again when it is opened.
+        Warns if the bound is less than a window of this level's shards. A shard that cannot be fetched is reported, and
+        tried again when opened.
         """
         names = iter(names)
         first = next(names, None)

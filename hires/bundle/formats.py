@@ -21,7 +21,7 @@ def parse_formats(text: str) -> list[str]:
     formats = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for name in formats:
         if name not in FORMATS:
-            raise HiresError(f"formats={text}: {name!r}, wanted {', '.join(FORMATS)} or several with commas between")
+            raise HiresError(f"formats={text}: {name!r}, wanted {', '.join(FORMATS)} or several separated by commas")
         missing = [package for package in FORMATS[name] if find_spec(package) is None]
         if missing:
             raise HiresError(f"formats={text}: {name} needs {', '.join(missing)}, not installed: pip install 'hires[onnx]'")

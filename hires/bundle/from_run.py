@@ -112,9 +112,8 @@ def _best(paths: list[Path], run: str) -> Path:
     images = lowest(there, {one["images"]: one.get("measured", {}) for one in manifests.values()}, measure)
     if images is None:
         chosen = measure or "swd"
-        raise HiresError(
-            f"run={run} at={BEST}: no checkpoint has a measure to choose by; wanted a run with train.keep_best={chosen} monitor.measures={chosen}"
-        )
+        wanted = f"wanted a run with train.keep_best={chosen} monitor.measures={chosen}"
+        raise HiresError(f"run={run} at={BEST}: no checkpoint has a measure to choose by; {wanted}")
     return next(path for path in manifests if manifests[path]["images"] == images)
 
 

@@ -33,7 +33,7 @@ COLUMNS = "[AUROC] [AUPRC] [FPR at 95 % TPR], each with its 95 % interval (boots
 class Config:
     """`measure=detection`: settings detection.…"""
 
-    against: str = "uniform,constant"  # uniform | constant | NAME:PLACE, a folder of pictures or prepared data; commas between
+    against: str = "uniform,constant"  # uniform | constant | NAME:PLACE, a folder of pictures or prepared data; separated by commas
 
 
 def check(settings) -> None:

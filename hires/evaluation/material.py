@@ -82,7 +82,7 @@ class Material:
         if self._drawn is None or len(self._drawn) < count:
             found = in_ranks(count, self.at_once, lambda rows: self.subject.draw(list(rows)).float().cpu())
             if not found.isfinite().all():
-                raise HiresError(f"{self.subject.name}: its samples are not all finite numbers; there is nothing to measure")
+                raise HiresError(f"{self.subject.name}: its samples are not all finite; there is nothing to measure")
             if found.numel() * 4 > HELD:
                 return found
             self._drawn = found

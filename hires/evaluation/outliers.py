@@ -52,7 +52,7 @@ def named(scores: dict[str, Score], values: Tensor, what: str) -> dict[str, np.n
     """Columns of `all_scores` by name; raises HiresError for one that is not finite."""
     for i, name in enumerate(scores):
         if not values[:, i].isfinite().all():
-            raise HiresError(f"{what}: the {name} of a picture is no finite number")
+            raise HiresError(f"{what}: the {name} of a picture is not finite")
     return {name: values[:, i].numpy() for i, name in enumerate(scores)}
 
 

@@ -35,7 +35,8 @@ def measure(material: Material, settings) -> dict:
     with torch.no_grad():
         each = in_ranks(len(x), material.at_once, lambda rows: errors(subject.decode, subject.encode, x[rows.start : rows.stop]))
     if not each.isfinite().all():
-        raise HiresError(f"measure=reconstruction: {subject.name} gives {int((~each.isfinite()).sum())} pictures back as no finite numbers")
+        wrong = int((~each.isfinite()).sum())
+        raise HiresError(f"measure=reconstruction: {subject.name}: {wrong} reconstructions are not finite")
     mse = each.mean().item()
     found: dict = {"reconstruction_mse": mse, "reconstruction_rmse": mse**0.5, "reconstruction_pictures": len(x)}
     if distance:
@@ -66,7 +67,7 @@ def load_distance(path: str, device: torch.device) -> Callable[[Tensor, Tensor],
     try:
         return torch.jit.load(path, map_location=device).eval()
     except (OSError, RuntimeError, ValueError) as error:
-        raise HiresError(f"reconstruction.lpips={path}: no TorchScript file ({str(error).strip().splitlines()[0]})") from error
+        raise HiresError(f"reconstruction.lpips={path}: not a TorchScript file ({str(error).strip().splitlines()[0]})") from error
 
 
 def _apart(distance: Callable[[Tensor, Tensor], Tensor], subject, x: Tensor) -> Tensor:

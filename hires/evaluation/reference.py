@@ -26,10 +26,10 @@ def user_cache(folder: str = "") -> Path:
 
 
 def require_finite(features: Tensor, network: FeatureNetwork, of: str) -> Tensor:
-    """The features (N, …); raises HiresError where some of `of` are not finite numbers."""
+    """The features (N, …); raises HiresError where some of `of` are not finite."""
     wrong = (~features.isfinite().all(1)).sum().item()
     if wrong:
-        raise HiresError(f"{network.told}: features of {wrong:,} of {len(features):,} {of} are not finite numbers")
+        raise HiresError(f"{network.told}: features of {wrong:,} of {len(features):,} {of} are not finite")
     return features
 
 

@@ -48,7 +48,7 @@ def picture_batches(
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Names and pictures (B, C, r, r), float in [-1, 1], of `where`, at most 64 at a time; read in threads, in order.
 
-    `where` is a folder of pictures (at any depth, sorted by name), one file or several with commas between, or a prepared data set, of
+    `where` is a folder of pictures (at any depth, sorted by name), one file or several separated by commas, or a prepared data set, of
     which `split` is read. At most `limit` are read: the first, or with `drawn` as many picked at random, the same ones each time. Raises
     HiresError, or DataError of a data set, where there is nothing to read, or as `read_picture` does.
     """
@@ -87,11 +87,11 @@ def list_pictures(where: str) -> list[str]:
             raise HiresError(str(error).removeprefix("path=")) from error
     files = [where] if Path(where).is_file() else [part.strip() for part in where.split(",") if part.strip()]
     if not files:
-        raise HiresError("no picture named; wanted a folder, or files with commas between")
+        raise HiresError("no picture named; wanted a folder, or files separated by commas")
     for file in files:
         if not Path(file).is_file():
             found = "a folder inside a list" if Path(file).is_dir() else "no such file or folder"
-            raise HiresError(f"{file}: {found}; wanted a folder of pictures, or files with commas between")
+            raise HiresError(f"{file}: {found}; wanted a folder of pictures, or files separated by commas")
     return files
 
 

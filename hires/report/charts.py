@@ -16,7 +16,7 @@ FEWEST, MOST = 3, 6  # round values on an axis
 
 @dataclass
 class Series:
-    """One curve; values that are no numbers leave a gap."""
+    """One curve; values that are not numbers leave a gap."""
 
     name: str
     points: list[tuple[float, float]]  # (images, value)

@@ -17,7 +17,7 @@ from hires.training.monitor import read_records
 from hires.training.schedule import Schedule
 from hires.training.settings import RunConfig, run_config, schedule_of, settings_of
 
-PARTS = ("config.yaml", "metrics.jsonl", "checkpoints", "samples")  # a folder with none of them is no run
+PARTS = ("config.yaml", "metrics.jsonl", "checkpoints", "samples")  # a folder with none of them is not a run
 ALIVE = 30.0  # seconds since the last sign of life of a run that goes on; it gives one every 5
 
 

@@ -135,7 +135,7 @@ class Schedule:
         return min(parse_images(max_images, "train.max_images"), self.total) if max_images else self.total
 
     def nodes(self, resolution: int) -> int:
-        """Nodes that a level is to have by schedule.nodes_at; 0 where it says nothing."""
+        """Nodes of a level by schedule.nodes_at; 0 where it says nothing."""
         return next((nodes for first, nodes in reversed(self.nodes_at.items()) if first <= resolution), 0)
 
     @cached_property

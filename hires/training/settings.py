@@ -127,7 +127,7 @@ def with_later_settings(plain: dict) -> dict:
 
 
 def settings_of(run: Path) -> dict:
-    """What a run's config.yaml holds, unchecked; raises HiresError for one that is no YAML of settings, FileNotFoundError for none."""
+    """What a run's config.yaml holds, unchecked; raises HiresError for one that is not YAML of settings, FileNotFoundError for none."""
     path = run / "config.yaml"
     try:
         plain = OmegaConf.to_container(OmegaConf.load(path))

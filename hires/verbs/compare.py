@@ -23,11 +23,11 @@ class Config:
 
 
 def run(config: Config) -> Page:
-    """Write one page that lays runs beside each other; raises HiresError, before any work, for a folder that is no run."""
+    """Write one page that shows runs side by side; raises HiresError, before any work, for a folder that is not a run."""
     folders = [name.strip() for name in config.runs.split(",") if name.strip()]
     places = [Path(name).resolve() for name in folders]
     if len(set(places)) < 2:
-        raise HiresError(f"runs={config.runs}: wanted at least two different runs with commas between")
+        raise HiresError(f"runs={config.runs}: wanted at least two different runs separated by commas")
     if len(set(places)) < len(places):
         twice = next(name for name, place in zip(folders, places, strict=True) if places.count(place) > 1)
         raise HiresError(f"runs={config.runs}: {twice} is named twice")

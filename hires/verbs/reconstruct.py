@@ -26,7 +26,7 @@ class Config:
     """
 
     sampler: str = MISSING
-    from_: str = MISSING  # written from=…: a folder of pictures, files with commas between, or prepared data (its held-out split)
+    from_: str = MISSING  # written from=…: a folder of pictures, files separated by commas, or prepared data (its held-out split)
     out: str = MISSING  # a .png file: originals and reconstructions side by side
     codes: str = ""  # a .safetensors file to write as well: mu and logvar (N, d), mse (N,), names in its metadata
     limit: int = setting(0, at_least=0)  # most pictures; 0 = all

@@ -85,7 +85,7 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
 
 
 def left_out_as(name: str) -> str:
-    """What a file that is no picture is counted as: 'hidden', its ending in small letters, or 'no ending'."""
+    """What a file that is not a picture is counted as: 'hidden', its suffix in lower case, or 'no ending'."""
     base = name.rstrip("/").rpartition("/")[2]
     return "hidden" if base.startswith(".") else os.path.splitext(base)[1].lower() or "no ending"
 

@@ -26,7 +26,7 @@ class TFRecordsSource(Source):
     """
 
     def __init__(self, path: str):
-        """Raises DataError if there is no such file, a level between two others is missing, or the first record is no picture."""
+        """Raises DataError if there is no such file, a level between two others is missing, or the first record is not a picture."""
         self.files = _files(Path(path))  # from the top down
         offset, length = next(_offsets(self.files[0]))
         with self.files[0].open("rb") as stream:

@@ -194,7 +194,7 @@ def test_tree_joins_where_the_lowest_chain_of_barriers_does():
 
 
 def test_an_energy_that_is_no_number():
-    with pytest.raises(HiresError, match="no finite number at a start"):
+    with pytest.raises(HiresError, match="not finite at a start"):
         descend(Field(lambda x: x.sum(1).log()), -torch.ones(3, 2), 10, 1e-6)
     with pytest.raises(HiresError, match=r"landscape\.depth=-1"):
         search(Field(mixture), lambda i: torch.zeros(2), Config(depth=-1), Work(Path()))

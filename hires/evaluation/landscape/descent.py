@@ -23,7 +23,7 @@ def descend(field: Field, starts: Tensor, steps: int, tolerance: float, patience
     ends = field.project(starts.clone())
     lowest, g = field.slope(ends)
     if not (torch.isfinite(lowest).all() and torch.isfinite(g).all()):
-        raise HiresError("landscape: the energy or its slope is no finite number at a start; wanted one everywhere")
+        raise HiresError("landscape: the energy or its slope is not finite at a start; wanted finite ones everywhere")
     taken = torch.zeros(len(starts), dtype=torch.int64, device=starts.device)
     rows = torch.arange(len(starts), device=starts.device)  # those still on their way
     x, u, since, mark = ends.clone(), lowest.clone(), taken.clone(), lowest.clone()
