@@ -40,9 +40,10 @@ def run(config: Config) -> Demo:
     folder, commands = _plan(config)
     took = {}
     for verb, settings in commands:
-        print(f"\n$ hires {shlex.join([verb, *settings])}", flush=True)
         if verb == "export":
             shutil.rmtree(folder / "bundle", ignore_errors=True)  # made anew from the run's end
+            settings = settings + newest_stable(folder / "run") * bool(config.images)
+        print(f"\n$ hires {shlex.join([verb, *settings])}", flush=True)
         began = time.monotonic()
         status = call(verb, settings).status
         if status:
@@ -79,6 +80,14 @@ def _plan(config: Config) -> tuple[Path, list[tuple[str, list[str]]]]:
         ("sample", [f"sampler={folder}/bundle", f"out={folder}/samples.png", "prior=aggregate"]),
         ("video", [f"sampler={folder}/bundle", f"out={folder}/interpolation.mp4"]),
     ]
+
+
+def newest_stable(run: Path) -> list[str]:
+    """at=… of a run's newest checkpoint in which no level fades in, for a bundle has none: `images` may end a run in a fade-in."""
+    from hires.bundle import from_run
+
+    stable = from_run.list_stable(str(run))
+    return [f"at={stable[-1][0]}"] if stable else []
 
 
 def _told(folder: Path) -> Iterator[str]:

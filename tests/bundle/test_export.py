@@ -19,6 +19,7 @@ from hires.checkpoints import reading
 from hires.cli import main
 from hires.errors import HiresError
 from hires.training.trainer import Trainer
+from hires.verbs import demo
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,12 @@ def test_the_runs_checkpoints_are_those_that_these_tests_speak_of(trained):
     fading = from_run.load(str(trained), "64")
     assert (fading.images, fading.resolution, fading.fading) == (64, 8, True) and 0 < fading.alpha < 1
     assert fading.networks["generator"](torch.zeros(1, 8), fading.alpha).shape == (1, 1, 8, 8)
+
+
+def test_a_demo_that_is_cut_short_in_a_fade_in_exports_what_is_stable_before_it(own):
+    for images in (96, 112):
+        shutil.rmtree(own / f"checkpoints/images-{images:012d}")
+    assert from_run.load(str(own)).fading and demo.newest_stable(own) == ["at=48"]
 
 
 @pytest.mark.parametrize(
