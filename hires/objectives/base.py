@@ -114,6 +114,7 @@ class Objective(ABC):
     TERMS: ClassVar[dict[str, tuple[str, ...]]]  # terms by the player that they describe
     LINE: ClassVar[dict[str, str]]  # shown name -> measure, of a progress line
     SHAPED_BY: ClassVar[tuple[str, ...]] = ()  # settings that decide what the networks are
+    LARGE: ClassVar[tuple[str, ...]] = ()  # streams of noise as large as the images: every rank draws its own rows alone
     ROWS: ClassVar[int] = 1  # images are taken in groups of this size
     PRIOR_CODES: ClassVar[bool] = True  # whether an inference model's codes are draws from a posterior over the prior's latents
     SCALING: ClassVar[bool] = False  # whether hires.planning counts its operations

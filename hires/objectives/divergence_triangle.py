@@ -25,11 +25,12 @@ from hires.ground.ranges import setting
 from hires.networks import NetworkConfig
 from hires.objectives import base
 from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Player, Rates, Reconstructs, Record
+from hires.objectives.corruption import corrupted, size_of
 from hires.objectives.terms import BOXES, diversity, kl, nll, overshoot, reconstruction_pull, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
 UPDATES = ("published", "energy_first", "simultaneous")
-SEES = ("samples", "samples_and_reconstructions", "samples_and_refined")
+SEES = ("samples", "samples_and_reconstructions", "samples_and_refined", "samples_and_corrupted")
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     reconstruct_box: int = setting(4, among=BOXES, wanted="a power of two, 1 for every pixel")
     # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
     range: float = setting(768.0, at_least=0, below=math.inf)
-    # the energy's fakes: samples | samples_and_reconstructions | samples_and_refined (docs/reference/stability.md)
+    # the energy's fakes: samples, and reconstructions, refined samples or corrupted real images (docs/reference/stability.md)
     energy_sees: str = setting("samples", among=SEES)
     # of samples_and_refined: x <- clamp(x - refine_size r^2 dU/dx, -1, 1) from the samples, without noise
     refine_steps: int = setting(3, at_least=1)
@@ -80,7 +81,8 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
         # G's synthesis waits (where the batch is whole; else it is made again) while the energy sees x and x_tilde; or I sees both and G
         # reconstructs
         g, u, i = (kept[name] for name in PLAYERS)
-        return max((g if whole else 0) + 2 * u, g + g + 2 * i)
+        seen = 2 if self.energy_sees == "samples" else 3
+        return max((g if whole else 0) + seen * u, g + g + 2 * i)
 
     def weights_at(self, resolution: int) -> dict[str, float]:
         return {"κ": self.kappa(resolution), "γ": self.gamma(resolution)}
@@ -100,6 +102,7 @@ class Batch:
     eps: Tensor
     extra: list[tuple[Tensor, Tensor]]
     alpha: float = 1.0
+    corrupted: Tensor | None = None
 
 
 class Objective(base.Objective):
@@ -120,6 +123,7 @@ class Objective(base.Objective):
     }
     LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "ρ": "rho", "R": "R", "K": "K", "N": "N", "div": "diversity"}
     SCALING = True
+    LARGE = ("corruption",)
 
     def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         self.config = config
@@ -144,7 +148,8 @@ class Objective(base.Objective):
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
         extra = [(draw(f"latent{k}", latent), draw(f"posterior{k}", latent)) for k in range(1, self.config.generator_steps)]
-        return Batch(x, draw("latent", latent), draw("posterior", latent), extra, alpha)
+        made = corrupted(x, draw("corruption", size_of(x))) if self.config.energy_sees == "samples_and_corrupted" else None
+        return Batch(x, draw("latent", latent), draw("posterior", latent), extra, alpha, made)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
         """Update the three players once, the generator `generator_steps` times; the gradient penalty is what may be `due`."""
@@ -235,11 +240,13 @@ class Objective(base.Objective):
             return self.G(part.z, part.alpha)
 
     def _fakes(self, part: Batch, x_tilde: Tensor) -> Tensor:
-        """What the energy is to raise: samples, and reconstructions of the batch or refined samples where so configured."""
+        """What the energy is to raise: samples, and reconstructions, refined samples or corrupted real images where so configured."""
         if self.config.energy_sees == "samples":
             return x_tilde.detach()
         if self.config.energy_sees == "samples_and_refined":
             return torch.cat([x_tilde.detach(), self._refined(x_tilde, part.alpha)])
+        if part.corrupted is not None:
+            return torch.cat([x_tilde.detach(), part.corrupted])
         with torch.no_grad():
             mu, logvar = self._clamped(self.I(part.x, part.alpha))
             x_hat = self.G(mu + (0.5 * logvar).exp() * part.eps, part.alpha)
@@ -303,7 +310,7 @@ class Objective(base.Objective):
         R = residual(x_hat, part.x, self.config.reconstruct_box).square().mean()
         with_reconstructions = self.config.energy_sees == "samples_and_reconstructions"
         if g_u is not None and not with_reconstructions:
-            g_u = g_u[:B]  # what refined samples say is not for G
+            g_u = g_u[:B]  # what is said of refined or corrupted images is not for G
         if g_u is None:
             seen = x_tilde.detach() if not with_reconstructions else torch.cat([x_tilde.detach(), x_hat.detach()])
             seen = seen.requires_grad_()
@@ -341,8 +348,6 @@ class Objective(base.Objective):
 
 def _split(batch: Batch, micro_batch: int) -> list[Batch]:
     size = micro_batch or len(batch.x)
-    count = math.ceil(len(batch.x) / size)
-    return [
-        Batch(batch.x[i * size : (i + 1) * size], batch.z[i * size : (i + 1) * size], batch.eps[i * size : (i + 1) * size], [], batch.alpha)
-        for i in range(count)
-    ]
+    each = [batch.x.split(size), batch.z.split(size), batch.eps.split(size)]
+    made = batch.corrupted.split(size) if batch.corrupted is not None else [None] * len(each[0])
+    return [Batch(x, z, eps, [], batch.alpha, one) for x, z, eps, one in zip(*each, made, strict=True)]

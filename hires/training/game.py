@@ -164,7 +164,8 @@ class Game:
         x = self._seen = networks.growing.fade_images(x, phase.alpha)
 
         def draw(stream: str, size: int) -> Tensor:
-            if config.objective.chains and config.objective.chains.drawn == "sample":  # noise as large as the images, for each step
+            chains = config.objective.chains  # of Langevin: noise as large as the images, for each step
+            if stream in self.objective.LARGE or (chains and chains.drawn == "sample"):
                 return noise.by_sample(self.noise_seed, stream, phase.images, size, rows, device)
             return _sent(noise.normal(self.noise_seed, stream, phase.images, B, size, rows), device)
 

@@ -33,6 +33,7 @@ class Settings:
     generator_steps: int = 1
     reconstructions: bool = False  # the energy sees reconstructions as well
     refined: tuple[int, float] | None = None  # the energy sees where so many steps of such a size lead from the samples as well
+    corrupted: bool = False  # the energy sees corrupted real images as well
     adam: dict = field(default_factory=lambda: {"betas": (0.5, 0.999), "eps": 1e-8})
     clip: float = 100.0
 
@@ -153,8 +154,10 @@ class Reference:
                 (down,) = torch.autograd.grad(self.U(moved, alpha).sum(), moved)
                 moved = torch.clamp(moved.detach() - self.s.refined[1] * down, -1, 1)
             fakes = torch.cat([x_tilde, moved])
+        if self.s.corrupted:
+            fakes = torch.cat([x_tilde, x.flip(2)])  # as test_divergence_triangle has them
         loss, u_f = self.energy_loss(x, fakes, alpha, penalise, seen)
-        u_f = u_f[: len(x)] if self.s.refined else u_f
+        u_f = u_f[: len(x)] if self.s.refined or self.s.corrupted else u_f
         energy = self.gradients("energy", loss)
         if self.s.updates == "energy_first":
             self.step("energy", energy, energy_lr)

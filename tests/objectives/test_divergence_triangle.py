@@ -38,7 +38,8 @@ def play(one: Objective, rounds: list[dict], penalise=lambda i: True, micro_batc
     for i, data in enumerate(rounds):
         x, z, eps = (data[key].to(one.G.device) for key in ("x", "z", "eps"))
         extra = [tuple(noise.to(one.G.device) for noise in step) for step in data["extra"]]
-        batch = Batch(x, z, eps, extra, ALPHA)
+        upside_down = x.flip(2) if one.config.energy_sees == "samples_and_corrupted" else None
+        batch = Batch(x, z, eps, extra, ALPHA, upside_down)
         found = one.round(batch, Rates(LR, ENERGY_LR, 0.5), RESOLUTION, penalise(i), micro_batch)
         measures.append({name: value.item() for name, value in found.items()})
     weights = {f"{p.name}/{n}": w for p in (one.G, one.U, one.I) for n, w in p.gather("weight").items() if n in p.shapes}
@@ -66,6 +67,7 @@ def settings_of(plain, config: Config):
         generator_steps=config.generator_steps,
         reconstructions=config.energy_sees == "samples_and_reconstructions",
         refined=(config.refine_steps, config.refine_size * RESOLUTION**2) if config.energy_sees == "samples_and_refined" else None,
+        corrupted=config.energy_sees == "samples_and_corrupted",
         adam={"betas": (ADAM.beta1, ADAM.beta2), "eps": EPS},
         clip=ADAM.clip,
     )
@@ -86,6 +88,7 @@ OPTIONS = {
     "all": {"lambda_u": 0.1, "logvar_min": -8.0, "logvar_max": 4.0, "r1": 10.0, "r1_on": "both", "range": 9.0, "generator_steps": 2},
     "reconstructions": {"energy_sees": "samples_and_reconstructions", "lambda_u": 0.1, "energy_weight": 3.0},
     "refined": {"energy_sees": "samples_and_refined", "refine_steps": 2, "refine_size": 0.05, "lambda_u": 0.1, "r1": 10.0, "r1_on": "both"},
+    "corrupted": {"energy_sees": "samples_and_corrupted", "energy_weight": 3.0, "lambda_u": 0.1, "r1": 10.0, "r1_on": "both"},
 }
 CASES = [(updates, name) for updates in UPDATES for name in OPTIONS if not (updates == "published" and "energy_sees" in OPTIONS[name])]
 
@@ -126,7 +129,7 @@ def test_every_zero_stage_agrees_with_plain_autograd(updates, stage, world, plai
     assert plain.worst(weights, parameters) < 1e-5
 
 
-@pytest.mark.parametrize("option", ["all", "reconstructions", "refined"])
+@pytest.mark.parametrize("option", ["all", "reconstructions", "refined", "corrupted"])
 @pytest.mark.parametrize("updates", UPDATES)
 def test_micro_batches_give_the_whole_batchs_step(updates, option, world, plain):
     """Not for softplus: there each pass turns the singular vectors, and two micro-batches are two passes."""
