@@ -109,7 +109,7 @@ def plan(settings: Settings = (), /, **keywords: Any) -> "Planned":
 
 
 def train(settings: Settings = (), /, **keywords: Any) -> "Trained":
-    """Train, or resume, a run; interrupted it saves first, and the same call goes on."""
+    """Train, or resume, a run; interrupted, it saves first, and the same call continues."""
     return _call("train", settings, keywords)
 
 

@@ -3,7 +3,7 @@
 #   sbatch launch/celebahq_1024.sh                                     4 nodes of 8 GPUs
 #   sbatch --nodes=2 launch/celebahq_1024.sh train.max_images=6M       other resources, other settings
 #   bash launch/celebahq_1024.sh                                       this machine, all its GPUs, no Slurm
-# The same command again goes on from the newest checkpoint, on as many GPUs as there are then. docs/reference/slurm.md explains each line.
+# The same command again resumes from the newest checkpoint, on any number of GPUs. docs/reference/slurm.md explains each line.
 #SBATCH --job-name=celebahq_1024
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=8

@@ -3,7 +3,7 @@
 #   sbatch launch/prepare.sh path=celebahq out=data/celebahq resolution=1024 split.holdout=1000
 #   sbatch --array=1-4 launch/prepare.sh path=…                               four nodes, every fourth shard each
 #   bash launch/prepare.sh path=…                                             this machine, no Slurm
-# Stopped or out of time, a job comes back and goes on shard by shard.
+# Stopped or out of time, a job comes back and continues shard by shard.
 #SBATCH --job-name=prepare
 #SBATCH --nodes=1
 #SBATCH --exclusive

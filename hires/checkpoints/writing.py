@@ -1,4 +1,4 @@
-"""Checkpoints as they are written: training waits only until this rank's share is copied to host memory; the rest goes on beside it.
+"""Checkpoints as they are written: training waits only until this rank's share is copied to host memory; the rest is done beside it.
 
 The copy lies in memory as it will lie in the file (safetensors' layout: length, header, data), in one buffer that is used again from save
 to save. A thread writes and hashes it; the ranks' threads agree through a process group of their own, so that nothing of theirs meets the
@@ -76,7 +76,7 @@ class Saver:
                 self._raise()
 
     def save(self, players: Mapping[str, Saved], images: int, info: dict, carried: Carried | None = None) -> Path:
-        """Begin a checkpoint of all players and of what the objective carries; returns its path as soon as training may go on.
+        """Begin a checkpoint of all players and of what the objective carries; returns its path as soon as training may continue.
 
         Waits first for a save under way. Raises HiresError where that one failed.
         """

@@ -1,4 +1,4 @@
-"""The measures: one module each, known to `hires evaluate` and to a training that looks at itself by what the module has:
+"""The measures: one module each, known to `hires evaluate` and to `monitor.measures` by what the module has:
 
 - `NEEDS`: the functions of a Subject (hires/evaluation/subject.py) that it calls; where one is missing, it is an error before any work
 - `SMALLEST`, where it has one: the side in pixels from which on it can be taken

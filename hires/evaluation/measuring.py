@@ -1,4 +1,4 @@
-"""A training that looks at itself: the light measures, of the averaged networks, while it goes on."""
+"""Measures while training: the light ones, of the averaged networks."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What is measured: a run's networks, those of a training that goes on, or a bundle, as plain functions of fp32 tensors on one device."""
+"""What is measured: a run's networks, those of a run in training, or a bundle, as plain functions of fp32 tensors on one device."""
 
 from collections.abc import Callable
 import copy

@@ -1,4 +1,4 @@
-"""Contrastive divergence: an energy-based model alone, by maximum likelihood with Langevin chains that go on; the baseline of f-EBM.
+"""Contrastive divergence: an energy-based model alone, by maximum likelihood with persistent Langevin chains; the baseline of f-EBM.
 
     energy     L_theta = E_p U(x) - E_q U(x_q) + lambda_U (E_p U^2 + E_q U^2)
 
@@ -79,7 +79,7 @@ class Objective(base.Objective):
         return Batch(noised(self.config, x, draw), alpha, draw)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
-        """Let the chains go on, then update the energy."""
+        """Continue the chains, then update the energy."""
         size, alpha = micro_batch or len(batch.x), batch.alpha
         x_q, terms = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
         with Record(size / len(batch.x), terms) as record:

@@ -1,4 +1,4 @@
-"""Samples of an energy by Langevin chains that go on from step to step of the training: their buffer and their settings.
+"""Samples of an energy by persistent Langevin chains: their buffer and their settings.
 
 The buffer holds N pictures. Slot s belongs to place floor(s B / N) of the global batch, so the place draws from slots of its own alone:
 whoever computes a row of the batch, in whatever world, finds the same picture, and a rank holds just the slots of its rows. They are

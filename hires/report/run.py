@@ -125,7 +125,7 @@ def _read_metrics(run: Run) -> None:
     for record in filter(None, records):
         (run.statuses if "resolution" in record else run.events).append(record)
     if broken == [len(records)]:
-        run.missing.append("metrics.jsonl: its last line is half written: the run goes on, or was killed while it wrote")
+        run.missing.append("metrics.jsonl: its last line is half written: the run is writing it, or was killed while it wrote")
     elif broken:
         run.missing.append(f"metrics.jsonl: {len(broken)} lines not readable, the first is line {broken[0]}")
     if not run.statuses:

@@ -47,9 +47,9 @@ def _state(run: Run) -> tuple[str, str]:
         left = f"; {duration(left)} to go by the last progress line" if left else ""
         return "running", f"{far}{where}, by {run.owner or 'a process'}{time}{left}"
     saved = max((one.manifest["images"] for one in run.checkpoints if one.usable), default=0)
-    goes_on = f"the same command goes on from {saved:,}" if saved else "no checkpoint to go on from"
+    resumes = f"the same command resumes from {saved:,}" if saved else "no checkpoint to resume from"
     killed = f"; killed: {run.owner} held it and gave no sign of life for {duration(run.silent)}" if run.owner else ""
-    return "stopped", f"{far}{where}{time}{killed}; {goes_on}"
+    return "stopped", f"{far}{where}{time}{killed}; {resumes}"
 
 
 def _rollbacks(run: Run) -> list[str]:

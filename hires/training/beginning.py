@@ -21,7 +21,7 @@ from hires.training.settings import RunConfig
 
 
 def remarks(config: RunConfig, world: World, feed: Feed, checkpoint: Checkpoint | None) -> Iterator[str]:
-    """What the run goes on from, and what a person may not have meant, a line each."""
+    """What the run resumes from, and what the user may not have meant, one line each."""
     if world.first and config.train.precision == "bf16" and not machine.has_fast_bf16(world.device):
         factor = machine.bf16_slowdown(world.device)
         yield f"train.precision=bf16: this machine computes it {factor:.1f} times as slowly as fp32 (measured just now)"

@@ -20,7 +20,7 @@ def check(wandb: str, tensorboard: bool) -> None:
 
 
 class Wandb:
-    """The run on wandb. Its steps only count; every chart's axis is the images seen, which go back when a run goes on from a checkpoint."""
+    """The run on wandb. Its steps only count; every chart's axis is the images seen, which go back when a run resumes from a checkpoint."""
 
     NAME = "monitor.wandb"
 

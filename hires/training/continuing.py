@@ -1,4 +1,4 @@
-"""What a run's checkpoint and the command that goes on from it must have in common, and what differs."""
+"""What a run's checkpoint and the command that resumes from it must have in common, and what differs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ LOOKS = 200  # moments at which two schedules are compared
 
 
 def origin(config: RunConfig, checkpoints: Path, say: Callable[[str], None]) -> tuple[reading.Checkpoint | None, int, int]:
-    """What a run goes on from, the images seen and the rollbacks so far.
+    """What a run resumes from, the images seen and the rollbacks so far.
 
     That is its newest checkpoint; at its beginning that of `train.start_from`, or nothing. A collective.
 

@@ -270,4 +270,4 @@ class Monitor:
             yield
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.say(f"{name}: {reason}; training goes on without it")
+            self.say(f"{name}: {reason}; training continues without it")

@@ -9,7 +9,7 @@ from hires.verbs import Result
 
 @dataclass(frozen=True)
 class Trained(Result):
-    """A run, and the images that it has seen; one that is not finished was saved on request, and the same call goes on."""
+    """A run, and the images that it has seen; one that is not finished was saved on request, and the same call continues."""
 
     run: Path
     images: int

@@ -55,7 +55,7 @@ def run(config: Config) -> Clip:
     count, frames = growth_frames(Growth(config.run, found, seeds, look, each, device))
     if lost := lost_levels(found):
         levels = ", ".join(f"{r}x{r}" for r in lost)
-        print(f"no checkpoint left of {levels}: the clip goes on from the level below (train.keep_levels keeps each level's last)")
+        print(f"no checkpoint left of {levels}: the clip continues from the level below (train.keep_levels keeps each level's last)")
     with closing(frames), progress(config.out, "frames") as show:
         write_video(config.out, frames, config.fps, loop=True, show=lambda done: show(done, count))
     print(f"{config.out}: {len(found)} checkpoints, {count} frames, {count / config.fps:.1f} s")

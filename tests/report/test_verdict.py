@@ -23,7 +23,7 @@ def test_a_run_that_was_stopped_says_from_where_it_goes_on(tmp_path):
     checkpoint(folder, 500)
     verdict = judge(opened(folder))
     assert verdict.state == "stopped"
-    assert "600 of 1,000 images (60%)" in verdict.headline and verdict.headline.endswith("the same command goes on from 500")
+    assert "600 of 1,000 images (60%)" in verdict.headline and verdict.headline.endswith("the same command resumes from 500")
 
 
 @pytest.mark.parametrize(

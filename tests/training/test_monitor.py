@@ -59,7 +59,7 @@ def test_a_board_that_fails_is_left_out_and_the_run_goes_on(tmp_path, capsys, mo
     monitor.measures(16, 4, {"swd": 1.0}, {"swd": 1.0})
     monitor.close()
     said = capsys.readouterr().out.replace("\n", " ")
-    assert "monitor.wandb: " in said and said.count("training goes on without it") == 1
+    assert "monitor.wandb: " in said and said.count("training continues without it") == 1
     assert [record["images"] for _, record in read_records(tmp_path / "run" / "metrics.jsonl")] == [16]
 
 

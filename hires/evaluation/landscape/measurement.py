@@ -130,7 +130,7 @@ def _identity(config: Config) -> str:
 
 
 def _same_networks(folder: Path, field: Field, start: Callable[[int], Tensor], first: bool) -> None:
-    """Refuse to go on with what other networks began: they give the first starts other energies."""
+    """Refuse to continue what other networks began: they give the first starts other energies."""
     energies = field.value(torch.stack([start(i) for i in range(2)])).double().tolist()
     path = folder / "starts.json"
     if path.exists():

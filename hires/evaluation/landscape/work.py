@@ -1,4 +1,4 @@
-"""Work cut in pieces that are shared among processes and kept on disk, so that a search that was ended goes on."""
+"""Work cut into pieces that are shared among processes and kept on disk, so that an interrupted search continues."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether the run may go on: every rank learns at the same step that a measure of one is not finite, or that one was asked to stop."""
+"""Whether the run may continue: every rank learns at the same step that a term of one is not finite, or that one was asked to stop."""
 
 from collections.abc import Iterable, Mapping
 import math
