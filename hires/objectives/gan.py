@@ -8,6 +8,7 @@ The energy is low where D takes an image for real, and has no bound above.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 import torch.nn.functional as F
@@ -17,7 +18,8 @@ from hires.ground.ranges import setting
 from hires.networks import Generator, NetworkConfig, dcgan32, p3
 from hires.networks.expert_energy import GanEnergy
 from hires.objectives import vgan
-from hires.objectives.base import ObjectiveConfig
+from hires.objectives.base import Draw, ObjectiveConfig
+from hires.objectives.corruption import corrupted, size_of
 
 
 @dataclass
@@ -29,7 +31,13 @@ class Config(ObjectiveConfig):
     lambda_s: float = setting(0.01, at_least=0)  # L2 on the scores, as in vgan
     range: float = setting(10.0, at_least=0)  # weight of the mean of max(|x| - 1, 0)^2 over samples
 
-    players, fullest = vgan.Config.players, vgan.Config.fullest
+    energy_sees: str = setting("samples", among=("samples", "samples_and_corrupted"))  # its fakes, as the triangle's
+
+    players = vgan.Config.players
+
+    def fullest(self, kept: dict[str, int], whole: bool) -> int:
+        g, u = kept["generator"], kept["energy"]
+        return max((g if whole else 0) + (2 if self.energy_sees == "samples" else 3) * u, g + u)
 
 
 class Objective(vgan.Objective):
@@ -46,6 +54,7 @@ class Objective(vgan.Objective):
     }
     LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "div": "diversity"}
     SHAPED_BY = ()
+    LARGE = ("corruption",)
 
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
@@ -58,9 +67,15 @@ class Objective(vgan.Objective):
         if shape.kind not in ("growing", "p3", "dcgan32"):
             raise HiresError(f"network.kind={shape.kind} with objective=gan: wanted growing networks, network=p3 or dcgan32")
 
+    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> vgan.Batch:
+        one = super().batch(x, alpha, draw, latent)
+        if cast(Config, self.config).energy_sees == "samples_and_corrupted":
+            one.corrupted = corrupted(x, draw("corruption", size_of(x)))
+        return one
+
     def energy_loss(self, real: Tensor, fake: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """L_alpha without its last term of scores (B, 1) of real images and fakes, and terms."""
-        u_x, u_f = F.softplus(-real).mean(), F.softplus(-fake).mean()
+        u_x, u_f = F.softplus(-real).mean(), F.softplus(-fake[: len(real)]).mean()  # of samples alone
         return u_x + F.softplus(fake).mean(), {"energy_real": u_x, "energy_fake": u_f, "energy_gap": u_f - u_x}
 
     def pull(self, scores: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:

@@ -78,6 +78,7 @@ class Batch:
     x: Tensor
     z: list[Tensor]
     alpha: float = 1.0
+    corrupted: Tensor | None = None  # real images that the energy is shown as fakes, as many as x
 
 
 class Objective(base.Objective):
@@ -123,7 +124,10 @@ class Objective(base.Objective):
         with Record(1 / len(x)) as record:
             with torch.set_grad_enabled(len(x) == 1):  # its graph waits for the generator's backward when it fits, else it is made again
                 x_tilde = [self.G(part, batch.alpha) for part in z[0]]
-            self.energy_turn(x, [fake.detach() for fake in x_tilde], batch.alpha, rates, record)
+            shown = [fake.detach() for fake in x_tilde]
+            if batch.corrupted is not None:
+                shown = [torch.cat(pair) for pair in zip(shown, batch.corrupted.split(size), strict=True)]
+            self.energy_turn(x, shown, batch.alpha, rates, record)
             self._generator_turn(z[0], x, batch.alpha, rates, record, x_tilde if len(x) == 1 else None)
             for latents in z[1:]:
                 self._generator_turn(latents, x, batch.alpha, rates)
@@ -141,7 +145,7 @@ class Objective(base.Objective):
             for x, x_tilde in zip(real, fake, strict=True):
                 scores = self.U(torch.cat([x, x_tilde]), alpha, True)
                 loss, terms = self.energy_loss(scores[: len(x)], scores[len(x) :], mean)
-                size = scores.square().mean()  # over both, so twice the mean of their means
+                size = 0.5 * (scores[: len(x)].square().mean() + scores[len(x) :].square().mean())
                 loss = loss + 2 * self.config.lambda_s * size
                 self.U.backward(loss / len(real))
                 record.add(loss_energy=loss, score_square=size, **terms)
