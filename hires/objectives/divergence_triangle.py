@@ -139,8 +139,8 @@ class Objective(base.Objective):
         if config.energy == "experts" and shape.kind != "growing":
             found = f"objective.energy=experts with network.kind={shape.kind}"
             raise HiresError(f"{found}: it is built for growing networks, network=base or slim")
-        if config.energy_sees != "samples" and config.updates == "published":
-            raise HiresError(f"objective.energy_sees={config.energy_sees}: the published order has samples alone among the fakes")
+        if config.energy_sees == "samples_and_reconstructions" and config.updates == "published":
+            raise HiresError("objective.energy_sees=samples_and_reconstructions: not with objective.updates=published")
         if zero_stage == 3 and config.r1:
             raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
         if zero_stage == 3 and config.energy == "softplus":
@@ -192,7 +192,7 @@ class Objective(base.Objective):
         synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
         with self.U.accumulate():
             for part, x_tilde in zip(parts, synthesis, strict=True):
-                self._energy_backward(part, x_tilde.detach(), penalise, share, record, want_gradient=False)
+                self._energy_backward(part, self._fakes(part, x_tilde), penalise, share, record, want_gradient=False)
         self.U.step(rates.energy_lr, rates.ema_decay)
         with self.I.accumulate():
             for part, x_tilde in zip(parts, synthesis, strict=True):

@@ -128,10 +128,21 @@ class Reference:
             self.generator_step(x, z, eps, alpha, lr)
         return {name: value.item() for name, value in seen.items()}
 
+    def with_others(self, x, fakes, alpha):
+        """Samples, and what they lead to or what is made of real images."""
+        if self.s.refined:
+            moved = fakes.detach()
+            for _ in range(self.s.refined[0]):
+                moved = moved.requires_grad_()
+                (down,) = torch.autograd.grad(self.U(moved, alpha).sum(), moved)
+                moved = torch.clamp(moved.detach() - self.s.refined[1] * down, -1, 1)
+            fakes = torch.cat([fakes, moved])
+        return torch.cat([fakes, x.flip(2)]) if self.s.corrupted else fakes  # as test_divergence_triangle corrupts
+
     def _published(self, x, z, eps, lr, energy_lr, alpha, penalise, seen):
         """P1's loop: alpha, then phi at the new alpha, then theta at the new alpha and phi; x_tilde's graph serves all three."""
         x_tilde = self.G(z, alpha)
-        loss, _ = self.energy_loss(x, x_tilde.detach(), alpha, penalise, seen)
+        loss, _ = self.energy_loss(x, self.with_others(x, x_tilde.detach(), alpha), alpha, penalise, seen)
         self.step("energy", self.gradients("energy", loss), energy_lr)
         mu, logvar, z_tilde = self.reconstruct(x, eps, alpha)
         K, N = self.K(mu, logvar), self.N(z, *self.posterior(x_tilde.detach(), alpha))
@@ -147,15 +158,7 @@ class Reference:
         fakes = x_tilde
         if self.s.reconstructions:
             fakes = torch.cat([x_tilde, self.G(self.reconstruct(x, eps, alpha)[2], alpha)])
-        if self.s.refined:
-            moved = x_tilde.detach()
-            for _ in range(self.s.refined[0]):
-                moved = moved.requires_grad_()
-                (down,) = torch.autograd.grad(self.U(moved, alpha).sum(), moved)
-                moved = torch.clamp(moved.detach() - self.s.refined[1] * down, -1, 1)
-            fakes = torch.cat([x_tilde, moved])
-        if self.s.corrupted:
-            fakes = torch.cat([x_tilde, x.flip(2)])  # as test_divergence_triangle has them
+        fakes = self.with_others(x, fakes, alpha)
         loss, u_f = self.energy_loss(x, fakes, alpha, penalise, seen)
         u_f = u_f[: len(x)] if self.s.refined or self.s.corrupted else u_f
         energy = self.gradients("energy", loss)

@@ -90,7 +90,7 @@ OPTIONS = {
     "refined": {"energy_sees": "samples_and_refined", "refine_steps": 2, "refine_size": 0.05, "lambda_u": 0.1, "r1": 10.0, "r1_on": "both"},
     "corrupted": {"energy_sees": "samples_and_corrupted", "energy_weight": 3.0, "lambda_u": 0.1, "r1": 10.0, "r1_on": "both"},
 }
-CASES = [(updates, name) for updates in UPDATES for name in OPTIONS if not (updates == "published" and "energy_sees" in OPTIONS[name])]
+CASES = [(updates, name) for updates in UPDATES for name in OPTIONS if (updates, name) != ("published", "reconstructions")]
 
 
 @pytest.mark.parametrize("updates,option", CASES)
@@ -133,7 +133,7 @@ def test_every_zero_stage_agrees_with_plain_autograd(updates, stage, world, plai
 @pytest.mark.parametrize("updates", UPDATES)
 def test_micro_batches_give_the_whole_batchs_step(updates, option, world, plain):
     """Not for softplus: there each pass turns the singular vectors, and two micro-batches are two passes."""
-    if updates == "published" and "energy_sees" in OPTIONS[option]:
+    if (updates, option) not in CASES:
         pytest.skip("no such combination")
     config = dataclasses.replace(PLAIN, updates=updates, **OPTIONS[option])
     nets, rounds = start(plain), plain.draw(3, BATCH, D, 1, RESOLUTION, config.generator_steps)
