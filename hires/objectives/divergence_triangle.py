@@ -62,7 +62,7 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
     range: float = setting(768.0, at_least=0, below=math.inf)
     # the energy's fakes: samples, and reconstructions, refined samples or corrupted real images (docs/reference/stability.md)
-    energy_sees: str = setting("samples", among=SEES)
+    energy_sees: str = setting("samples_and_corrupted", among=SEES)
     # of samples_and_refined: x <- clamp(x - refine_size r^2 dU/dx, -1, 1) from the samples, without noise
     refine_steps: int = setting(3, at_least=1)
     refine_size: float = setting(0.005, at_least=0, below=math.inf)
@@ -165,7 +165,7 @@ class Objective(base.Objective):
     # -------------------------------------------------------------------------------------------- the three orders
 
     def _messages(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> None:
-        """`energy_first` (20 forward passes a round) and `simultaneous` (18): I and G step from one point."""
+        """`energy_first` (20 forward passes a round, 23 with corrupted images) and `simultaneous` (18, 21): I and G step from one point."""
         simultaneous = self.config.updates == "simultaneous"
         share = 1 / len(parts)
         # graphs of the syntheses are kept for the generator's backward when they fit at once, else made again
@@ -187,7 +187,7 @@ class Objective(base.Objective):
         self.G.step(rates.lr, rates.ema_decay)
 
     def _published(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> None:
-        """P1's loop: alpha, then phi, then theta, each seeing the others already updated (25 forward passes a round)."""
+        """P1's loop: alpha, then phi, then theta, each seeing the others already updated (25 forward passes, or 28)."""
         share = 1 / len(parts)
         synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
         with self.U.accumulate():

@@ -13,7 +13,7 @@ import yaml
 from hires.errors import HiresError
 from hires.ground.machine import DTYPES
 from hires.objectives.base import Rates
-from hires.objectives.divergence_triangle import Batch, Objective
+from hires.objectives.divergence_triangle import Objective
 from hires.planning.memory import level_networks
 from hires.training.schedule import Level
 from hires.training.settings import RunConfig
@@ -103,12 +103,12 @@ def operations(config: RunConfig, level: Level) -> float:
         players = {name: _PaperPlayer(network.to(dtype)) for name, network in level_networks(config, level).items()}
         with torch.device("meta"):
             x = torch.empty(1, config.network.image_channels, r, r)
-            noise = [(torch.empty(1, latent), torch.empty(1, latent)) for _ in range(config.objective.generator_steps)]
         counter = FlopCounterMode(display=False)
         counter.mod_tracker = _NoModules()
         with counter:
             game = Objective(config.objective, latent, players)
-            game.round(Batch(x, *noise[0], noise[1:], 0.5), Rates(0.0, 0.0, 0.0), r, penalise)
+            batch = game.batch(x, 0.5, lambda _, size: torch.empty(1, size, device="meta"), latent)
+            game.round(batch, Rates(0.0, 0.0, 0.0), r, penalise)
         counts.append(counter.get_total_flops())
     plain, penalised = counts
     return plain + (penalised - plain) / config.objective.r1_every

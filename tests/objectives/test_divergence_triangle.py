@@ -16,7 +16,8 @@ D, BATCH, RESOLUTION, ALPHA = 6, 4, 16, 0.4
 LR, ENERGY_LR = 2e-3, 1e-3
 EPS = 1e-3  # of Adam: small enough to adapt, large enough not to turn rounding into steps (fp32, real engines)
 ADAM = OptimizerConfig(beta1=0.3, beta2=0.9, eps=EPS, clip=30.0)
-OFF = {"lambda_u": 0.0, "r1": 0.0, "r1_on": "real", "range": 0.0, "reconstruct_box": 1, "logvar_min": 0.0, "logvar_max": 0.0}
+OFF = {"energy_sees": "samples", "lambda_u": 0.0, "r1": 0.0, "r1_on": "real", "range": 0.0, "reconstruct_box": 1}
+OFF |= {"logvar_min": 0.0, "logvar_max": 0.0}
 PLAIN = Config(kappa_max=768.0, beta=0.1, lambda_z=2.0, **OFF)
 
 

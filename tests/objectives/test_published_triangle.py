@@ -23,6 +23,7 @@ LR, ENERGY_LR = 3e-4, 1e-4
 def published_weights(updates: str) -> Config:
     """kappa 3072, one of the KL's mean over dimensions (ours multiplies beta by d), 10 of the NLL's mean, nothing else."""
     weights = {"kappa_pixel": 3.0, "kappa_max": 3072.0, "beta": 1 / D, "lambda_z": 10.0, "lambda_u": 0.0, "energy_weight": 1.0}
+    weights["energy_sees"] = "samples"
     return Config(updates=updates, **weights, r1=0.0, range=0.0, reconstruct_box=1, logvar_min=0.0, logvar_max=0.0)
 
 

@@ -135,10 +135,11 @@ def test_what_shrinks_with_the_batch_and_what_does_not():
 
 
 @pytest.mark.parametrize("updates,G,U,I", [("published", 8, 8, 9), ("energy_first", 6, 8, 6), ("simultaneous", 6, 6, 6)])
-def test_operations_of_a_round_in_forward_passes(updates, G, U, I):  # noqa: E741 - the papers' name
-    """25, 20 and 18 passes of one network; a little less, for nothing goes back into the images of the first layer."""
-    config, schedule = configured(f"objective.updates={updates}", "schedule.resolution=8")
-    passes = {"generator": G, "energy": U, "inference": I}
+@pytest.mark.parametrize("sees,more", [("samples", 0), ("samples_and_corrupted", 3)])
+def test_operations_of_a_round_in_forward_passes(updates, G, U, I, sees, more):  # noqa: E741 - the papers' name
+    """25, 20 and 18 passes of one network, 3 more with corrupted images; a little less, for the first layer's images get no gradient."""
+    config, schedule = configured(f"objective.updates={updates}", f"objective.energy_sees={sees}", "schedule.resolution=8")
+    passes = {"generator": G, "energy": U + more, "inference": I}
     expected = 0
     for name, network in level_networks(config, schedule.levels[-1]).items():
         shape = (1, config.network.latent) if name == "generator" else (1, 3, 8, 8)
