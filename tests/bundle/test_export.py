@@ -194,7 +194,7 @@ STABLE = r"4x4 \(48 images\), 8x8 \(112 images\)"
         (["at=80"], rf"images-000000000080: 8x8 is fading in there \(α = 0\.\d\d\), .* resolution=… or at=…: {STABLE}$"),
         (["at=31"], r"the first checkpoint is images-000000000032, none at or before at=31$"),
         (["at=soon"], r"at=soon"),
-        (["resolution=large"], r"resolution: .*'large'"),
+        (["resolution=large"], r"resolution=large: wanted a whole number$"),
         (["formats=onnx,tflite"], r"formats=onnx,tflite: 'tflite', wanted onnx, pt2"),
     ],
 )
