@@ -67,7 +67,7 @@ def test_the_sheet_goes_from_best_to_worst(tmp_path):
 def test_a_wrong_size_and_numbers_that_are_none_are_refused():
     with pytest.raises(HiresError, match="differ in size"):
         measured(lambda z: restore(z)[..., :4])
-    with pytest.raises(HiresError, match="70 pictures"):
+    with pytest.raises(HiresError, match="70 reconstructions are not finite"):
         measured(lambda z: restore(z) / 0 * 0)
 
 
