@@ -6,10 +6,12 @@ With x real (faded while growing), z ~ N(0, I), x_tilde = G(z), (mu, logvar) = I
     inference  L_phi   = kappa R + beta K + lambda_z N
     generator  L_theta = kappa R + w E U(x_tilde) + lambda_z N [+ range term]
 
-w (`energy_weight`) is the energy's temperature: the L2 and the penalty hold its gap to a few units where the theory's is hundreds of nats.
-R = mse(x_hat, x) of box means (`reconstruct_box`), K = KL(q(z | x) || N(0, I)) per dimension, N = -log q(z | x_tilde) per dimension
-without its constant: means, never sums, so a weight means the same at every resolution. The players exchange tensors, among them
-gradients: g_U = dE U/dx_tilde, g_N = lambda_z dN/dx_tilde and g_z = kappa dR/dz_tilde, never graphs.
+The means over x_tilde in L_alpha are over all that the energy is shown as fakes: samples, and by default as many corrupted real images
+(`energy_sees`; hires/objectives/corruption.py), which are not in the paper. w (`energy_weight`) is the energy's temperature: the L2 and
+the penalty hold its gap to a few units where the theory's is hundreds of nats. R = mse(x_hat, x) of box means (`reconstruct_box`), K =
+KL(q(z | x) || N(0, I)) per dimension, N = -log q(z | x_tilde) per dimension without its constant: means, never sums, so a weight means
+the same at every resolution. The players exchange tensors, among them gradients: g_U = dE U/dx_tilde, g_N = lambda_z dN/dx_tilde and g_z
+= kappa dR/dz_tilde, never graphs.
 """
 
 from collections.abc import Mapping
@@ -102,7 +104,7 @@ class Batch:
     eps: Tensor
     extra: list[tuple[Tensor, Tensor]]
     alpha: float = 1.0
-    corrupted: Tensor | None = None
+    corrupted: Tensor | None = None  # real images that the energy is shown as fakes, as many as x
 
 
 class Objective(base.Objective):
@@ -140,7 +142,7 @@ class Objective(base.Objective):
             found = f"objective.energy=experts with network.kind={shape.kind}"
             raise HiresError(f"{found}: it is built for growing networks, network=base or slim")
         if config.energy_sees == "samples_and_reconstructions" and config.updates == "published":
-            raise HiresError("objective.energy_sees=samples_and_reconstructions: not with objective.updates=published")
+            raise HiresError("objective.energy_sees=samples_and_reconstructions with updates=published: wanted energy_first or simultaneous")
         if zero_stage == 3 and config.r1:
             raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
         if zero_stage == 3 and config.energy == "softplus":

@@ -4,7 +4,8 @@
     energy     L_alpha = E U(x) - E ln(1 - D(x_tilde)) + lambda_s (E s(x)^2 + E s(x_tilde)^2)
     generator  L_theta = E U(x_tilde) + range term               the form that does not saturate (Goodfellow et al. 2014)
 
-The energy is low where D takes an image for real, and has no bound above.
+With `energy_sees=samples_and_corrupted` the second and last means of L_alpha are over samples and as many corrupted real images
+(hires/objectives/corruption.py). The energy is low where D takes an image for real, and has no bound above.
 """
 
 from dataclasses import dataclass
