@@ -142,7 +142,7 @@ class Objective(base.Objective):
             found = f"objective.energy=experts with network.kind={shape.kind}"
             raise HiresError(f"{found}: it is built for growing networks, network=base or slim")
         if config.energy_sees == "samples_and_reconstructions" and config.updates == "published":
-            raise HiresError("objective.energy_sees=samples_and_reconstructions with updates=published: wanted energy_first or simultaneous")
+            raise HiresError("objective.energy_sees=samples_and_reconstructions: wanted updates=energy_first or simultaneous")
         if zero_stage == 3 and config.r1:
             raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
         if zero_stage == 3 and config.energy == "softplus":
