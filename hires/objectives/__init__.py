@@ -3,7 +3,7 @@
 from hires.errors import HiresError
 from hires.ground.ranges import check_ranges
 from hires.networks import NetworkConfig
-from hires.objectives import contrastive_divergence, divergence_triangle, f_ebm, gan, latent_ebm, vae, vcd, vgan
+from hires.objectives import contrastive_divergence, divergence_triangle, f_ebm, gan, latent_ebm, vae, vcd, vgan, wgan
 from hires.objectives.base import Objective, ObjectiveConfig
 
 SYSTEMS: dict[str, type[Objective]] = {
@@ -12,6 +12,7 @@ SYSTEMS: dict[str, type[Objective]] = {
     "vae": vae.Objective,
     "vgan": vgan.Objective,
     "gan": gan.Objective,
+    "wgan": wgan.Objective,
     "vcd": vcd.Objective,
     "f_ebm": f_ebm.Objective,
     "contrastive_divergence": contrastive_divergence.Objective,

@@ -30,7 +30,7 @@ from hires.verbs.video import Config as VideoConfig
 CONFIG = NetworkConfig(latent=8, channels_base=256, channels_max=12, convs=1)
 CHAINS = ChainsConfig(steps=2, restart=0.5, noise=0.02)
 SETTINGS = {
-    **{"vgan": {"experts": 5}, "gan": {}, "vcd": {"experts": 5}, "divergence_triangle": {"energy": "experts"}},
+    **{"vgan": {"experts": 5}, "gan": {}, "wgan": {}, "vcd": {"experts": 5}, "divergence_triangle": {"energy": "experts"}},
     **{"f_ebm": {"chains": CHAINS}, "f_ebm generator": {"chains": CHAINS, "sampler": "generator"}},
     **{"contrastive_divergence": {"chains": CHAINS}, "vae": {}},
 }

@@ -76,7 +76,7 @@ def test_the_papers_own_size_is_of_commands_that_train(name, claims, capsys):
     importlib.import_module(name).main("scale=gpu", "seeds=0")
     lines = capsys.readouterr().out.splitlines()
     assert lines and all(line.startswith("hires train experiment=") and "network.width=1.0" in line for line in lines)
-    for line in lines[:3]:  # each system's
+    for line in lines[:4]:  # each system's
         config = configuration.load("train", line.split()[2:])
         game.check(config, Schedule(config.schedule), 1)
 
@@ -102,6 +102,13 @@ def test_systems_are_compared_at_equal_updates_and_at_equal_time(claims):
     text = script.text()
     assert "| triangle before gan, samples | equal updates | open, one seed for it |" in text
     assert "| triangle before gan, samples | equal time | open, one seed against it |" in text
+    for images, seconds, distance in ((100, 50, 55.0), (500, 250, 45.0), (600, 300, 10.0)):  # its generator steps in every fifth round
+        row = {"seed": 0, "system": "wgan", "images": images, "seconds": seconds, script.FRECHET: distance}
+        claims.add("p1_table1", row | where)
+    text = script.text()
+    assert "| triangle before wgan, samples | equal updates | open, one seed against it |" in text
+    assert "| triangle before wgan, samples | equal time | open, one seed for it |" in text
+    assert "| wgan | equal updates | 36.36 |  | 45.0 (1) |" in text
 
 
 def test_a_table_tells_the_order(claims):
