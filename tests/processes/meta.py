@@ -14,6 +14,7 @@ import json
 import os
 from pathlib import Path
 import sys
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -128,6 +129,11 @@ def on_meta() -> None:
     kind.device_name = kind.current_device_name = lambda self, index=None: "meta"
     kind.device = lambda self, index=None: META
     kind.communication_backend_name = lambda self: "fake"
+    # stage 3 asks for the state of autocast, which torch has none of for meta, and in its first passes for the other rank's order of layers
+    from deepspeed.runtime.zero import linear, partitioned_param_coordinator
+
+    linear.get_accelerator = lambda: SimpleNamespace(device_name=lambda: "cpu")
+    partitioned_param_coordinator.assert_ints_same_as_other_ranks = lambda ints: None
 
 
 def main(name: str, resolution: int, stage: int, *settings: str) -> None:
@@ -142,7 +148,8 @@ def main(name: str, resolution: int, stage: int, *settings: str) -> None:
     phase = replace(schedule.at(level.start), batch=B)
     watch = Watch()
     torch.Tensor.pin_memory = lambda tensor: watch.pin(tensor)
-    played = game.Game(config, world, phase.shape)
+    with Watch():  # of stage 3: it takes its parameters by the host while it is built, which meta itself refuses
+        played = game.Game(config, world, phase.shape)
     health = Health(world, system(config.objective).TERMS)
     found = {}
     for case, (due, micro) in CASES.items():
