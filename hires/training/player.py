@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import copy
 from dataclasses import dataclass, field
 import gc
+import inspect
 import logging
 import math
 import os
@@ -199,15 +200,21 @@ def _deepspeed(device: torch.device) -> ModuleType:
     """DeepSpeed, in the process group that is there: only sharded players need it, and importing it takes a while."""
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
-    # nothing here is compiled; for an optimizer that is not used here, DeepSpeed would load the whole compiler at the first engine: seconds
-    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # nothing here is compiled
     import deepspeed
+    from deepspeed.runtime import compiler
 
+    # for an optimizer that is not used here, the first engine would load torch's whole compiler: seconds
+    compiler.compile = lambda: compiler.dummy_decorator
     if device.type == "cpu":
         # it would compile a shared-memory extension for the CPU, and die where there is no C++ compiler
         from deepspeed.ops import __compatible_ops__
 
         __compatible_ops__["deepspeed_shm_comm"] = False
+    from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
+
+    if _Adam not in ZERO_SUPPORTED_OPTIMIZERS:  # else it warns of an untested one
+        ZERO_SUPPORTED_OPTIMIZERS.append(_Adam)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
     return deepspeed
@@ -298,6 +305,22 @@ class Whole(Player):
         return self._masters[name], 0, 0, parameter.numel()
 
 
+class _Adam(torch.optim.Optimizer):
+    """torch's fused Adam for DeepSpeed: torch's class, and `add_param_group` of its base, load torch's whole compiler, seconds a process."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Step what has a gradient; its state is there."""
+        for group in self.param_groups:
+            stepped = [parameter for parameter in group["params"] if parameter.grad is not None]
+            first, second, steps = ([self.state[parameter][name] for parameter in stepped] for name in (*MOMENTS, "step"))
+            rules = dict(zip(("beta1", "beta2"), group["betas"], strict=True), **{name: group[name] for name in ("lr", "eps", "weight_decay")})
+            gradients = [parameter.grad for parameter in stepped]
+            adam(stepped, gradients, first, second, [], steps, fused=True, amsgrad=False, maximize=False, **rules)
+
+
 class Sharded(Player):
     """A player whose state DeepSpeed shards over the ranks, on stages 1 to 3."""
 
@@ -309,14 +332,8 @@ class Sharded(Player):
         for parameter_name, parameter in network.named_parameters():
             groups.setdefault(group_of(parameter_name), []).append(parameter)
         self.group_names = list(groups)
-        self._adam = torch.optim.Adam(
-            [{"params": parameters, "name": group} for group, parameters in groups.items()],
-            lr=0.0,
-            betas=(optimizer.beta1, optimizer.beta2),
-            eps=optimizer.eps,
-            weight_decay=getattr(optimizer.weight_decay, name),
-            fused=True,
-        )
+        rules = {"betas": (optimizer.beta1, optimizer.beta2), "eps": optimizer.eps, "weight_decay": getattr(optimizer.weight_decay, name)}
+        self._adam = _Adam([{"params": parameters, "name": group} for group, parameters in groups.items()], {"lr": 0.0, **rules})
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=network,
             optimizer=self._adam,

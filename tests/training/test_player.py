@@ -249,6 +249,7 @@ def test_every_librarys_words_for_too_little_memory_are_known(said):
 
 
 STARTED = """
+import sys
 import torch
 from hires.ground import distributed
 from hires.training.player import OptimizerConfig, ZeroConfig, new_player
@@ -260,17 +261,18 @@ with player.accumulate():
     player.backward(player(torch.ones(1, 64)).mean() * (world.rank + 1))
 player.step(1e-2, 0.5)
 (moment,) = player.gather("exp_avg").values()
-print(distributed.gather([world.rank, world.size, moment.unique().tolist()]))
+print(distributed.gather([world.rank, world.size, moment.unique().tolist(), "torch._dynamo" in sys.modules]))
 distributed.stop()
 """
 
 
 @pytest.mark.slow
 def test_what_torchrun_starts_shares_a_player(forks, clean_env, tmp_path):
-    """Real processes of the launcher (itself forked): Adam's first moment is the mean of both ranks' gradients, beta1 being 0."""
+    """Real processes of the launcher (itself forked): Adam's first moment is the mean of both ranks' gradients, beta1 being 0;
+    and neither has loaded torch's compiler, which takes seconds."""
     (tmp_path / "started.py").write_text(STARTED)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "started.py"]
     done = forks.run(command, env=clean_env | {"PYTHONPATH": str(Path(__file__).parents[2])}, timeout=300)
     assert done.returncode == 0, done.stderr
-    told = [[rank, 2, [1.5]] for rank in range(2)]
+    told = [[rank, 2, [1.5], False] for rank in range(2)]
     assert done.stdout == f"{told}\n" * 2
