@@ -306,7 +306,7 @@ class Whole(Player):
 
 
 class _Adam(torch.optim.Optimizer):
-    """torch's fused Adam for DeepSpeed: torch's class, and `add_param_group` of its base, load torch's whole compiler, seconds a process."""
+    """torch's fused Adam for DeepSpeed: torch's class, and its base's `add_param_group`, load torch's compiler, which takes seconds."""
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 
@@ -316,7 +316,8 @@ class _Adam(torch.optim.Optimizer):
         for group in self.param_groups:
             stepped = [parameter for parameter in group["params"] if parameter.grad is not None]
             first, second, steps = ([self.state[parameter][name] for parameter in stepped] for name in (*MOMENTS, "step"))
-            rules = dict(zip(("beta1", "beta2"), group["betas"], strict=True), **{name: group[name] for name in ("lr", "eps", "weight_decay")})
+            beta1, beta2 = group["betas"]
+            rules = {"beta1": beta1, "beta2": beta2, **{name: group[name] for name in ("lr", "eps", "weight_decay")}}
             gradients = [parameter.grad for parameter in stepped]
             adam(stepped, gradients, first, second, [], steps, fused=True, amsgrad=False, maximize=False, **rules)
 
