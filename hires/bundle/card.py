@@ -85,10 +85,12 @@ DRAWN = "| `bundle.generator(z)` | z ~ N(0, I), (B, {latent}) float | pictures, 
 RATIO = """| `bundle.variational(x)` | pictures, as above | H, (B,) float; `bundle.log_ratio(x)` = H + U estimates log p/q, data to model |
 """
 CHAINS = """
-`bundle.sample` draws by Langevin on the energy: {steps} steps x ← clamp(x − clamp({step_size:g} r² ∂U/∂x, ±{reach:g}) + {noise:g} e, ±1),
+`bundle.sample` draws by Langevin on the energy: {steps} steps {step},
 e ~ N(0, I), from {start}; `steps=…` takes more or fewer. After many steps rounding is no longer small:
 another machine, or another list of seeds, may see other pictures.
 """
+STEP = "x ← clamp(x − clamp({step_size:g} r² ∂U/∂x, ±{reach:g}) + {noise:g} e, ±1)"
+NOISE_FIRST = "x ← clamp(y − clamp({step_size:g} r² ∂U/∂y, ±{reach:g}), ±1), y = x + {noise:g} e"
 AGGREGATE = """
 `bundle.sample(seeds, prior="aggregate")` draws latents from the Gaussian of the codes of {pictures:,} training pictures instead of N(0, I).
 It is {kl_per_dimension:.3g} nats a dimension from N(0, I); its variances go from {low:.3g} to {high:.3g}, the middle one is
@@ -185,7 +187,7 @@ def card(document: dict[str, Any], title: str, formats: list[str]) -> str:
         formats="".join(OTHER_FORMATS[name] for name in formats),
         rows=rows,
         code=CODE * coded + ENERGY * judges,
-        chains=CHAINS.format(**chains, start="the generator's pictures" if draws else "uniform noise") if chains else "",
+        chains=_chains(chains, draws) if chains else "",
         aggregate=_aggregate(document["aggregate"]) if "aggregate" in document else "",
         training="\n".join(f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in info.items() if key not in hidden) or UNKNOWN,
         metrics=_table(metrics) if isinstance(metrics, dict) else f"{metrics.capitalize()}.",
@@ -207,6 +209,11 @@ def listed(things: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(things[:-1]), things[-1]]))
 
 
+def _chains(chains: dict[str, Any], from_generator: bool) -> str:
+    step = (NOISE_FIRST if chains.get("noise_first") else STEP).format(**chains)
+    return CHAINS.format(steps=chains["steps"], step=step, start="the generator's pictures" if from_generator else "uniform noise")
+
+
 def _aggregate(told: dict[str, Any]) -> str:
     low, middle, high = told["variances"]
     diagonal = " (no correlations: there were no more pictures than dimensions)" * told["diagonal"]
@@ -214,7 +221,7 @@ def _aggregate(told: dict[str, Any]) -> str:
 
 
 def _range(document: dict[str, Any]) -> str:
-    return "in (-1, 1)" if document["kind"] in ("dcgan32", "dcgan64", "p2") else "about [-1, 1], not clamped"
+    return "in (-1, 1)" if document["kind"] in ("dcgan32", "dcgan64", "p2", "p3") else "about [-1, 1], not clamped"
 
 
 def _license(licence: str) -> str:

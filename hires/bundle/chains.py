@@ -18,4 +18,4 @@ def chains_of(objective: ObjectiveConfig) -> dict[str, float] | None:
         return None
     rounds = 1 if "generator" in objective.players() else min(MOST_ROUNDS, 1 / chains.restart if chains.restart else math.inf)
     numbers = {name: float(getattr(chains, name)) for name in ("step_size", "noise", "reach")}
-    return {"steps": round(rounds * chains.steps), **numbers}
+    return {"steps": round(rounds * chains.steps), **numbers, **({"noise_first": True} if chains.noise_first else {})}

@@ -34,6 +34,7 @@ import torch.nn.functional as F
 
 FORMAT = 1  # version of config.json and of the names in the safetensors files
 LEAK = 0.2  # slope of the leaky ReLU
+EDGE = 1 - 1e-6  # of a code in (-1, 1), so that its normal number is finite
 PARALLEL = 1e-4  # sine of the angle under which two latents count as parallel
 
 
@@ -164,12 +165,14 @@ class _GrowingEnergy(_GrowingEncoder):
         self.scale = config.get("energy_scale", 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores = super().forward(x)
-        if self.form == "experts":
-            p = torch.sigmoid(scores).clamp(1e-4, 1 - 1e-4)
-            return -self.scale * (p * p.log() + (1 - p) * (1 - p).log()).mean(1)
-        score = scores.squeeze(1)
-        return F.softplus(score) if self.form == "softplus" else score
+        return _energies(super().forward(x), self.form, self.scale)
+
+
+def _energies(scores: Tensor, form: str, scale: float) -> Tensor:
+    if form == "experts":
+        p = torch.sigmoid(scores).clamp(1e-4, 1 - 1e-4)
+        return -scale * (p * p.log() + (1 - p) * (1 - p).log()).mean(1)
+    return F.softplus(scores.squeeze(1)) if form == "softplus" else scores.squeeze(1)
 
 
 class _GrowingPairEnergy(_GrowingEncoder):
@@ -308,14 +311,106 @@ class _FixedPairEnergy(nn.Module):
         return layers[-1](h)
 
 
+class _PooledGenerator(nn.Module):
+    """Latents (B, d) -> images (B, C, r, r), fp32, in (-1, 1); ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.latent, self.squashes, side = config["latent"], config.get("squashes", False), config["resolution"] // 4
+        inputs, width = config["widths"]["generator"]
+        if not self.squashes:
+            self.first = nn.Linear(self.latent, inputs)
+        self.dense = nn.Linear(inputs, width * side**2)
+        self.unflatten = nn.Unflatten(1, (width, side, side))
+        self.deconv0 = nn.ConvTranspose2d(width, width, 5, 2, 2, output_padding=1)
+        self.deconv1 = nn.ConvTranspose2d(width, config["image_channels"], 5, 2, 2, output_padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        _require_latents(z, self.latent)
+        h = torch.erf(z * 0.5**0.5) if self.squashes else F.relu(self.first(z))
+        h = self.unflatten(F.relu(self.dense(h)))
+        return 2 * torch.sigmoid(self.deconv1(F.relu(self.deconv0(h)))) - 1
+
+
+class _PooledEncoder(nn.Module):
+    def __init__(self, config: dict, name: str):
+        super().__init__()
+        self.image_channels, self.resolution = config["image_channels"], config["resolution"]
+        channels, features = config["widths"][name]
+        self.conv0 = nn.Conv2d(self.image_channels, channels, 5, padding=2)
+        self.conv1 = nn.Conv2d(channels, channels, 5, padding=2)
+        self.dense = nn.Linear(channels * (self.resolution // 4) ** 2, features)
+
+    def features(self, x: Tensor) -> Tensor:
+        _require_images(x, self.image_channels, self.resolution)
+        h = (x + 1) / 2
+        for conv in _convs(self):
+            h = F.relu(F.max_pool2d(conv(h), 2))
+        return self.dense(h.flatten(1))
+
+
+class _PooledInference(_PooledEncoder):
+    """Images (B, C, r, r) in [-1, 1] -> mu (B, d), logvar (B, d), fp32; a code is a point, its logvar -20. ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__(config, "inference")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mu = 2**0.5 * torch.erfinv(torch.tanh(self.features(x)).clamp(-EDGE, EDGE))
+        return mu, torch.full_like(mu, -20.0)
+
+
+class _PooledEnergy(_PooledEncoder):
+    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32, above 0 (softplus) or of experts; ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__(config, "energy")
+        self.form, self.scale = config["energy_form"], config.get("energy_scale", 1.0)
+        self.head = nn.Linear(config["widths"]["energy"][1], config["experts"] if self.form == "experts" else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _energies(self.head(F.relu(self.features(x))), self.form, self.scale)
+
+
+class _ResidualEnergy(nn.Module):
+    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32, of any sign; ValueError for another shape."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.image_channels, self.resolution, self.form = config["image_channels"], config["resolution"], config["energy_form"]
+        narrow, wide = config["widths"]["energy"]
+        self.from_image = self._conv(self.image_channels, narrow)
+        self.blocks = nn.ModuleList()
+        for inputs, outputs in pairwise([narrow] * 3 + [wide] * 4):
+            block = nn.Module()
+            block.conv0, block.conv1 = self._conv(inputs, outputs), self._conv(outputs, outputs)
+            block.beside = self._conv(inputs, outputs) if inputs != outputs else nn.Identity()
+            self.blocks.append(block)
+        self.head = nn.Linear(wide, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _require_images(x, self.image_channels, self.resolution)
+        h = _leaky(self.from_image((x + 1) / 2))
+        for i, block in enumerate(self.blocks):
+            h = block.beside(h) + block.conv1(_leaky(block.conv0(h)))
+            h = _leaky(F.avg_pool2d(h, 2) if i % 2 == 0 else h)
+        return _energies(self.head(h.relu().sum((2, 3))), self.form, 1.0)
+
+    @staticmethod
+    def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
 _FIXED = {"generator": _FixedGenerator, "inference": _FixedInference, "energy": _FixedEnergy, "variational": _FixedEnergy}
-_NETWORKS = {
+_NETWORKS: dict[str, dict[str, type[nn.Module]]] = {
     "growing": {"generator": _GrowingGenerator, "inference": _GrowingInference, "energy": _GrowingEnergy, "variational": _GrowingEnergy},
     **dict.fromkeys(("dcgan32", "dcgan64", "p2"), _FIXED),
+    "p3": {"generator": _PooledGenerator, "inference": _PooledInference, "energy": _PooledEnergy},
+    "p4": {"energy": _ResidualEnergy, "variational": _ResidualEnergy},
 }
 LAST_SEED = 2**32 - 1
 _HAS = {"generator": True, "inference": True, "energy": True, "variational": False}  # unless config.json says has_…
-_CHAINS = {"steps": int, "step_size": float, "noise": float, "reach": float}
+_CHAINS = {"noise_first": bool, "steps": int, "step_size": float, "noise": float, "reach": float}  # bundles of old lack the first
 _KEYS = {"kind": str, "resolution": int, "latent": int, "image_channels": int, "convs": int, "widths": dict, "energy_form": str}
 
 _MOST = {"resolution": 2**14, "latent": 2**20, "image_channels": 2**10, "convs": 2**6}
@@ -363,19 +458,28 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
 
 
 def langevin(
-    energy: nn.Module, start: Tensor, dice: list[torch.Generator], steps: int, step_size: float, noise: float, reach: float
+    energy: nn.Module,
+    start: Tensor,
+    dice: list[torch.Generator],
+    steps: int,
+    step_size: float,
+    noise: float,
+    reach: float,
+    noise_first: bool = False,
 ) -> Tensor:
     """Where Langevin leads from pictures `start` (B, C, r, r): (B, C, r, r) in [-1, 1]; row i's noise e ~ N(0, I) comes from dice[i].
 
-    `steps` times x <- clamp(x - clamp(step_size r^2 dU/dx, -reach, reach) + noise e, -1, 1), as the chains of the training.
+    `steps` times x <- clamp(x - clamp(step_size r^2 dU/dx, -reach, reach) + noise e, -1, 1), as the chains of the training; with
+    `noise_first` x + noise e is where the slope is taken and the step begins.
     """
     x, size = start.detach(), step_size * start.shape[-1] ** 2
     for _ in range(steps):
-        leaf = x.requires_grad_()
+        kick = noise * torch.stack([torch.randn(x.shape[1:], generator=die) for die in dice]).to(x.device)
+        leaf = (x + kick if noise_first else x).requires_grad_()
         with torch.enable_grad():
             (slope,) = torch.autograd.grad(energy(leaf).sum(), leaf)
-        kick = torch.stack([torch.randn(x.shape[1:], generator=die) for die in dice]).to(x.device)
-        x = (x.detach() - (size * slope).clamp(-reach, reach) + noise * kick).clamp(-1, 1)
+        moved = leaf.detach() - (size * slope).clamp(-reach, reach)
+        x = (moved if noise_first else moved + kick).clamp(-1, 1)
     return x
 
 
@@ -524,12 +628,12 @@ def _read_config(path: Path) -> dict:
             raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
     if not 1 <= config.get("experts", 1) <= _MOST["latent"]:
         raise ValueError(f"{path}: experts={config['experts']}, wanted 1 to {_MOST['latent']}")
-    if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] != "growing"):
-        raise ValueError(f"{path}: energy_form=experts with kind={config['kind']}, wanted kind=growing and the number of experts")
+    if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] not in ("growing", "p3")):
+        raise ValueError(f"{path}: energy_form=experts with kind={config['kind']}, wanted kind=growing or p3, and the number of experts")
     chains = config.get("chains")
     if (chains is None and not config.get("has_generator", True)) or (chains is not None and not config.get("has_energy", True)):
         raise ValueError(f"{path}: wanted a generator, or an energy and chains, to draw with")
-    if chains is not None and {key: type(value) for key, value in chains.items()} != _CHAINS:
+    if chains is not None and {"noise_first": bool} | {key: type(value) for key, value in chains.items()} != _CHAINS:
         raise ValueError(f"{path}: chains={chains}, wanted {', '.join(f'{key} ({kind.__name__})' for key, kind in _CHAINS.items())}")
     if config.get("energy_takes", "x") not in (("x", "xz") if config["kind"] in ("growing", "p2") else ("x",)):
         raise ValueError(f"{path}: energy_takes={config['energy_takes']!r} with kind={config['kind']}, wanted x, or xz with growing or p2")
@@ -555,6 +659,9 @@ def _require_widths(config: dict, path: Path) -> None:
         numbers = isinstance(widths, list) and all(type(width) is int and 1 <= width <= _MOST["latent"] for width in widths)
         if not numbers or not 2 <= len(widths) <= _MOST["convs"]:
             raise ValueError(f"{path}: widths of {name}={widths!r}, wanted numbers of channels")
+    for name in [name for name, has in _HAS.items() if config["kind"] in ("p3", "p4") and config.get(f"has_{name}", has)]:
+        if name not in _NETWORKS[config["kind"]] or len(config["widths"].get(name, [])) != 2:
+            raise ValueError(f"{path}: has_{name} with kind={config['kind']}, wanted such a network with two widths")
 
 
 def _read_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:

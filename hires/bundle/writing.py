@@ -22,18 +22,19 @@ from hires.bundle.formats import write_formats
 from hires.errors import HiresError
 from hires.ground.files import whole_folder
 from hires.ground.images import save_grid, to_uint8
-from hires.networks import Energy, Generator, Inference, NetworkConfig, batch_norm, dcgan, p2
+from hires.networks import Energy, Generator, Inference, NetworkConfig, batch_norm, dcgan, p2, p3, p4
 from hires.networks.expert_energy import ExpertEnergy, GanEnergy
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, resolutions_up_to
 from hires.networks.pair_energy import PairEnergy
 from hires.networks.transition import POINT, Decoder, Encoder
 
 KNOWN: dict[str, Any] = {  # to hires_bundle.py
-    "generator": (Generator, Decoder, dcgan.Up),
-    "inference": (Inference, Encoder, dcgan.DownToCode),
-    "energy": (Energy, PairEnergy, ExpertEnergy, GanEnergy, dcgan.DownToEnergy, p2.PairEnergy),
-    "variational": (Energy, dcgan.DownToEnergy),
+    "generator": (Generator, Decoder, dcgan.Up, p3.Generator, p3.Decoder),
+    "inference": (Inference, Encoder, dcgan.DownToCode, p3.Encoder),
+    "energy": (Energy, PairEnergy, ExpertEnergy, GanEnergy, dcgan.DownToEnergy, p2.PairEnergy, p3.ExpertEnergy, p3.GanEnergy, p4.Energy),
+    "variational": (Energy, dcgan.DownToEnergy, p4.Energy),
 }
+SCORED = (GanEnergy, dcgan.DownToScore, p3.GanEnergy)  # a GAN's energies
 PLAYERS = ("generator", "inference", "energy")  # of the triangle
 CHECKED_SEEDS = [0, 1, 2]
 PREVIEW_SEEDS = list(range(16))
@@ -94,15 +95,15 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
             tensors[f"{name}.weight"] = module.weight
             if module.bias is not None:
                 tensors[f"{name}.bias"] = module.bias
-        elif isinstance(module, nn.BatchNorm2d):
-            # norm3 follows deconv3, whose outputs are its weight's second dimension, or conv3; neither has a bias
-            turned = f"{name.replace('norm', 'deconv')}.weight" in tensors
-            before = name.replace("norm", "deconv" if turned else "conv")
+            before, turned = name, isinstance(module, nn.ConvTranspose2d)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            # of the layer before it, which has no bias; its outputs are its weight's first dimension, of a transposed one the second
             gain = module.weight * torch.rsqrt(module.running_var + module.eps)
-            tensors[f"{before}.weight"] = tensors[f"{before}.weight"] * (gain[:, None, None] if turned else gain[:, None, None, None])
+            weight = tensors[f"{before}.weight"]
+            tensors[f"{before}.weight"] = weight * gain.view(-1, *[1] * (weight.dim() - 1 - turned))
             tensors[f"{before}.bias"] = module.bias - module.running_mean * gain
     head = "levels.4x4.head"
-    if isinstance(network, GanEnergy | dcgan.DownToScore):  # U = softplus(-s)
+    if isinstance(network, SCORED):  # U = softplus(-s)
         head = head if isinstance(network, GanEnergy) else "head"
         tensors |= {f"{head}.{name}": -tensors[f"{head}.{name}"] for name in ("weight", "bias")}
     if isinstance(network, Encoder):  # a log-variance that is the same everywhere
@@ -116,11 +117,12 @@ def forms(networks: dict[str, nn.Module]) -> dict:
     """What config.json says of how a network's outputs are made of its layers."""
     U, G = networks.get("energy"), networks.get("generator")
     found = {"energy_form": getattr(U, "form", "identity"), "energy_takes": "xz" if isinstance(U, PairEnergy | p2.PairEnergy) else "x"}
-    if isinstance(U, ExpertEnergy):
-        found |= {"energy_form": "experts", "experts": len(U.levels["4x4"].head.bias), "energy_scale": float(U.scale)}
-    if isinstance(U, GanEnergy | dcgan.DownToScore):
+    if isinstance(U, ExpertEnergy | p3.ExpertEnergy):
+        head = U.head if isinstance(U, p3.ExpertEnergy) else U.levels["4x4"].head
+        found |= {"energy_form": "experts", "experts": len(head.bias), "energy_scale": float(U.scale)}
+    if isinstance(U, SCORED):
         found["energy_form"] = "softplus"
-    found |= {"squashes": isinstance(G, Decoder)} if G else {}
+    found |= {"squashes": isinstance(G, Decoder | p3.Decoder)} if G else {}
     if normed := [name for name, network in networks.items() if batch_norm.layers(network)]:
         found["normed"] = normed
     return found | {f"has_{name}": name in networks for name in KNOWN}
@@ -159,9 +161,8 @@ def write_bundle(
         there = ", ".join(sorted(networks)) or "none"
         raise HiresError(f"{out}: networks {there}; a bundle wants a generator, or an energy and Langevin chains, to draw with")
     for name, network in networks.items():
-        if config.kind in ("p3", "p4"):
-            found = f"{out}: network.kind={config.kind}"
-            raise HiresError(f"{found}: a bundle has no such networks yet; hires evaluate run=… measures the run itself")
+        if isinstance(network, p3.Encoder) and "onnx" in formats:
+            raise HiresError("formats=onnx: the codes of network=p3 need the inverse of erf, which ONNX does not have; leave it out")
         if not isinstance(network, KNOWN.get(name, ())):
             raise HiresError(f"{out}: the {name} is of class {type(network).__name__}; a bundle holds those of the systems here")
         if network.fading or network.resolution != resolution:

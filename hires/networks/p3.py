@@ -51,7 +51,7 @@ class Energy(Network):
 
     def __init__(self, config: NetworkConfig, resolution: int, outputs: int):
         super().__init__(resolution)
-        channels, dense = config.scaled(64 if config.image_channels == 1 else 128, FEATURES)
+        channels, dense = self.widths = config.scaled(64 if config.image_channels == 1 else 128, FEATURES)
         self.conv0 = nn.Conv2d(config.image_channels, channels, 5, padding=2)
         self.conv1 = nn.Conv2d(channels, channels, 5, padding=2)
         self.dense = nn.Linear(channels * (resolution // 4) ** 2, dense)
@@ -96,6 +96,7 @@ class Encoder(Network):
     def __init__(self, config: NetworkConfig, resolution: int, fading: bool = False):
         super().__init__(resolution)
         (channels,) = config.scaled(_generators(config))
+        self.widths = [channels, config.latent]
         self.conv0 = nn.Conv2d(config.image_channels, channels, 5, padding=2, bias=False)
         self.norm0 = nn.BatchNorm2d(channels, **NORM)
         self.conv1 = nn.Conv2d(channels, channels, 5, padding=2, bias=False)
@@ -119,7 +120,7 @@ class _Synthesis(Network):
     def __init__(self, config: NetworkConfig, resolution: int, inputs: int):
         super().__init__(resolution)
         (channels,) = config.scaled(_generators(config))
-        side = resolution // 4
+        self.widths, side = [inputs, channels], resolution // 4
         self.dense = nn.Linear(inputs, channels * side**2, bias=False)
         self.norm0 = nn.BatchNorm1d(channels * side**2, **NORM)
         self.unflatten = nn.Unflatten(1, (channels, side, side))

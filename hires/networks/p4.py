@@ -60,7 +60,7 @@ class Energy(dcgan.Fixed):
         dcgan.square(resolution, "p4", RESOLUTIONS)
         if form != "identity":
             raise ValueError(f"objective.energy={form} with network=p4: only identity is built for this network")
-        narrow, wide = config.scaled(128, 256)
+        narrow, wide = self.widths = config.scaled(128, 256)
         self.from_image = spectral_norm(_conv(config.image_channels, narrow))
         widths = [narrow, narrow, wide, wide, wide, wide]
         self.blocks = nn.Sequential(*(Block(a, b, i % 2 == 0) for i, (a, b) in enumerate(pairwise([narrow, *widths]))))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+import hires
 from hires import config as configuration
 from hires.cli import main
 from hires.errors import HiresError
@@ -69,9 +70,14 @@ def test_the_plan_counts_its_memory(capsys):
     assert "28x28" in capsys.readouterr().out
 
 
-def test_there_is_no_bundle_of_it_yet(runs, capsys):
-    assert main(["export", f"run={runs / 'whole'}", f"out={runs / 'bundle'}"]) == 1
-    assert "network.kind=p3: a bundle has no such networks" in capsys.readouterr().err
+def test_its_bundle_gives_pictures_codes_and_energies(runs):
+    assert main(["export", f"run={runs / 'whole'}", f"out={runs / 'bundle'}"]) == 0
+    bundle = hires.load(runs / "bundle")
+    x = bundle.sample([1, 2, 3])
+    assert x.shape == (3, 1, 28, 28) and x.std() > 0
+    mu, logvar = bundle.infer(x)
+    assert mu.isfinite().all() and (logvar == -20).all() and bundle.score(x).shape == (3,)
+    assert bundle.reconstruct(x).shape == x.shape
 
 
 @pytest.mark.parametrize(
