@@ -81,10 +81,11 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
 
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
         # G's synthesis waits (where the batch is whole; else it is made again) while the energy sees x and x_tilde; or I sees both and G
-        # reconstructs
+        # reconstructs; a pass whose gradient is penalised keeps nearly twice as much
         g, u, i = (kept[name] for name in PLAYERS)
         seen = 2 if self.energy_sees == "samples" else 3
-        return max((g if whole else 0) + seen * u, g + g + 2 * i)
+        penalised = 0 if not self.r1 else 1 if self.r1_on == "real" else 2
+        return max((g if whole else 0) + max(seen, 2 * penalised) * u, g + g + 2 * i)
 
     def weights_at(self, resolution: int) -> dict[str, float]:
         return {"κ": self.kappa(resolution), "γ": self.gamma(resolution)}

@@ -68,10 +68,11 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
         return (("energy",), *both)
 
     def fullest(self, kept: dict[str, int], whole: bool) -> int:
-        # the synthesis and the posterior wait (where the batch is whole; else they are made again) while the energy sees two pairs; or
-        # beside them G reconstructs and the energy sees one
+        # the synthesis and the posterior wait (where the batch is whole; else they are made again) while the energy sees two pairs, which
+        # keep nearly twice as much where their gradient is penalised; or beside them G reconstructs and the energy sees one
         g, u, i = (kept[name] for name in PLAYERS)
-        return max((g + i if whole else 0) + 2 * u, g + i + g + u)
+        seen = 4 if self.r1 or self.r1_z else 2
+        return max((g + i if whole else 0) + seen * u, g + i + g + u)
 
     def weights_at(self, resolution: int) -> dict[str, float]:
         return {"κ": self.kappa(resolution), "γ": self.gamma(resolution)}

@@ -78,6 +78,29 @@ def test_activation_bytes_are_those_that_autograd_keeps_on_a_real_device(player)
     assert _kept(imagined, torch.empty(2, *inputs.shape[1:], device="meta")) == pytest.approx(sum(kept.values()), rel=0.05)
 
 
+def test_a_step_with_the_penalty_is_the_fullest():
+    """Beside the waiting synthesis autograd keeps the penalised passes of x and x_tilde with the graphs of their gradients."""
+    config, levels = plans()
+    built = memory.level_networks(config, levels[-1].level)
+    x = torch.empty(2, 3, 64, 64, device="meta", requires_grad=True)
+    kept: dict[int, int] = {}
+    held = []
+
+    def pack(tensor):
+        if tensor.shape[:1] == (2,):
+            held.append(tensor)
+            kept[tensor.untyped_storage()._cdata] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        (slope,) = torch.autograd.grad(built["energy"].bfloat16()(x, 0.5).sum(), x, create_graph=True)
+        slope.square().sum()
+    truly = 32 * (sum(kept.values()) + _kept(built["generator"].bfloat16(), torch.empty(2, config.network.latent, device="meta")))
+    assert truly < levels[-1].activations < 1.1 * truly
+    _, without = plans("objective.r1=0")
+    assert without[-1].activations < levels[-1].activations
+
+
 def test_no_elementwise_operation_of_a_growing_network_is_left_to_torch(monkeypatch):
     """Its kernels for the meta device load torch's compiler, which takes longer than the whole plan."""
     left = []
