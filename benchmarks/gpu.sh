@@ -62,11 +62,13 @@ case " $missing " in
 esac
 
 "$PYTHON" - <<'PY' | tee -a "$OUT/summary.txt"
-import deepspeed, numpy, platform, torch
+from importlib.metadata import version
+import platform
+import torch
 gpu = "NO GPU: all runs on the CPU"
 if torch.cuda.is_available():
     gpu = f"{torch.cuda.get_device_name()}, {torch.cuda.mem_get_info()[1] / 2**30:.0f} GiB"
-print(f"{gpu}; python {platform.python_version()}, torch {torch.__version__}, deepspeed {deepspeed.__version__}, numpy {numpy.__version__}")
+print(f"{gpu}; python {platform.python_version()}, torch {torch.__version__}, deepspeed {version('deepspeed')}, numpy {version('numpy')}")
 PY
 GPU=$("$PYTHON" -c 'import torch; print(int(torch.cuda.is_available()))' 2> /dev/null || echo 0)
 if [ "$GPU" = 1 ]; then
@@ -76,9 +78,12 @@ else
 fi
 
 # 1. does it compute the right thing here? (a GPU makes the players' device cuda by itself)
+# Training first: its tests are those that a GPU changes. Several at a time where pytest-xdist is there: one at a time they outlast the limit.
 if "$PYTHON" -c 'import pytest, pytest_timeout' 2> /dev/null; then
-  TAIL=15 HIRES_TEST_GPUS=$GPU part tests $((LIMIT / 5)) "$PYTHON" -m pytest -q -p no:cacheprovider -m "not slow" --timeout=120 \
-    tests/networks tests/objectives tests/training
+  WORKERS=()
+  "$PYTHON" -c 'import xdist' 2> /dev/null && WORKERS=(-n $(($(nproc) < 8 ? $(nproc) : 8)) --dist loadfile --no-loadscope-reorder)
+  TAIL=15 HIRES_TEST_GPUS=$GPU OMP_NUM_THREADS=1 part tests $((LIMIT / 5)) "$PYTHON" -m pytest -q -p no:cacheprovider -m "not slow" \
+    --timeout=120 "${WORKERS[@]}" tests/training tests/networks tests/objectives
 else
   say "tests: passed over, pytest or pytest-timeout is missing"
 fi
