@@ -78,6 +78,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left]
 
 
+# What was imported and collected is no garbage: the collector would look through all of it again at each player's end, and as it fills.
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Frozen after collecting."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """What a file's tests have imported is frozen after the last of them."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tests run side by side with others' work; sums in one order also make them repeatable."""
@@ -92,7 +115,6 @@ def world() -> Iterator:
 
     before = {name: os.environ.get(name) for name in LAUNCH}
     world = distributed.start(threads=1)
-    gc.freeze()  # a player's end collects garbage: not through all that was imported, each time
     for name, value in before.items():  # processes started by other tests must not think that they belong to this group
         if value is None and name != "LOCAL_RANK":  # which DeepSpeed reads when it makes an engine
             os.environ.pop(name, None)
