@@ -60,7 +60,7 @@ def main(*words: str) -> None:
         wanted = "a folder, or an archive, of pictures with train/ and test/"
         claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted=wanted)
         claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.trial=false")
-        step = every * max(1, LENGTHS[system] // 2)
+        step = every * max(2, LENGTHS[system]) // 2
         for at in (*range(step, most, step), most):
             part = {"seed": seed, "system": system, "width": width, "images": at}
             if not claims.there(NAME, **part):
