@@ -47,4 +47,4 @@ def test_the_committed_outputs_are_of_one_whole_run():
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
     assert len([data for cell in cells for data in outputs(cell) if "image/png" in data]) == 3
     (trained,) = [cell for cell in cells if "hires.train" in cell.source]
-    assert "images=60000, finished=True" in outputs(trained)[-1]["text/plain"]
+    assert "images=36016, finished=True" in outputs(trained)[-1]["text/plain"]
