@@ -130,6 +130,7 @@ def test_every_zero_stage_agrees_with_plain_autograd(updates, stage, world, plai
     assert plain.worst(weights, parameters) < 1e-5
 
 
+@pytest.mark.campaign(4)
 @pytest.mark.parametrize("option", ["all", "reconstructions", "refined", "corrupted"])
 @pytest.mark.parametrize("updates", UPDATES)
 def test_micro_batches_give_the_whole_batchs_step(updates, option, world, plain):

@@ -176,6 +176,7 @@ def test_every_zero_stage_takes_the_same_steps(updates, stage, world, plain):
     assert plain.worst(weights, parameters) < 1e-5
 
 
+@pytest.mark.campaign(2)
 @pytest.mark.parametrize("equation", EQUATIONS)
 @pytest.mark.parametrize("updates", UPDATES)
 def test_micro_batches_give_the_whole_batchs_step(updates, equation, world, plain):
