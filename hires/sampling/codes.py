@@ -38,7 +38,7 @@ def reconstruct(bundle: Bundle, batches: Iterable[tuple[list[str], Tensor]]) -> 
 def require_inference(bundle: Bundle) -> None:
     """Raise HiresError where a bundle makes no codes of pictures."""
     if bundle.inference is None:
-        raise HiresError("the sampler has no inference model (objective=vgan, gan and wgan train none): it makes no codes of pictures")
+        raise HiresError("the sampler has no inference model (divergence_triangle, latent_ebm, vae and vcd train one): it makes no codes")
 
 
 def encode(bundle: Bundle, pictures: Tensor) -> tuple[Tensor, Tensor]:
