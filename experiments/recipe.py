@@ -85,7 +85,7 @@ def measure(name: str, given: dict[str, str]) -> dict:
     from hires.evaluation import diversity, reconstruction, swd
     from hires.evaluation.fidelity import Config, opened
     from hires.evaluation.material import Material, as_pictures
-    from hires.evaluation.reference import user_cache
+    from hires.evaluation.reference import reference, user_cache
     from hires.evaluation.scores import frechet, precision_recall
     from hires.evaluation.subject import of_networks
     from hires.ground.images import save_grid
@@ -111,8 +111,8 @@ def measure(name: str, given: dict[str, str]) -> dict:
     row: dict = {"name": name, **recipe, "resolution": loaded.resolution, "images": loaded.images, "seed": loaded.config.train.seed}
     row |= {"system": subject.system, "features": features.name, "log": last_measures(run, loaded.images), "curve": {}}
     with torch.no_grad():
-        of_real = described(real)
-        other = described(material.train())
+        of_real, _ = reference(material, features, "holdout", SAMPLES, user_cache())
+        other, _ = reference(material, features, "train", len(real), user_cache())
         row["floor"] = {"fd": frechet(other, of_real), "fd_report": frechet(other, of_real[half:])}
         noise = torch.rand(real.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         of_noise, of_faces = (in_parts(subject.energy, x) for x in (noise, real))
