@@ -13,7 +13,7 @@ from hires.errors import HiresError
 from hires.ground.files import whole_file
 from hires.ground.ranges import setting
 from hires.ground.showing import progress, show_table
-from hires.training.settings import DataConfig
+from hires.training.data import DataConfig
 from hires.verbs import Result
 from pipelines import DataError, Shards
 from pipelines.contact_sheet import contact_sheet

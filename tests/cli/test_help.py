@@ -19,9 +19,12 @@ def test_every_setting_is_shown(verb, capsys):
         assert "hang_timeout: " in shown and "channels_base: " in shown  # settings of settings
 
 
-@pytest.mark.parametrize(("verb", "setting", "also"), [("train", "experiment=digits", set()), ("prepare", "out=data", {"torch"})])
-def test_settings_are_read_without_what_only_some_verbs_need(verb, setting, also):
+@pytest.mark.parametrize(
+    ("verbs", "also"), [({"train": "experiment=digits"}, set()), ({"prepare": "out=data", "inspect": "data=data"}, {"torch"})]
+)
+def test_settings_are_read_without_what_only_some_verbs_need(verbs, also):
     """Half of the start of every process, and of the checks before a job, if one of them came in; most of that of a preparation."""
     heavy = {"torchvision", "sklearn", "scipy", "matplotlib", "deepspeed", "torch_fidelity", "onnxruntime", "jinja2", "wandb"} | also
-    script = f"import sys, hires.config; hires.config.load({verb!r}, [{setting!r}]); print(*sorted({heavy} & set(sys.modules)))"
+    load = "\n".join(f"hires.config.load({verb!r}, [{setting!r}])" for verb, setting in verbs.items())
+    script = f"import sys, hires.config\n{load}\nprint(*sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == ""
