@@ -6,6 +6,10 @@ With x real (faded while growing), z ~ N(0, I), x_tilde = G(z), (mu, logvar) = I
     inference  L_phi   = kappa R + beta K + lambda_z N
     generator  L_theta = kappa R + w E U(x_tilde) + lambda_z N [+ range term]
 
+With `contrast=logistic` the energy tells images from fakes as a GAN's discriminator sigmoid(-U) does: softplus(U(x)) and
+softplus(-U(x_tilde)) stand for U(x) and -U(x_tilde) in L_alpha, softplus(U(x_tilde)) for U(x_tilde) in L_theta, so what it is sure of
+weighs little.
+
 The means over x_tilde in L_alpha are over all that the energy is shown as fakes: samples, and by default as many corrupted real images
 (`energy_sees`; hires/objectives/corruption.py), which are not in the paper. w (`energy_weight`) is the energy's temperature: the L2 and
 the penalty hold its gap to a few units where the theory's is hundreds of nats. R = mse(x_hat, x) of box means (`reconstruct_box`), K =
@@ -20,6 +24,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+import torch.nn.functional as F
 
 from hires import networks
 from hires.errors import HiresError
@@ -31,6 +36,7 @@ from hires.objectives.corruption import corrupted, size_of
 from hires.objectives.terms import BOXES, diversity, kl, nll, overshoot, reconstruction_pull, residual, soft_clamp
 
 PLAYERS = ("generator", "energy", "inference")
+HELD = 0.01  # least divisor of a message that is taken out of the energy's own backward
 UPDATES = ("published", "energy_first", "simultaneous")
 SEES = ("samples", "samples_and_reconstructions", "samples_and_refined", "samples_and_corrupted")
 
@@ -63,6 +69,8 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     reconstruct_box: int = setting(4, among=BOXES, wanted="a power of two, 1 for every pixel")
     # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
     range: float = setting(768.0, at_least=0, below=math.inf)
+    # linear: the paper's difference of mean energies | logistic: a classifier's loss, with -U as the logit
+    contrast: str = setting("linear", among=("linear", "logistic"))
     # the energy's fakes: samples, and reconstructions, refined samples or corrupted real images (docs/reference/stability.md)
     energy_sees: str = setting("samples_and_corrupted", among=SEES)
     # of samples_and_refined: x <- clamp(x - refine_size r^2 dU/dx, -1, 1) from the samples, without noise
@@ -132,6 +140,7 @@ class Objective(base.Objective):
         self.config = config
         self.G, self.U, self.I = (players[name] for name in PLAYERS)
         self.beta, self.every, self.weight = config.beta * latent, config.r1_every, config.energy_weight
+        self.logistic = config.contrast == "logistic"
 
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
@@ -226,7 +235,7 @@ class Objective(base.Objective):
                 kept = synthesis is not None and synthesis[i].requires_grad
                 x_tilde = synthesis[i] if kept else self.G(part.z, part.alpha)
                 leaf = x_tilde.detach().requires_grad_()
-                (g_u,) = torch.autograd.grad(self.U(leaf, part.alpha).mean(), leaf)
+                (g_u,) = torch.autograd.grad(self._lowered(self.U(leaf, part.alpha)).mean(), leaf)
                 N = nll(part.z, *self._clamped(self.I(leaf, part.alpha)))
                 (g_n,) = torch.autograd.grad(self.config.lambda_z * N, leaf)
                 # both terms lie in one graph here, so one backward does
@@ -237,6 +246,10 @@ class Objective(base.Objective):
         self.G.step(rates.lr, rates.ema_decay)
 
     # -------------------------------------------------------------------------------------------- turns
+
+    def _lowered(self, u: Tensor) -> Tensor:
+        """What stands for an image's energy u where it is to fall: itself, or -ln of the discriminator's sigmoid(-u)."""
+        return F.softplus(u) if self.logistic else u
 
     def _synthesise(self, part: Batch, keep: bool) -> Tensor:
         with torch.set_grad_enabled(keep):
@@ -269,14 +282,16 @@ class Objective(base.Objective):
     ) -> Tensor | None:
         """L_alpha into the energy; with `want_gradient` also g_U, out of the same backward.
 
-        dL/dx_tilde_i = c_i / B dU/dx_tilde_i with c_i = dL/dU(x_tilde_i) B = -1 + 2 lambda_U U(x_tilde_i); dividing by c_i gives the
-        generator's message. |c_i| is held at 0.1 or more (it vanishes where U = 1 / (2 lambda_U)); how often that binds is recorded.
+        dL/dx_tilde_i = c_i / B dU/dx_tilde_i with c_i = dL/dU(x_tilde_i) B = -1 + 2 lambda_U U(x_tilde_i), or -sigmoid(-U(x_tilde_i)) in
+        place of -1; dividing by c_i gives the generator's message. |c_i| is held at HELD or more (it vanishes where U = 1 / (2 lambda_U));
+        how often that binds is recorded.
         """
         config, B = self.config, len(part.x)
         fakes = fakes.requires_grad_(want_gradient)
         u = self.U(torch.cat([part.x, fakes]), part.alpha)
         u_x, u_f = u[:B], u[B:]
-        loss = u_x.mean() - u_f.mean() + config.lambda_u * (u_x.square().mean() + u_f.square().mean())
+        apart = self._lowered(u_x).mean() + (F.softplus(-u_f) if self.logistic else -u_f).mean()
+        loss = apart + config.lambda_u * (u_x.square().mean() + u_f.square().mean())
         self.U.backward(share * loss)
         if penalise and self.gamma:
             x = part.x if config.r1_on == "real" else torch.cat([part.x, fakes.detach()[:B]])
@@ -295,10 +310,13 @@ class Objective(base.Objective):
         )
         if not want_gradient:
             return None
-        c = -1 + 2 * config.lambda_u * u_f.detach()
-        held = c.abs() < 0.1
+        u_f = u_f.detach()
+        c = 2 * config.lambda_u * u_f - (torch.sigmoid(-u_f) if self.logistic else 1)
+        held = c.abs() < HELD
         record.add(divisor_held=held.float().mean())
-        c = torch.where(held, torch.full_like(c, 0.1).copysign(c), c)
+        c = torch.where(held, torch.full_like(c, HELD).copysign(c), c)
+        if self.logistic:
+            c = c / torch.sigmoid(u_f)
         # the energy's fakes may be twice as many as the samples: their mean is over all of them, the message's over each half
         return fakes.grad / (share * c[:, None, None, None]) * (len(fakes) // B)
 
@@ -317,7 +335,7 @@ class Objective(base.Objective):
         if g_u is None:
             seen = x_tilde.detach() if not with_reconstructions else torch.cat([x_tilde.detach(), x_hat.detach()])
             seen = seen.requires_grad_()
-            (g_u,) = torch.autograd.grad(self.U(seen, part.alpha).sum() / B, seen)
+            (g_u,) = torch.autograd.grad(self._lowered(self.U(seen, part.alpha)).sum() / B, seen)
         g_real = self.kappa * R + self.config.range * overshoot(x_hat)
         if with_reconstructions:
             # reconstructions are pulled to low energy too, with half the weight, and so are the samples

@@ -31,6 +31,7 @@ class Settings:
     box: int = 1  # R compares means of boxes of so many pixels a side
     clamp: tuple[float, float] | None = None
     generator_steps: int = 1
+    logistic: bool = False  # -U is the logit of a classifier
     reconstructions: bool = False  # the energy sees reconstructions as well
     refined: tuple[int, float] | None = None  # the energy sees where so many steps of such a size lead from the samples as well
     corrupted: bool = False  # the energy sees corrupted real images as well
@@ -92,7 +93,12 @@ class Reference:
     def energy_loss(self, x, fakes, alpha, penalise, seen):
         u = self.U(torch.cat([x, fakes]), alpha)  # one call: what lies in a batch beside an image is of no concern to the energy
         u_x, u_f = u[: len(x)], u[len(x) :]
-        loss = u_x.mean() - u_f.mean() + self.s.lambda_u * ((u_x**2).mean() + (u_f**2).mean())
+        loss = u_x.mean() - u_f.mean()
+        if self.s.logistic:
+            told = torch.cat([torch.ones_like(u_x), torch.zeros_like(u_f)])
+            weight = torch.cat([torch.full_like(u_x, 1 / len(u_x)), torch.full_like(u_f, 1 / len(u_f))])
+            loss = F.binary_cross_entropy_with_logits(-u, told, weight, reduction="sum")
+        loss = loss + self.s.lambda_u * ((u_x**2).mean() + (u_f**2).mean())
         seen |= {"energy_real": u_x.mean(), "energy_fake": u_f[: len(x)].mean(), "loss_energy": loss}
         if penalise and self.s.gamma:
             leaf = torch.cat([x, fakes[: len(x)].detach()] if self.s.penalise_samples else [x]).requires_grad_()
@@ -102,7 +108,8 @@ class Reference:
         return loss, u_f
 
     def pull(self, u, B):
-        """What the generator lowers: w E U(x_tilde), or half of it and half of w E U(x_hat)."""
+        """What the generator lowers: w E U(x_tilde), or half of it and half of w E U(x_hat); of a classifier -ln sigmoid(-U)."""
+        u = -torch.log(1 / (1 + u.exp())) if self.s.logistic else u
         return self.s.energy_weight * (u.mean() if not self.s.reconstructions else 0.5 * u[:B].mean() + 0.5 * u[B:].mean())
 
     def generator_step(self, x, z, eps, alpha, lr, x_tilde=None, seen=None):
@@ -112,7 +119,8 @@ class Reference:
         R = self.R(x_hat, x)
         x_tilde = self.G(z, alpha) if x_tilde is None else x_tilde
         loss = self.excess(x_hat) + self.excess(x_tilde)
-        loss = loss + self.s.kappa * R + self.s.energy_weight * self.U(x_tilde, alpha).mean()
+        u = self.U(x_tilde, alpha)
+        loss = loss + self.s.kappa * R + self.s.energy_weight * (-torch.log(1 / (1 + u.exp())) if self.s.logistic else u).mean()
         loss = loss + self.s.lambda_z * self.N(z, *self.posterior(x_tilde, alpha))
         if seen is not None:
             seen |= {"R": R}

@@ -66,6 +66,7 @@ def settings_of(plain, config: Config):
         penalty_weight=config.r1_every,
         clamp=clamp,
         generator_steps=config.generator_steps,
+        logistic=config.contrast == "logistic",
         reconstructions=config.energy_sees == "samples_and_reconstructions",
         refined=(config.refine_steps, config.refine_size * RESOLUTION**2) if config.energy_sees == "samples_and_refined" else None,
         corrupted=config.energy_sees == "samples_and_corrupted",
@@ -90,6 +91,8 @@ OPTIONS = {
     "reconstructions": {"energy_sees": "samples_and_reconstructions", "lambda_u": 0.1, "energy_weight": 3.0},
     "refined": {"energy_sees": "samples_and_refined", "refine_steps": 2, "refine_size": 0.05, "lambda_u": 0.1, "r1": 10.0, "r1_on": "both"},
     "corrupted": {"energy_sees": "samples_and_corrupted", "energy_weight": 3.0, "lambda_u": 0.1, "r1": 10.0, "r1_on": "both"},
+    "logistic": {"contrast": "logistic", "lambda_u": 0.05, "energy_weight": 3.0, "r1": 10.0, "r1_on": "both"},
+    "logistic, corrupted": {"contrast": "logistic", "energy_sees": "samples_and_corrupted", "energy_weight": 3.0, "lambda_u": 0.05},
 }
 CASES = [(updates, name) for updates in UPDATES for name in OPTIONS if (updates, name) != ("published", "reconstructions")]
 
