@@ -64,7 +64,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The long ones come first; of a test marked campaign(n) only n cases stay."""
-    items.sort(key=lambda item: next((i for i, first in enumerate(FIRST) if item.path.is_relative_to(ROOT / first)), len(FIRST)))
+    items.sort(key=lambda item: next((i for i, first in enumerate(FIRST) if item.nodeid.startswith(f"tests/{first}")), len(FIRST)))
     campaigns: dict[tuple, list[pytest.Item]] = {}
     for item in items:
         if mark := item.get_closest_marker("campaign"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import os
 from pathlib import Path
 import re
@@ -25,6 +25,7 @@ class Cluster:
     folder: Path
     env: dict[str, str]  # for processes that talk to it; `python` is the one that runs the tests
     jobs: Path  # scripts and logs of jobs, kept with pytest's other files
+    outputs: dict[int | str, Path] = field(default_factory=dict)  # of jobs that have begun to write
 
     def run(self, *command, check: bool = True) -> str:
         """A command's standard output, from the project's folder."""
@@ -55,17 +56,21 @@ class Cluster:
             time.sleep(0.2)
         return job
 
-    def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 60, every: float = 0.2) -> None:
         """Until a condition holds."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds} s"
-            time.sleep(0.2)
+            time.sleep(every)
 
-    def output(self, number: int) -> str:
+    def output(self, number: int | str) -> str:
         """The job's standard output so far."""
-        path = Path(self.job(number)["StdOut"])
-        return path.read_text() if path.exists() else ""
+        if number not in self.outputs:
+            path = Path(self.job(number)["StdOut"])
+            if not path.exists():
+                return ""
+            self.outputs[number] = path
+        return self.outputs[number].read_text()
 
     def node(self, switch: str, name: str) -> None:
         """A power failure (`off`) and its end (`on`)."""

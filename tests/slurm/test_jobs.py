@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 
 from omegaconf import OmegaConf
 import pytest
@@ -69,15 +70,18 @@ class Project:
         """What the job said from one of its starts on."""
         return self.cluster.output(job).partition(f"restart {restart}:")[2]
 
-    def until(self, job: int | str, condition) -> None:
-        """Until a condition holds; fails at once where the job ends before."""
-        ended = ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+    def until(self, job: int | str, condition, every: float = 0.2) -> None:
+        """Until a condition holds; fails where the job ends before, about which Slurm is asked less often: an answer costs processes."""
+        ended, asked = ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"), 0.0
 
         def holds() -> bool:
-            assert self.cluster.job(job)["JobState"] not in ended, self.cluster.output(job)
+            nonlocal asked
+            if time.monotonic() > asked + 2:
+                assert self.cluster.job(job)["JobState"] not in ended, self.cluster.output(job)
+                asked = time.monotonic()
             return condition()
 
-        self.cluster.until(holds, PATIENCE)
+        self.cluster.until(holds, PATIENCE, every)
 
     def until_it_trains(self, job: int | str, restart: int) -> None:
         """Until a start of the job has made steps."""
@@ -89,7 +93,7 @@ class Project:
 
     def finish(self, job: int | str, restarts: int) -> None:
         """Wait for its end, which must be a good one, after just so many restarts."""
-        self.until(job, lambda: self.cluster.job(job)["JobState"] == "COMPLETED")
+        self.until(job, lambda: self.cluster.job(job)["JobState"] == "COMPLETED", every=0.5)
         assert self.cluster.job(job)["Restarts"] == str(restarts)
 
     def trainer(self, job: int | str, rank: int) -> int:
@@ -146,84 +150,77 @@ def waits_for(process: int, number: int) -> bool:
     return bool(int(sent, 16) >> (number - 1) & 1)
 
 
-def test_out_of_time_and_preempted(project, undisturbed):
-    """Each time one agreed checkpoint, a requeue and a resume: at the end of its time, and for a job of more priority; and the end is bit
-    for bit that of a run that nothing disturbed."""
-    job, cluster = project.train("warned"), project.cluster
+@contextmanager
+def held(project: Project, job: int, restart: int) -> Iterator[Callable[[], bool]]:
+    """The run is not to end before Slurm looks at its clock, twice a minute, or at its queue; -> whether it was warned."""
+    project.until_it_trains(job, restart)
+    process = project.trainer(job, 1)
+    os.kill(process, signal.SIGSTOP)
+    yield lambda: waits_for(process, signal.SIGUSR1)
+    os.kill(process, signal.SIGCONT)
 
-    @contextmanager
-    def held(restart: int) -> Iterator[Callable[[], bool]]:
-        """The run is not to end before Slurm looks at its clock, twice a minute, or at its queue; -> whether it was warned."""
-        project.until_it_trains(job, restart)
-        process = project.trainer(job, 1)
-        os.kill(process, signal.SIGSTOP)
-        yield lambda: waits_for(process, signal.SIGUSR1)
-        os.kill(process, signal.SIGCONT)
 
-    with held(0) as warned:
-        hours, minutes, _ = cluster.job(job)["RunTime"].split(":")
+def out_of_time(project: Project, job: int, restart: int) -> None:
+    with held(project, job, restart) as warned:
+        hours, minutes, _ = project.cluster.job(job)["RunTime"].split(":")
         # warned now, ended a minute later
-        cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={int(hours) * 60 + int(minutes) + 2}")
+        project.cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={int(hours) * 60 + int(minutes) + 2}")
         project.until(job, warned)
-        cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=UNLIMITED")
-    with held(1) as warned:
+        project.cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=UNLIMITED")
+
+
+def preempted(project: Project, job: int, restart: int) -> None:
+    with held(project, job, restart) as warned:
         urgent = project.sbatch("--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=true")
         project.until(job, warned)
-    cluster.wait(urgent, "COMPLETED", seconds=PATIENCE)
-    project.finish(job, restarts=2)
-    assert cluster.output(job).splitlines()[-1] == f"job {job}: done"
-    same_bits(undisturbed, project.run("warned"))
-    assert cluster.output(job).count("stopped by SIGUSR1") == cluster.output(job).count("saved; back into the queue") == 2
-    rank_1 = sorted(path.name for path in (project.folder / f"logs/celebahq_1024-{job}").iterdir())
-    assert [name for name in rank_1 if name.startswith("rank")] == [f"rank-1-restart-{n}.log" for n in range(3)]
+    project.cluster.wait(urgent, "COMPLETED", seconds=PATIENCE)
 
 
-def test_killed_hung_and_without_power(project, undisturbed):
-    """A trainer that is killed, one that hangs, a node that dies: the job fails fast, comes back (at last elsewhere), ends as ever."""
-    job, cluster = project.train("failing", "train.hang_timeout=15s"), project.cluster
-    project.until_it_saves(job, 0)
+def killed(project: Project, job: int, restart: int) -> None:
+    project.until_it_saves(job, restart)
     os.kill(project.trainer(job, 1), signal.SIGKILL)
-    project.until_it_saves(job, 1)
+
+
+def hung(project: Project, job: int, restart: int) -> None:
+    project.until_it_saves(job, restart)
     os.kill(project.trainer(job, 1), signal.SIGSTOP)
-    project.until_it_saves(job, 2)
-    assert "rank 1 (host" in project.log(job, 1) and "stopped answering" in project.log(job, 1)
+    project.until_it_trains(job, restart + 1)
+    assert "rank 1 (host" in project.log(job, restart) and "stopped answering" in project.log(job, restart)
+
+
+def without_power(project: Project, job: int, restart: int) -> None:
+    """A node dies: the job goes on elsewhere."""
+    cluster = project.cluster
+    project.until_it_saves(job, restart)
     nodes = cluster.run("scontrol", "show", "hostnames", cluster.job(job)["NodeList"]).split()
     cluster.node("off", nodes[1])
-    project.until_it_trains(job, 3)
+    project.until_it_trains(job, restart + 1)
     assert nodes[1] not in cluster.run("scontrol", "show", "hostnames", cluster.job(job)["NodeList"]).split()
     assert cluster.nodes()[nodes[1]] == "down*"
     cluster.node("on", nodes[1])
-    project.finish(job, restarts=3)
-    same_bits(undisturbed, project.run("failing"))
-    assert jobs.read(jobs.path(project.run("failing"), str(job))).failures == 2  # the node's death is not the run's
 
 
-def test_second_submission_is_refused_and_scancel_cancels(project, hires):
-    """The second job of a run fails at once and stays out of the queue; the first goes on. Cancelled, it does not come back."""
-    cluster = project.cluster
-    first = project.train("twice", LASTING, nodes=1)
-    project.until_it_trains(first, 0)
-    second = project.train("twice", LASTING, nodes=1)
-    cluster.wait(second, "FAILED", seconds=PATIENCE)
-    assert cluster.job(second)["Restarts"] == "0"
-    assert re.search(f"already being trained by process .* \\(Slurm job {first}\\)", project.log(second))
-    assert re.search(f"is being trained by job {first}; not requeued", project.log(second))
-    project.until_it_saves(first, 0)
-    said = hires("slurm", "status", f"run={project.run('twice')}", **project.env).stdout
-    wanted = [
-        rf"job +{first} \(celebahq_1024\), RUNNING on n\d for 00:\d\d:\d\d of 1-00:00:00",
-        r"restarts +0, 0 of them after failures; the last start at 0 images, 1 processes on n\d",
-        rf"log +logs/celebahq_1024-{first}.log",
-        r"images +[\d,]+ of 101,280, 4x4",
-        r"speed +[\d.]+ s/kimg",
-        r"ETA +\d.* to this level",
-        r"checkpoint +\S*/images-\d{12}, \d+s old",
-    ]
-    assert [line for line in wanted if not re.search(rf"^{line}", said, re.MULTILINE)] == [], said
-    cluster.run("scancel", first)
-    job = cluster.wait(first, "CANCELLED", seconds=PATIENCE)
-    assert job["Restarts"] == "0"
-    assert "back into the queue" not in cluster.output(first)
+@pytest.mark.campaign(1)
+@pytest.mark.parametrize(
+    ("first", "second", "failures"),  # the node's death is not the run's failure
+    [(out_of_time, killed, 1), (preempted, without_power, 0), (killed, hung, 2)],
+    ids=["out of time, killed", "preempted, without power", "killed, hung"],
+)
+def test_whatever_disturbs_it_a_job_comes_back_and_ends_as_ever(project, undisturbed, first, second, failures):
+    """Warned at the end of its time or for a job of more priority, it saves one agreed checkpoint; it fails fast where a trainer is killed,
+    hangs, or loses its node. Each time a requeue and a resume, and the end is bit for bit that of a run that nothing disturbed."""
+    name, cluster = f"{first.__name__}-{second.__name__}", project.cluster
+    job = project.train(name, *(["train.hang_timeout=15s"] if second is hung else []))
+    first(project, job, 0)
+    second(project, job, 1)
+    project.finish(job, restarts=2)
+    assert cluster.output(job).splitlines()[-1] == f"job {job}: done"
+    same_bits(undisturbed, project.run(name))
+    warnings = sum(event in (out_of_time, preempted) for event in (first, second))
+    assert cluster.output(job).count("stopped by SIGUSR1") == cluster.output(job).count("saved; back into the queue") == warnings
+    assert jobs.read(jobs.path(project.run(name), str(job))).failures == failures
+    rank_1 = sorted(path.name for path in (project.folder / f"logs/celebahq_1024-{job}").iterdir())
+    assert [name for name in rank_1 if name.startswith("rank")] == [f"rank-1-restart-{n}.log" for n in range(3)]
 
 
 def test_bad_setting_fails_at_once(project):
@@ -284,9 +281,10 @@ def test_array_of_parts_of_a_data_set(project):
     assert array == alone and len(array["shards"]["train"]) == 18
 
 
-def test_array_of_seeds(project):
+def test_array_of_seeds_a_second_submission_and_scancel(project, hires):
     """A run for each task, named and seeded by its number; each goes its own way: the task whose process is sent a warning comes back and
-    trains; the one whose trainer dies before it saved anything would die again, and does not."""
+    trains; the one whose trainer dies before it saved anything would die again, and does not. A second job of the run that trains fails at
+    once and stays out of the queue; the first goes on. Cancelled, it does not come back."""
     cluster, number = project.cluster, "${oc.env:SLURM_ARRAY_TASK_ID}"
     # no growth, which saves: the second is to die before it saved anything, however late it is caught
     settings = (f"train.seed={number}", "train.checkpoint_every=100k", LASTING)
@@ -302,9 +300,28 @@ def test_array_of_seeds(project):
     cluster.run("scancel", "--signal=USR1", f"{job}_1")  # the process; at the end of its time Slurm tells the script
     os.kill(project.trainer(one, 0), signal.SIGCONT)
     project.until_it_trains(f"{job}_1", 1)
-    cluster.run("scancel", f"{job}_1")
     seeds = [OmegaConf.load(project.run(f"seed-{task}") / "config.yaml").train.seed for task in (1, 2)]
     assert seeds == [1, 2]
+
+    second = project.train("seed-1", "train.seed=1", LASTING, nodes=1)
+    cluster.wait(second, "FAILED", seconds=PATIENCE)
+    assert cluster.job(second)["Restarts"] == "0"
+    assert re.search(f"already being trained by process .* \\(Slurm job {one}\\)", project.log(second))
+    assert re.search(f"is being trained by job {one}; not requeued", project.log(second))
+    said = hires("slurm", "status", f"run={project.run('seed-1')}", **project.env).stdout
+    wanted = [
+        rf"job +{one} \(celebahq_1024\), RUNNING on n\d for 00:\d\d:\d\d of 1-00:00:00",
+        r"restarts +1, 0 of them after failures; the last start at [\d,]+ images, 1 processes on n\d",
+        rf"log +logs/celebahq_1024-{one}.log",
+        r"images +[\d,]+ of 101,280, 4x4",
+        r"speed +[\d.]+ s/kimg",
+        r"ETA +\d.* to this level",
+        r"checkpoint +\S*/images-\d{12}, [\dm ]*s old",
+    ]
+    assert [line for line in wanted if not re.search(rf"^{line}", said, re.MULTILINE)] == [], said
+    cluster.run("scancel", f"{job}_1")
+    assert cluster.wait(f"{job}_1", "CANCELLED", seconds=PATIENCE)["Restarts"] == "1"
+    assert cluster.output(f"{job}_1").count("back into the queue") == 1
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "launch").glob("*.sh") if "#SBATCH" in path.read_text()))
