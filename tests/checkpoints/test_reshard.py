@@ -83,7 +83,7 @@ def everything(run: Path, images: int) -> tuple[dict[str, torch.Tensor], dict]:
     return {f"{p}/{n}/{f}": checkpoint.read(p, n, f, 0, checkpoint.numel(p, n, f)) for p, n, f in keys}, checkpoint.manifest
 
 
-@pytest.mark.campaign(6)
+@pytest.mark.campaign(4)
 @pytest.mark.parametrize("writer,reader,moment", ROWS, ids=[name(*row) for row in ROWS])
 def test_three_steps_later_all_is_where_the_uninterrupted_run_is(writer, reader, moment, resharded):
     there, uninterrupted = everything(resharded / f"{writer[0]}x{writer[1]}", moment + 3 * STEP)
