@@ -1,5 +1,7 @@
 """`hires VERB key=value …`: the functions that `import hires` gives, their errors as one line, their results as an exit status."""
 
+from collections.abc import Callable
+import gc
 import os
 import sys
 import traceback
@@ -40,11 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is not None:
         return _run(arguments)
     arguments = sys.argv[1:]
+    gc.disable()  # until the verb begins: what is imported is no garbage
     with interrupts_in_a_line(" ".join(["hires", *arguments[:1]])):
         speak_utf8()
         outlive_readers()
         try:
-            status = _run(arguments)
+            status = _run(arguments, _collect_garbage)
             if sys.stdout:
                 sys.stdout.flush()
             return status
@@ -54,7 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
             return _fail(arguments[0] if arguments else "--help", f"{OUTPUT}: {error.strerror}")
 
 
-def _run(arguments: list[str]) -> int:
+def _collect_garbage() -> None:
+    """From now on, and not in what was imported: each full collection, as at a player's end, would go through all of it."""
+    gc.freeze()
+    gc.enable()
+
+
+def _run(arguments: list[str], begin: Callable[[], None] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help") or arguments[0] not in VERBS:
         unknown = bool(arguments) and arguments[0] not in ("-h", "--help")
         lines = [f"hires: no verb {arguments[0]!r}"] if unknown else []
@@ -72,6 +81,7 @@ def _run(arguments: list[str]) -> int:
 
     # training alone ends a process that hangs, and counts its time from the process's start
     own: dict[str, Any] = {"owns_process": True} if verb == "train" else {}
+    own |= {"begin": begin} if begin else {}
     try:
         return call(name, overrides, **own).status
     except HiresError as error:

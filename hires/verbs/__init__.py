@@ -1,6 +1,6 @@
 """The verbs, thin: configuration in, library calls, a line or a table out, and what was made returned; `call` is the way to each."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 import errno
 import importlib
@@ -30,17 +30,28 @@ class Result:
         return 0
 
 
-def call(verb: str, settings: str | Iterable[str] = (), keywords: Mapping[str, Any] | None = None, **how: Any) -> Any:
+def call(
+    verb: str,
+    settings: str | Iterable[str] = (),
+    keywords: Mapping[str, Any] | None = None,
+    *,
+    begin: Callable[[], None] | None = None,
+    **how: Any,
+) -> Any:
     """Run a verb with the command line's settings, and return its Result; raises HiresError for whatever a person can mend.
 
-    What the verb sets for the whole process, such as environment variables or torch's threads, is put back at its end.
+    What the verb sets for the whole process, such as environment variables or torch's threads, is put back at its end. `begin` is called
+    once the settings are read and the verb imported.
     """
     settings = [settings] if isinstance(settings, str) else list(settings)
     with _errors_in_a_line(), _as_found():
         from hires import config as configuration
 
         config = configuration.load(verb, [*settings, *_settings(keywords or {})])
-        return importlib.import_module(f"hires.verbs.{verb}").run(config, **how)
+        run = importlib.import_module(f"hires.verbs.{verb}").run
+        if begin:
+            begin()
+        return run(config, **how)
 
 
 def processes() -> int:
