@@ -21,6 +21,7 @@ the same at every resolution. The players exchange tensors, among them gradients
 from collections.abc import Mapping
 from dataclasses import dataclass
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ from hires.objectives.terms import BOXES, diversity, kl, nll, overshoot, reconst
 PLAYERS = ("generator", "energy", "inference")
 HELD = 0.01  # least divisor of a message that is taken out of the energy's own backward
 UPDATES = ("published", "energy_first", "simultaneous")
-SEES = ("samples", "samples_and_reconstructions", "samples_and_refined", "samples_and_corrupted")
+SEES = ("samples", "samples_and_reconstructions", "samples_and_refined", "samples_and_corrupted", "samples_reconstructions_and_corrupted")
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     range: float = setting(768.0, at_least=0, below=math.inf)
     # linear: the paper's difference of mean energies | logistic: a classifier's loss, with -U as the logit
     contrast: str = setting("linear", among=("linear", "logistic"))
-    # the energy's fakes: samples, and reconstructions, refined samples or corrupted real images (docs/reference/stability.md)
+    # the energy's fakes: samples, and reconstructions, refined samples, corrupted real images (docs/reference/stability.md)
     energy_sees: str = setting("samples_and_corrupted", among=SEES)
     # of samples_and_refined: x <- clamp(x - refine_size r^2 dU/dx, -1, 1) from the samples, without noise
     refine_steps: int = setting(3, at_least=1)
@@ -91,9 +92,10 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
         # G's synthesis waits (where the batch is whole; else it is made again) while the energy sees x and x_tilde; or I sees both and G
         # reconstructs; a pass whose gradient is penalised keeps nearly twice as much
         g, u, i = (kept[name] for name in PLAYERS)
-        seen = 2 if self.energy_sees == "samples" else 3
+        seen = 2 + sum(kind in self.energy_sees for kind in ("reconstructions", "refined", "corrupted"))
         penalised = 0 if not self.r1 else 1 if self.r1_on == "real" else 2
-        return max((g if whole else 0) + max(seen, 2 * penalised) * u, g + g + 2 * i)
+        waiting = 0 if not whole else g + g + 2 * i if "reconstructions" in self.energy_sees else g
+        return max(waiting + max(seen, 2 * penalised) * u, g + g + 2 * i)
 
     def weights_at(self, resolution: int) -> dict[str, float]:
         return {"κ": self.kappa(resolution), "γ": self.gamma(resolution)}
@@ -114,6 +116,19 @@ class Batch:
     extra: list[tuple[Tensor, Tensor]]
     alpha: float = 1.0
     corrupted: Tensor | None = None  # real images that the energy is shown as fakes, as many as x
+
+
+class Inferred(NamedTuple):
+    """Posteriors of real images and of samples (a leaf), codes of the real images, a leaf of these, and G's images of them."""
+
+    leaf: Tensor
+    mu: Tensor
+    logvar: Tensor
+    mu_f: Tensor
+    logvar_f: Tensor
+    z_tilde: Tensor
+    z_leaf: Tensor
+    x_hat: Tensor
 
 
 class Objective(base.Objective):
@@ -140,7 +155,7 @@ class Objective(base.Objective):
         self.config = config
         self.G, self.U, self.I = (players[name] for name in PLAYERS)
         self.beta, self.every, self.weight = config.beta * latent, config.r1_every, config.energy_weight
-        self.logistic = config.contrast == "logistic"
+        self.logistic, self.reconstructs = config.contrast == "logistic", "reconstructions" in config.energy_sees
 
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
@@ -151,8 +166,8 @@ class Objective(base.Objective):
         if config.energy == "experts" and shape.kind != "growing":
             found = f"objective.energy=experts with network.kind={shape.kind}"
             raise HiresError(f"{found}: it is built for growing networks, network=base or slim")
-        if config.energy_sees == "samples_and_reconstructions" and config.updates == "published":
-            raise HiresError("objective.energy_sees=samples_and_reconstructions: wanted updates=energy_first or simultaneous")
+        if "reconstructions" in config.energy_sees and config.updates == "published":
+            raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted updates=energy_first or simultaneous")
         if zero_stage == 3 and config.r1:
             raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
         if zero_stage == 3 and config.energy == "softplus":
@@ -160,7 +175,7 @@ class Objective(base.Objective):
 
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
         extra = [(draw(f"latent{k}", latent), draw(f"posterior{k}", latent)) for k in range(1, self.config.generator_steps)]
-        made = corrupted(x, draw("corruption", size_of(x))) if self.config.energy_sees == "samples_and_corrupted" else None
+        made = corrupted(x, draw("corruption", size_of(x))) if "corrupted" in self.config.energy_sees else None
         return Batch(x, draw("latent", latent), draw("posterior", latent), extra, alpha, made)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
@@ -177,22 +192,27 @@ class Objective(base.Objective):
     # -------------------------------------------------------------------------------------------- the three orders
 
     def _messages(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> None:
-        """`energy_first` (20 forward passes a round, 23 with corrupted images) and `simultaneous` (18, 21): I and G step from one point."""
+        """`energy_first` (20 forward passes a round, 23 with corrupted images) and `simultaneous` (18, 21): I and G step from one point.
+
+        Reconstructions among the fakes add three, and three more to `energy_first`; what I and G make of them is made once, before the
+        energy steps, where the batch fits at once.
+        """
         simultaneous = self.config.updates == "simultaneous"
         share = 1 / len(parts)
         # graphs of the syntheses are kept for the generator's backward when they fit at once, else made again
         synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
         g_real = [None] * len(parts)
+        kept = [self._inferred(parts[0], synthesis[0])] if self.reconstructs and len(parts) == 1 else [None] * len(parts)
         with self.U.accumulate():
             for i, part in enumerate(parts):
-                fakes = self._fakes(part, synthesis[i])
+                fakes = self._fakes(part, synthesis[i], kept[i])
                 g_real[i] = self._energy_backward(part, fakes, penalise, share, record, want_gradient=simultaneous)
         if not simultaneous:
             self.U.step(rates.energy_lr, rates.ema_decay)
         with self.G.accumulate(), self.I.accumulate():
             for i, part in enumerate(parts):
                 x_tilde = synthesis[i] if synthesis[i].requires_grad else self.G(part.z, part.alpha)
-                self._inference_and_generator(part, x_tilde, g_real[i], share, record)
+                self._inference_and_generator(part, x_tilde, kept[i] or self._inferred(part, x_tilde), g_real[i], share, record)
         if simultaneous:
             self.U.step(rates.energy_lr, rates.ema_decay)
         self.I.step(rates.lr, rates.ema_decay)
@@ -204,7 +224,7 @@ class Objective(base.Objective):
         synthesis = [self._synthesise(p, keep=len(parts) == 1) for p in parts]
         with self.U.accumulate():
             for part, x_tilde in zip(parts, synthesis, strict=True):
-                self._energy_backward(part, self._fakes(part, x_tilde), penalise, share, record, want_gradient=False)
+                self._energy_backward(part, self._fakes(part, x_tilde, None), penalise, share, record, want_gradient=False)
         self.U.step(rates.energy_lr, rates.ema_decay)
         with self.I.accumulate():
             for part, x_tilde in zip(parts, synthesis, strict=True):
@@ -255,18 +275,17 @@ class Objective(base.Objective):
         with torch.set_grad_enabled(keep):
             return self.G(part.z, part.alpha)
 
-    def _fakes(self, part: Batch, x_tilde: Tensor) -> Tensor:
-        """What the energy is to raise: samples, and reconstructions, refined samples or corrupted real images where so configured."""
-        if self.config.energy_sees == "samples":
-            return x_tilde.detach()
+    def _fakes(self, part: Batch, x_tilde: Tensor, inferred: Inferred | None) -> Tensor:
+        """What the energy is to raise: samples first, then reconstructions, refined samples, corrupted real images where so configured."""
+        fakes = [x_tilde.detach()]
+        if self.reconstructs:
+            with torch.no_grad():
+                fakes.append((inferred or self._inferred(part, fakes[0])).x_hat.detach())
         if self.config.energy_sees == "samples_and_refined":
-            return torch.cat([x_tilde.detach(), self._refined(x_tilde, part.alpha)])
+            fakes.append(self._refined(x_tilde, part.alpha))
         if part.corrupted is not None:
-            return torch.cat([x_tilde.detach(), part.corrupted])
-        with torch.no_grad():
-            mu, logvar = self._clamped(self.I(part.x, part.alpha))
-            x_hat = self.G(mu + (0.5 * logvar).exp() * part.eps, part.alpha)
-        return torch.cat([x_tilde.detach(), x_hat])
+            fakes.append(part.corrupted)
+        return torch.cat(fakes)
 
     def _refined(self, x_tilde: Tensor, alpha: float) -> Tensor:
         """Where a few steps down the energy lead from the samples: what it holds for likelier than they are, if not real, is to rise."""
@@ -317,37 +336,40 @@ class Objective(base.Objective):
         c = torch.where(held, torch.full_like(c, HELD).copysign(c), c)
         if self.logistic:
             c = c / torch.sigmoid(u_f)
-        # the energy's fakes may be twice as many as the samples: their mean is over all of them, the message's over each half
+        # the energy's fakes may be more than the samples: their mean is over all of them, the message's over each kind
         return fakes.grad / (share * c[:, None, None, None]) * (len(fakes) // B)
 
-    def _inference_and_generator(self, part: Batch, x_tilde: Tensor, g_u: Tensor | None, share: float, record: Record) -> None:
-        """phi and theta from one point: R's backward gives g_z, phi's gives g_N, and theta's second backward takes g_U + g_N."""
-        B = len(part.x)
+    def _inferred(self, part: Batch, x_tilde: Tensor) -> Inferred:
+        """What I makes of the real images and of the samples, and G of its codes."""
         leaf = x_tilde.detach().requires_grad_()
         mu, logvar, mu_f, logvar_f = self._infer(part, leaf)
         z_tilde = mu + (0.5 * logvar).exp() * part.eps
         z_leaf = z_tilde.detach().requires_grad_()
-        x_hat = self.G(z_leaf, part.alpha)
+        return Inferred(leaf, mu, logvar, mu_f, logvar_f, z_tilde, z_leaf, self.G(z_leaf, part.alpha))
+
+    def _inference_and_generator(
+        self, part: Batch, x_tilde: Tensor, inferred: Inferred, g_u: Tensor | None, share: float, record: Record
+    ) -> None:
+        """phi and theta from one point: R's backward gives g_z, phi's gives g_N, and theta's second backward takes g_U + g_N."""
+        B, x_hat = len(part.x), inferred.x_hat
         R = residual(x_hat, part.x, self.config.reconstruct_box).square().mean()
-        with_reconstructions = self.config.energy_sees == "samples_and_reconstructions"
-        if g_u is not None and not with_reconstructions:
-            g_u = g_u[:B]  # what is said of refined or corrupted images is not for G
         if g_u is None:
-            seen = x_tilde.detach() if not with_reconstructions else torch.cat([x_tilde.detach(), x_hat.detach()])
+            seen = torch.cat([x_tilde.detach(), x_hat.detach()]) if self.reconstructs else x_tilde.detach()
             seen = seen.requires_grad_()
             (g_u,) = torch.autograd.grad(self._lowered(self.U(seen, part.alpha)).sum() / B, seen)
+        g_samples, g_hat = g_u[:B], g_u[B : 2 * B]  # what is said of refined or corrupted images is not for G
         g_real = self.kappa * R + self.config.range * overshoot(x_hat)
-        if with_reconstructions:
+        if self.reconstructs:
             # reconstructions are pulled to low energy too, with half the weight, and so are the samples
-            g_real = g_real + 0.5 * self.weight * (x_hat * g_u[B:]).sum()
-            g_u = 0.5 * g_u[:B]
+            g_real = g_real + 0.5 * self.weight * (x_hat * g_hat).sum()
+            g_samples = 0.5 * g_samples
         self.G.backward(share * g_real)
-        K, N = kl(mu, logvar), nll(part.z, mu_f, logvar_f)
-        self.I.backward((z_tilde * z_leaf.grad).sum() + share * (self.beta * K + self.config.lambda_z * N))
-        g_n = leaf.grad  # = share * lambda_z * dN/dx_tilde
-        self.G.backward((x_tilde * (share * self.weight * g_u + g_n)).sum() + share * self.config.range * overshoot(x_tilde))
-        record.add(K=K, N=N, logvar=logvar.mean())
-        self._record_generator(record, part, x_tilde, x_hat, R, g_u)
+        K, N = kl(inferred.mu, inferred.logvar), nll(part.z, inferred.mu_f, inferred.logvar_f)
+        self.I.backward((inferred.z_tilde * inferred.z_leaf.grad).sum() + share * (self.beta * K + self.config.lambda_z * N))
+        g_n = inferred.leaf.grad  # = share * lambda_z * dN/dx_tilde
+        self.G.backward((x_tilde * (share * self.weight * g_samples + g_n)).sum() + share * self.config.range * overshoot(x_tilde))
+        record.add(K=K, N=N, logvar=inferred.logvar.mean())
+        self._record_generator(record, part, x_tilde, x_hat, R, g_samples)
 
     def _infer(self, part: Batch, x_tilde: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Posteriors of the real images and of the samples out of one pass."""

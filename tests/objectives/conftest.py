@@ -168,7 +168,7 @@ class Reference:
             fakes = torch.cat([x_tilde, self.G(self.reconstruct(x, eps, alpha)[2], alpha)])
         fakes = self.with_others(x, fakes, alpha)
         loss, u_f = self.energy_loss(x, fakes, alpha, penalise, seen)
-        u_f = u_f[: len(x)] if self.s.refined or self.s.corrupted else u_f
+        u_f = u_f[: len(x) * (2 if self.s.reconstructions else 1)]
         energy = self.gradients("energy", loss)
         if self.s.updates == "energy_first":
             self.step("energy", energy, energy_lr)
