@@ -12,7 +12,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from tests.processes.forks import Server, serving
 
@@ -26,6 +25,13 @@ FIRST = ("slurm/test_jobs.py", "slurm", "explore", "checkpoints", "objectives", 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="campaigns whole, not a sample drawn by the commit or $HIRES_TEST_SEED")
+
+
+def gpus() -> int:
+    """How many torch sees; pytest's process that has workers never asks, and does without torch."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 class OfAllWorkers:
@@ -45,7 +51,7 @@ class OfAllWorkers:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if ON_GPUS and not torch.cuda.is_available():
+    if ON_GPUS and not gpus():
         raise pytest.UsageError("HIRES_TEST_GPUS=1: torch sees no GPU here")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell that runs the tests in the background: what they start inherits it
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -104,6 +110,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Tests run side by side with others' work; sums in one order also make them repeatable."""
+    import torch
+
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the most that hires.ground.machine takes
 
@@ -134,8 +142,8 @@ def clean() -> dict[str, str]:
 
 def need_gpus(ranks: int) -> None:
     """Skip a test of several ranks where the processes use GPUs and there are fewer: nccl takes each for one rank alone."""
-    if ON_GPUS and ranks > torch.cuda.device_count():
-        pytest.skip(f"{ranks} ranks on {torch.cuda.device_count()} GPUs")
+    if ON_GPUS and ranks > gpus():
+        pytest.skip(f"{ranks} ranks on {gpus()} GPUs")
 
 
 @pytest.fixture(scope="session")
