@@ -99,12 +99,12 @@ def test_runs_on_wandb_are_told_apart_by_more_than_their_folders_name(tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["the reader of its log goes away", "its terminal is closed"])
-def test_a_run_outlives_who_watches_it(tiny, clean_env, tmp_path, end):
+def test_a_run_outlives_who_watches_it(tiny, forks, clean_env, tmp_path, end):
     """`hires train … | head -3` trains to its end; a run whose terminal is closed saves and ends as after SIGTERM."""
     long = ["schedule.levels.4.stable=10M", "train.checkpoint_every=10M"] if "terminal" in end else []
     command = [sys.executable, "-u", "-m", "hires", "train", *tiny, *long, f"run={tmp_path / 'run'}"]
     if not long:
-        run = subprocess.Popen(command, env=clean_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        run = forks.start(command, env=clean_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         run.stdout.readline()
         run.stdout.close()
         assert run.wait(300) == 0, run.stderr.read()
