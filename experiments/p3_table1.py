@@ -88,8 +88,8 @@ def probed(features, data: Path, labels: int) -> dict:
     """Errors of the probe on a function of images, in %, with scaled features and raw ones."""
     import torch
 
-    from hires.evaluation.labels import labels_of
     from hires.evaluation.probe import linear_probe
+    from hires.ground.labels import labels_of
     from pipelines import Loader, Shards
 
     torch.set_num_threads(1)

@@ -86,7 +86,7 @@ def _sets(data: Path) -> list[tuple]:
     """Labelled, validation and test pictures (N, 1, 28, 28) in [-1, 1] with their labels (N,)."""
     import torch
 
-    from hires.evaluation.labels import labels_of
+    from hires.ground.labels import labels_of
     from pipelines import Loader, Shards
 
     torch.set_num_threads(1)
@@ -105,8 +105,8 @@ def labels_kept(run: Path, images: str, data: Path, out: Path) -> dict:
 
     from hires.evaluation.augmentation import kept
     from hires.evaluation.classifier import Classifier, Labelled, train
-    from hires.evaluation.labels import labels_of
     from hires.ground.images import save_grid
+    from hires.ground.labels import labels_of
     from pipelines import Loader, Shards
 
     *_, (x, y) = _sets(data)

@@ -1,4 +1,4 @@
-"""P4's tables 1 and 2: f-EBM's divergences beside contrastive divergence, without class labels (table 2, CelebA at 32x32; or any pictures).
+"""P4's table 2: f-EBM's divergences beside contrastive divergence, without class labels, on CelebA at 32x32 or any pictures.
 
     python experiments/p4_table2.py data=CELEBA out=runs/claims                        # all of it; the same command goes on
     python experiments/p4_table2.py data=CELEBA divergences=jensen_shannon,cd seeds=0  # parts of it
@@ -8,8 +8,8 @@
 Trains experiment=p4_cifar10, the published network, chains and data noise, for equal rounds. Near the optimum a divergence's loss is as
 large as f''(1), 1/2 for Jensen-Shannon and squared Hellinger as P4 writes them and 1 for the KLs, so the L2 weights are f''(1) here:
 published are 1 for all, lambda=published. Samples are chains from uniform noise, as long as a chain of the buffer lives on average,
-judged by a Frechet distance in EfficientNet's features (no FID), the sliced Wasserstein distance and their spread. Labels, and so table
-1's Inception Score, are not built.
+judged by a Frechet distance in EfficientNet's features (no FID), the sliced Wasserstein distance and their spread. Table 1, with labels, is
+experiment=p4_cifar10_classes.
 """
 
 from pathlib import Path

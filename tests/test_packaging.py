@@ -144,6 +144,7 @@ PAPERS = {  # experiment -> the systems that its first lines speak of
     "vgan_cifar10": ["vgan", "gan", "vcd"], "vcd_mnist": ["vcd"], "f_ebm": ["f_ebm", "contrastive_divergence"],
     "p2_cifar10": ["p2", "vae_published"], "p2_mnist": ["p2", "vae_published", "published"],
     "p1_64": ["published"], "p2_64": ["p2"], "p4_cifar10": ["p4", "contrastive_divergence_p4"],
+    "p4_cifar10_classes": ["p4", "contrastive_divergence_p4"],
     "compare_32": ["divergence_triangle", "bounded", "latent_ebm", "vae", "vgan", "gan", "vcd", "f_ebm", "contrastive_divergence"],
 }  # fmt: skip
 

@@ -86,7 +86,7 @@ RATIO = """| `bundle.variational(x)` | pictures, as above | H, (B,) float; `bund
 """
 CHAINS = """
 `bundle.sample` draws by Langevin on the energy: {steps} steps {step},
-e ~ N(0, I), from {start}; `steps=…` takes more or fewer. After many steps rounding is no longer small:
+e ~ N(0, I), from {start}; `steps=…` takes more or fewer.{classes} After many steps rounding is no longer small:
 another machine, or another list of seeds, may see other pictures.
 """
 STEP = "x ← clamp(x − clamp({step_size:g} r² ∂U/∂x, ±{reach:g}) + {noise:g} e, ±1)"
@@ -187,7 +187,7 @@ def card(document: dict[str, Any], title: str, formats: list[str]) -> str:
         formats="".join(OTHER_FORMATS[name] for name in formats),
         rows=rows,
         code=CODE * coded + ENERGY * judges,
-        chains=_chains(chains, draws) if chains else "",
+        chains=_chains(chains, draws, document.get("classes", 0)) if chains else "",
         aggregate=_aggregate(document["aggregate"]) if "aggregate" in document else "",
         training="\n".join(f"- {key.replace('_', ' ')}: {_shown(value)}" for key, value in info.items() if key not in hidden) or UNKNOWN,
         metrics=_table(metrics) if isinstance(metrics, dict) else f"{metrics.capitalize()}.",
@@ -209,9 +209,11 @@ def listed(things: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(things[:-1]), things[-1]]))
 
 
-def _chains(chains: dict[str, Any], from_generator: bool) -> str:
+def _chains(chains: dict[str, Any], from_generator: bool, classes: int) -> str:
     step = (NOISE_FIRST if chains.get("noise_first") else STEP).format(**chains)
-    return CHAINS.format(steps=chains["steps"], step=step, start="the generator's pictures" if from_generator else "uniform noise")
+    start = "the generator's pictures" if from_generator else "uniform noise"
+    told = f" Seed n is one of class n modulo {classes}." if classes else ""
+    return CHAINS.format(steps=chains["steps"], step=step, start=start, classes=told)
 
 
 def _aggregate(told: dict[str, Any]) -> str:

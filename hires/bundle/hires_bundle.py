@@ -373,10 +373,14 @@ class _PooledEnergy(_PooledEncoder):
 
 
 class _ResidualEnergy(nn.Module):
-    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32, of any sign; ValueError for another shape."""
+    """Images (B, C, r, r) in [-1, 1] -> energies (B,), fp32, of any sign; ValueError for another shape.
+
+    Where it has classes, of images and labels (B,); of images alone -log sum_y exp(-U(x, y)).
+    """
 
     def __init__(self, config: dict):
         super().__init__()
+        self.classes = config.get("classes", 0)
         self.image_channels, self.resolution, self.form = config["image_channels"], config["resolution"], config["energy_form"]
         narrow, wide = config["widths"]["energy"]
         self.from_image = self._conv(self.image_channels, narrow)
@@ -385,14 +389,24 @@ class _ResidualEnergy(nn.Module):
             block = nn.Module()
             block.conv0, block.conv1 = self._conv(inputs, outputs), self._conv(outputs, outputs)
             block.beside = self._conv(inputs, outputs) if inputs != outputs else nn.Identity()
+            for name, channels in (("bias0", inputs), ("bias1", outputs), ("gain", outputs)) if self.classes else ():
+                block.register_parameter(name, nn.Parameter(torch.empty(self.classes, channels)))
             self.blocks.append(block)
         self.head = nn.Linear(wide, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         _require_images(x, self.image_channels, self.resolution)
+        if self.classes and y is None:
+            each = [self(x, torch.full_like(x[:, 0, 0, 0], k, dtype=torch.int64)) for k in range(self.classes)]
+            return -(-torch.stack(each)).logsumexp(0)
         h = _leaky(self.from_image((x + 1) / 2))
         for i, block in enumerate(self.blocks):
-            h = block.beside(h) + block.conv1(_leaky(block.conv0(h)))
+            if self.classes:
+                bias0, bias1, gain = (of[y, :, None, None] for of in (block.bias0, block.bias1, block.gain))
+                inside = gain * block.conv1(_leaky(block.conv0(h + bias0)) + bias1)
+            else:
+                inside = block.conv1(_leaky(block.conv0(h)))
+            h = block.beside(h) + inside
             h = _leaky(F.avg_pool2d(h, 2) if i % 2 == 0 else h)
         return _energies(self.head(h.relu().sum((2, 3))), self.form, 1.0)
 
@@ -413,7 +427,7 @@ _HAS = {"generator": True, "inference": True, "energy": True, "variational": Fal
 _CHAINS = {"noise_first": bool, "steps": int, "step_size": float, "noise": float, "reach": float}  # bundles of old lack the first
 _KEYS = {"kind": str, "resolution": int, "latent": int, "image_channels": int, "convs": int, "widths": dict, "energy_form": str}
 
-_MOST = {"resolution": 2**14, "latent": 2**20, "image_channels": 2**10, "convs": 2**6}
+_MOST = {"resolution": 2**14, "latent": 2**20, "image_channels": 2**10, "convs": 2**6, "classes": 2**20}
 
 
 def _resolutions(resolution: int) -> list[int]:
@@ -458,7 +472,7 @@ def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
 
 
 def langevin(
-    energy: nn.Module,
+    energy: Callable[[Tensor], Tensor],
     start: Tensor,
     dice: list[torch.Generator],
     steps: int,
@@ -525,7 +539,8 @@ class Bundle:
         """Pictures (N, C, r, r) of N seeds, float in [-1, 1]; seed n is the same picture in any list, up to rounding.
 
         Of a bundle with `chains` they are where Langevin ends, after `steps` where given: from the generator's pictures, or from uniform
-        noise where there is no generator. Rounding grows with the steps there.
+        noise where there is no generator. Rounding grows with the steps there. Of a bundle with `classes` seed n is one of class n modulo
+        their number.
         """
         seeds, at_once = list(seeds), pictures_at_once(self.resolution)
         return torch.cat([self._draw(seeds[i : i + at_once], steps, prior) for i in range(0, max(1, len(seeds)), at_once)])
@@ -596,7 +611,9 @@ class Bundle:
         else:
             shape = (self.config["image_channels"], self.resolution, self.resolution)
             start = torch.stack([torch.rand(shape, generator=die) for die in dice]).to(self.device) * 2 - 1
-        return langevin(self.energy, start, dice, **(chains if steps is None else chains | {"steps": steps}))
+        classes = self.config.get("classes")
+        labels = [torch.tensor(seeds, device=self.device) % classes] if classes else []
+        return langevin(lambda x: self.energy(x, *labels), start, dice, **(chains if steps is None else chains | {"steps": steps}))
 
     def log_ratio(self, x: Tensor) -> Tensor:
         """f-EBM's estimate of log p(x)/q(x), data over model, (B,), of pictures in [-1, 1]: H + U."""
@@ -623,13 +640,15 @@ def _read_config(path: Path) -> dict:
         raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity, softplus or experts")
     has = {f"has_{name}": bool for name in _HAS}
     groups = {"chains": dict, "aggregate": dict, "sha256": dict}
-    for key, kind in {"experts": int, "energy_scale": float, "squashes": bool, "normed": list, **groups, **has}.items():
+    for key, kind in {"experts": int, "classes": int, "energy_scale": float, "squashes": bool, "normed": list, **groups, **has}.items():
         if key in config and not isinstance(config[key], kind):
             raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
     if not 1 <= config.get("experts", 1) <= _MOST["latent"]:
         raise ValueError(f"{path}: experts={config['experts']}, wanted 1 to {_MOST['latent']}")
     if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] not in ("growing", "p3")):
         raise ValueError(f"{path}: energy_form=experts with kind={config['kind']}, wanted kind=growing or p3, and the number of experts")
+    if "classes" in config and config["kind"] != "p4":
+        raise ValueError(f"{path}: classes={config['classes']} with kind={config['kind']}, wanted kind=p4")
     chains = config.get("chains")
     if (chains is None and not config.get("has_generator", True)) or (chains is not None and not config.get("has_energy", True)):
         raise ValueError(f"{path}: wanted a generator, or an energy and chains, to draw with")

@@ -96,6 +96,8 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
             if module.bias is not None:
                 tensors[f"{name}.bias"] = module.bias
             before, turned = name, isinstance(module, nn.ConvTranspose2d)
+        elif isinstance(module, p4.BlockByClass):
+            tensors |= dict(module.named_parameters(name, recurse=False))
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             # of the layer before it, which has no bias; its outputs are its weight's first dimension, of a transposed one the second
             gain = module.weight * torch.rsqrt(module.running_var + module.eps)
@@ -212,6 +214,7 @@ def write_files(
         "widths": widths_of(config, resolution, networks),
         **forms(networks),
         **({"chains": chains} if chains else {}),
+        **({"classes": config.classes} if config.classes else {}),
         **({"aggregate": aggregate.told()} if aggregate else {}),
         "info": info,
     }
@@ -246,8 +249,10 @@ def check(folder: Path, networks: dict[str, nn.Module]) -> None:
     written = hires_bundle.load(folder)
     G, U, I, H = (networks.get(name) for name in ("generator", "energy", "inference", "variational"))  # noqa: E741 - the papers' names
 
-    def energy(x: Tensor) -> Tensor:
-        return U(x, I(x)[0]) if isinstance(U, PairEnergy | p2.PairEnergy) else U(x)  # of pairs: a picture with the mean of its posterior
+    def energy(x: Tensor, *labels: Tensor) -> Tensor:
+        if isinstance(U, PairEnergy | p2.PairEnergy):
+            return U(x, I(x)[0])  # a picture with the mean of its posterior
+        return U(x, 1.0, *labels)
 
     own = hires_bundle.Bundle(written.config, written.device, G, I, energy if U else None, written.resolution, written.latent)
     images = own.sample(CHECKED_SEEDS, steps=2)  # more would be more than rounding apart

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from hires.errors import HiresError
-from hires.evaluation.labels import labels_of
 from hires.evaluation.material import Material, in_ranks
 from hires.evaluation.outliers import Score, all_scores, draw_histograms, named, scores_of
+from hires.ground.labels import labels_of
 from hires.ground.ranges import setting
 from hires.networks.growing import fade_images
 from pipelines import Loader

@@ -16,10 +16,10 @@ import torch.distributed as dist
 from hires.errors import HiresError
 from hires.evaluation.classifier import WIDTH, Classifier, Labelled, error, train
 from hires.evaluation.feature_networks import FeatureNetwork, hash_of
-from hires.evaluation.labels import labels_of
 from hires.evaluation.material import Material
 from hires.ground.distributed import from_first
 from hires.ground.files import whole_file
+from hires.ground.labels import labels_of
 from hires.training.settings import run_config, settings_of
 from pipelines import Loader, Shards
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from hires.bundle.hires_bundle import pictures_at_once
 from hires.errors import HiresError
-from hires.evaluation.labels import labels_of
 from hires.evaluation.subject import Subject
 from hires.ground.distributed import gather
 from hires.ground.files import in_words
 from hires.ground.images import to_uint8
+from hires.ground.labels import labels_of
 from hires.networks.batch_norm import LATENTS
 from hires.networks.growing import fade_images
 from pipelines import Loader, Shards

@@ -80,14 +80,14 @@ def of_networks(
         subject.posterior = lambda x: I(x.to(device), alpha)
         subject.encode = lambda x: subject.posterior(x)[0]
     if chains := chains_of(objective):
-        config = {"chains": chains, "image_channels": subject.channels}
-        own = Bundle(config, device, subject.generate, None, lambda x: U(x, alpha), subject.resolution, subject.latent)
+        config = {"chains": chains, "image_channels": subject.channels, "classes": getattr(U, "classes", 0)}
+        own = Bundle(config, device, subject.generate, None, lambda x, *y: U(x, alpha, *y), subject.resolution, subject.latent)
         subject.draw = own.sample
     if isinstance(U, PairEnergy | p2.PairEnergy):
         subject.energy, subject.of_pairs = lambda x: U(x.to(device), subject.encode(x), alpha), True
     elif U:
         subject.energy = lambda x: U(x.to(device), alpha)
-    if U and hasattr(U, "features"):
+    if U and hasattr(U, "features") and not getattr(U, "classes", 0):  # with classes they are a labelled picture's
         subject.features = lambda x: U.features(x.to(device), alpha).flatten(1).float()
         untrained = cache(lambda: _untrained(U))
         subject.untrained = lambda x: untrained().features(x.to(device), alpha).flatten(1).float()

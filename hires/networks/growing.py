@@ -29,6 +29,7 @@ class NetworkConfig:
     channels_max: int = setting(512, at_least=1)
     convs: int = setting(2, at_least=1)  # 3x3 convolutions a level
     width: float = setting(1.0, above=0, below=math.inf)  # a factor on the channels of the fixed networks; 1 as published
+    classes: int = setting(0, at_least=0)  # labels that p4's energy reads beside a picture; 0 = none
     image_channels: int = setting(3, among=(1, 3))
     # separate: convolution, activation, mean, which draws better faces (docs/records/recipe.md); fused: a level's last convolution and the
     # mean are one convolution of stride 2, and the activation follows, as ProGAN's code has it, at 4/9 of that convolution's cost

@@ -26,6 +26,8 @@ def check(config: ObjectiveConfig, shape: NetworkConfig, zero_stage: int) -> Non
         raise HiresError(f"network.kind=p3 with objective={config.name}: these networks are for vgan, gan and vcd")
     if shape.kind == "p4" and (not isinstance(config, contrastive_divergence.Config | f_ebm.Config) or "generator" in config.players()):
         raise HiresError(f"network.kind=p4 with objective={config.name}: wanted contrastive_divergence, or f_ebm with sampler=replay")
+    if shape.classes and shape.kind != "p4":
+        raise HiresError(f"network.classes={shape.classes} with network.kind={shape.kind}: labels are read by network=p4 alone; wanted 0")
     system(config).check(config, shape, zero_stage)
 
 

@@ -140,7 +140,10 @@ class Objective(ABC):
 
     @abstractmethod
     def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Any:
-        """What a round on this rank's real images x (B, C, r, r) in [-1, 1], faded by `alpha`, needs, its noise drawn."""
+        """What a round on this rank's real images x (B, C, r, r) in [-1, 1], faded by `alpha`, needs, its noise drawn.
+
+        Systems whose networks read labels (`network.classes`) take these as well: `labels` (B,) int64.
+        """
 
     @abstractmethod
     def round(self, batch: Any, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:

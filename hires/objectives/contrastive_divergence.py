@@ -8,6 +8,7 @@ without gradient.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -46,11 +47,19 @@ class Config(ObjectiveConfig):
 
 @dataclass
 class Batch:
-    """What one rank needs for a round: real images (faded, with noise) (B, C, r, r), and where the chains' noise comes from."""
+    """What one rank needs for a round: real images (faded, with noise) (B, C, r, r), where the chains' noise comes from, and labels (B,)
+    where the networks read them.
+    """
 
     x: Tensor
     alpha: float
     draw: Draw
+    labels: Tensor | None = None
+
+    def parts(self, x_q: Tensor, size: int) -> list[tuple]:
+        """What `paired` reads beside a network, `size` rows at a time, for samples x_q as many as there are images."""
+        labels = [] if self.labels is None else [self.labels.split(size)]
+        return list(zip(self.x.split(size), x_q.split(size), repeat(self.alpha), *labels, strict=False))
 
 
 class Objective(base.Objective):
@@ -75,19 +84,19 @@ class Objective(base.Objective):
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
         return networks.build(shape, "energy", resolution, fading)
 
-    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        return Batch(noised(self.config, x, draw), alpha, draw)
+    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int, labels: Tensor | None = None) -> Batch:
+        return Batch(noised(self.config, x, draw), alpha, draw, labels)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
         """Continue the chains, then update the energy."""
         size, alpha = micro_batch or len(batch.x), batch.alpha
-        x_q, terms = self.chains.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
+        x_q, terms = self.chains.go_on(lambda x, *y: self.U(x, alpha, *y), batch.x, alpha, batch.draw, micro_batch, batch.labels)
         with Record(size / len(batch.x), terms) as record:
-            self._energy(batch, x_q, size, rates, record)
+            self._energy(batch.parts(x_q, size), rates, record)
         return record.means | diversity(batch.x, x_q)
 
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        return self.chains.pictures(len(z))
+        return self.chains.pictures(networks, len(z))
 
     def carried(self) -> Carried:
         return self.chains.buffer.carried()
@@ -95,10 +104,10 @@ class Objective(base.Objective):
     def restore(self, checkpoint: Any) -> None:
         self.chains.buffer.restore(checkpoint)
 
-    def _energy(self, batch: Batch, x_q: Tensor, size: int, rates: Rates, record: Record) -> None:
+    def _energy(self, parts: list[tuple], rates: Rates, record: Record) -> None:
         with self.U.accumulate():
-            for x_p, x_n in zip(batch.x.split(size), x_q.split(size), strict=True):
-                e_p, e_q = paired(self.U, x_p, x_n, batch.alpha)
+            for part in parts:
+                e_p, e_q = paired(self.U, *part)
                 loss = e_p.mean() - e_q.mean() + self.config.lambda_u * squares(e_p, e_q)
                 self.U.backward(record.share * loss)
                 record.add(loss_energy=loss, **energies(e_p, e_q))
@@ -112,9 +121,9 @@ def noised(config: Any, x: Tensor, draw: Draw) -> Tensor:
     return x + config.data_noise * draw("data", x[0].numel()).view(x.shape) if config.data_noise else x
 
 
-def paired(network, x_p: Tensor, x_q: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """A network's numbers (B,) of data and of samples, out of one pass."""
-    both = network(torch.cat([x_p, x_q]), alpha)
+def paired(network, x_p: Tensor, x_q: Tensor, alpha: float, *labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A network's numbers (B,) of data and of samples, out of one pass; with labels (B,) a sample has that of the image in its row."""
+    both = network(torch.cat([x_p, x_q]), alpha, *(torch.cat([y, y]) for y in labels))
     return both[: len(x_p)], both[len(x_p) :]
 
 

@@ -100,24 +100,26 @@ class Objective(base.Objective):
     def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
         divergence(config.divergence, config.order, config.limit)
 
-    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int) -> Batch:
-        return Batch(noised(self.config, x, draw), alpha, draw)
+    def batch(self, x: Tensor, alpha: float, draw: Draw, latent: int, labels: Tensor | None = None) -> Batch:
+        return Batch(noised(self.config, x, draw), alpha, draw, labels)
 
     def round(self, batch: Batch, rates: Rates, resolution: int, due: bool, micro_batch: int = 0) -> dict[str, Tensor]:
         """Run the chains, then update H, the energy, and a generator where there is one."""
         size, alpha = micro_batch or len(batch.x), batch.alpha
-        x_q, terms = self.negatives.go_on(lambda x: self.U(x, alpha), batch.x, alpha, batch.draw, micro_batch)
-        parts = list(zip(batch.x.split(size), x_q.split(size), strict=True))
+        x_q, terms = self.negatives.go_on(lambda x, *y: self.U(x, alpha, *y), batch.x, alpha, batch.draw, micro_batch, batch.labels)
+        parts = batch.parts(x_q, size)
         with Record(size / len(batch.x), terms) as record:
-            energy = self._numbers(self.U, parts, alpha)
-            self._variational(parts, energy, alpha, rates, record)
-            self._energy(parts, energy, self._numbers(self.H, parts, alpha), alpha, rates, record)
+            energy = self._numbers(self.U, parts)
+            self._variational(parts, energy, rates, record)
+            self._energy(parts, energy, self._numbers(self.H, parts), rates, record)
             if isinstance(self.negatives, Proposals):
                 record.means |= self.negatives.learn(x_q, alpha, rates, micro_batch)
         return record.means | diversity(batch.x, x_q)
 
     def pictures(self, networks: dict[str, nn.Module], x: Tensor, z: Tensor, alpha: float) -> Pictures:
-        return self.negatives.pictures(networks, z, alpha) if isinstance(self.negatives, Proposals) else self.negatives.pictures(len(z))
+        if isinstance(self.negatives, Proposals):
+            return self.negatives.pictures(networks, z, alpha)
+        return self.negatives.pictures(networks, len(z))
 
     def carried(self) -> Carried:
         return {} if isinstance(self.negatives, Proposals) else self.negatives.buffer.carried()
@@ -126,11 +128,11 @@ class Objective(base.Objective):
         if not isinstance(self.negatives, Proposals):
             self.negatives.buffer.restore(checkpoint)
 
-    def _variational(self, parts, energy, alpha: float, rates: Rates, record: Record) -> None:
+    def _variational(self, parts, energy, rates: Rates, record: Record) -> None:
         config = self.config
         with self.H.accumulate():
-            for (x_p, x_q), (e_p, e_q) in zip(parts, energy, strict=True):
-                h_p, h_q = paired(self.H, x_p, x_q, alpha)
+            for part, (e_p, e_q) in zip(parts, energy, strict=True):
+                h_p, h_q = paired(self.H, *part)
                 r_p, r_q = h_p + e_p, h_q + e_q
                 gain = bound(self.divergence, r_p, r_q)
                 loss = config.lambda_h * squares(h_p, h_q) - (gain if rates.rounds >= config.warmup else 0)
@@ -141,12 +143,12 @@ class Objective(base.Objective):
                 record.add(variational_size=size, loss_variational=loss)
         self.H.step(rates.lr, rates.ema_decay)
 
-    def _energy(self, parts, energy, variational, alpha: float, rates: Rates, record: Record) -> None:
+    def _energy(self, parts, energy, variational, rates: Rates, record: Record) -> None:
         b = [self.divergence.B(h_q + e_q).mean() for (_, e_q), (_, h_q) in zip(energy, variational, strict=True)]
         mean_b = over_ranks(torch.stack(b).mean())
         with self.U.accumulate():
-            for (x_p, x_q), (h_p, h_q) in zip(parts, variational, strict=True):
-                e_p, e_q = paired(self.U, x_p, x_q, alpha)
+            for part, (h_p, h_q) in zip(parts, variational, strict=True):
+                e_p, e_q = paired(self.U, *part)
                 loss = self.config.lambda_u * squares(e_p, e_q)
                 if rates.rounds >= self.config.warmup:
                     loss = loss + energy_loss(self.divergence, h_p + e_p, h_q + e_q, e_q, mean_b)
@@ -155,9 +157,9 @@ class Objective(base.Objective):
         self.U.step(rates.energy_lr, rates.ema_decay)
 
     @torch.no_grad()
-    def _numbers(self, player, parts, alpha: float) -> list[tuple[Tensor, Tensor]]:
+    def _numbers(self, player, parts) -> list[tuple[Tensor, Tensor]]:
         """A player's numbers of each part's data and samples: a message, without a graph."""
-        return [paired(player, x_p, x_q, alpha) for x_p, x_q in parts]
+        return [paired(player, *part) for part in parts]
 
 
 def over_ranks(mean: Tensor) -> Tensor:

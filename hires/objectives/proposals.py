@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hires.objectives.base import AT_ONCE, Draw, Pictures, Rates, Record, fakes
-from hires.objectives.replay import ChainsConfig, refine
+from hires.objectives.replay import ChainsConfig, refine, repeated
 
 
 class Proposals:
@@ -19,12 +19,14 @@ class Proposals:
     def __init__(self, config: ChainsConfig, generator, latent: int):
         self.config, self.G, self.latent = config, generator, latent
 
-    def go_on(self, energy, x: Tensor, alpha: float, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-        """Samples (b, C, r, r), as many as the rank's real images x, and terms of the chains."""
+    def go_on(
+        self, energy, x: Tensor, alpha: float, draw: Draw, micro_batch: int = 0, labels: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Samples (b, C, r, r), as many as the rank's real images x, and terms of the chains; `energy` and `labels` are for `refine`."""
         self.z = draw("latent", self.latent)
         with torch.no_grad():
             begin = torch.cat([self.G(z, alpha) for z in self.z.split(micro_batch or len(x))])
-        return refine(self.config, energy, begin, draw, micro_batch)
+        return refine(self.config, energy, begin, draw, micro_batch, labels)
 
     def learn(self, x_q: Tensor, alpha: float, rates: Rates, micro_batch: int = 0) -> dict[str, Tensor]:
         """Draw the generator's pictures towards x_q, where their chains ended; returns its loss."""
@@ -40,11 +42,6 @@ class Proposals:
 
     def pictures(self, networks: dict[str, nn.Module], z: Tensor, alpha: float) -> Pictures:
         """`fakes`, the generator's pictures of latents z, and `refined`, these after the chains, whose noise is then the same each time."""
-        dice = torch.Generator().manual_seed(0)
-        drawn = fakes(networks["generator"], z, alpha)
-
-        def draw(stream: str, size: int) -> Tensor:
-            return torch.randn(len(z), size, generator=dice).to(z.device)
-
-        refined, _ = refine(self.config, lambda x: networks["energy"](x, alpha), drawn["fakes"][0].to(z.device), draw, AT_ONCE)
+        drawn, noise = fakes(networks["generator"], z, alpha), repeated(len(z), z.device)
+        refined, _ = refine(self.config, lambda x: networks["energy"](x, alpha), drawn["fakes"][0].to(z.device), noise, AT_ONCE)
         return drawn | {"refined": (refined, None)}

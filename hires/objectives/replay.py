@@ -10,14 +10,14 @@ from itertools import pairwise
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 import torch.distributed as dist
 
 from hires.errors import HiresError
 from hires.ground.ranges import setting
 from hires.networks.growing import upsample
 from hires.objectives import langevin
-from hires.objectives.base import Carried, Draw, Pictures
+from hires.objectives.base import AT_ONCE, Carried, Draw, Pictures
 
 NAME = "replay"  # in a checkpoint
 
@@ -118,10 +118,13 @@ class Chains:
     def __init__(self, config: ChainsConfig):
         self.config, self.buffer = config, Replay(config.replay)
 
-    def go_on(self, energy, x: Tensor, alpha: float, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+    def go_on(
+        self, energy, x: Tensor, alpha: float, draw: Draw, micro_batch: int = 0, labels: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Samples (b, C, r, r) for the rank's real images x, put back into the buffer, and terms of the chains.
 
-        `energy` maps images to (B,), in a fade as at `alpha`. Images are handled `micro_batch` at a time, their noise drawn alike.
+        `energy` maps images, with `labels` (b,) where given, to (B,), in a fade as at `alpha`. Images are handled `micro_batch` at a time,
+        their noise drawn alike. As in P4's code the buffer knows no labels: a picture goes on under that of the row which takes it out.
         """
         self.buffer.fit(x, draw)
         chosen = draw("chain", 2 + x[0].numel())
@@ -129,25 +132,46 @@ class Chains:
         slots = self.buffer.choose(share)
         from_buffer = (self.buffer.pictures[slots] + (noise.view(x.shape) - 0.5)) / 127.5 - 1
         begin = torch.where((chance < self.config.restart)[:, None, None, None], noise.view(x.shape) * 2 - 1, from_buffer)
-        x_q, terms = refine(self.config, energy, begin, draw, micro_batch)
+        x_q, terms = refine(self.config, energy, begin, draw, micro_batch, labels)
         self.buffer.pictures[slots] = to_bytes(x_q)
         return x_q, terms
 
-    def pictures(self, count: int) -> Pictures:
-        """`chains`: the first `count` pictures of this rank's buffer."""
-        return {"chains": (self.buffer.pictures[:count].float() / 127.5 - 1, None)}
+    def pictures(self, networks: dict[str, nn.Module], count: int) -> Pictures:
+        """`chains`: the first `count` pictures of this rank's buffer.
+
+        Where the energy has classes, each after the steps of one more round under its column's label: 0, 1, …, from the left.
+        """
+        kept = self.buffer.pictures[:count].float() / 127.5 - 1
+        classes = getattr(networks["energy"], "classes", 0)
+        if not classes:
+            return {"chains": (kept, None)}
+        labels = torch.arange(len(kept), device=kept.device) % classes
+        x, _ = refine(self.config, lambda x, y: networks["energy"](x, 1.0, y), kept, repeated(len(kept), kept.device), AT_ONCE, labels)
+        return {"chains": (x, classes)}
 
 
-def refine(config: ChainsConfig, energy, begin: Tensor, draw: Draw, micro_batch: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-    """Where `config.steps` Langevin steps lead from `begin` (b, C, r, r), and terms of them; noise from the streams langevin0, …"""
+def repeated(count: int, device: torch.device) -> Draw:
+    """Noise for `count` pictures of a grid, the same each time."""
+    dice = torch.Generator().manual_seed(0)
+    return lambda stream, size: torch.randn(count, size, generator=dice).to(device)
+
+
+def refine(
+    config: ChainsConfig, energy, begin: Tensor, draw: Draw, micro_batch: int = 0, labels: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Where `config.steps` Langevin steps lead from `begin` (b, C, r, r), and terms of them; noise from the streams langevin0, …
+
+    `energy` maps images to (B,), or where given images and their `labels` (b,).
+    """
     parts = list(begin.split(micro_batch or len(begin)))
+    of = [energy] * len(parts) if labels is None else [lambda x, y=y: energy(x, y) for y in labels.split(micro_batch or len(begin))]
     slope, size = torch.zeros((), device=begin.device), config.step_size * begin.shape[-1] ** 2
     for k in range(config.steps):
         kicks = (config.noise * draw(f"langevin{k}", begin[0].numel())).view(begin.shape).split(micro_batch or len(begin))
         for i, kick in enumerate(kicks):
             if config.noise_first:
                 parts[i], kick = parts[i] + kick, None
-            parts[i], g = langevin.step(energy, parts[i], size, kick, config.reach, bound=1.0)
+            parts[i], g = langevin.step(of[i], parts[i], size, kick, config.reach, bound=1.0)
             slope = slope + g.flatten(1).norm(dim=1).sum()
     end = torch.cat(parts)
     moved = (end - begin).square().mean((1, 2, 3)).sqrt().mean()

@@ -1,5 +1,6 @@
 """What a schedule asks of a machine, computed without training: steps, parameters, and bytes a rank."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 import math
@@ -125,7 +126,8 @@ def _activations(config: RunConfig, built: dict[str, torch.nn.Module], resolutio
         "z": torch.empty(TWO, config.network.latent, device="meta"),
     }
     takes = system(config.objective).TAKES
-    kept = {name: _kept(network.to(dtype), *(given[what] for what in takes[name])) for name, network in built.items()}
+    labels = [torch.zeros(TWO, dtype=torch.int64, device="meta")] if config.network.classes else []
+    kept = {name: _kept(network.to(dtype), *(given[what] for what in takes[name]), labels=labels) for name, network in built.items()}
     return micro_batch * config.objective.fullest(kept, micro_batch == share)
 
 
@@ -158,7 +160,7 @@ ATEN = {  # operation -> the shape of its result
 }
 
 
-def _kept(network: torch.nn.Module, *inputs: torch.Tensor) -> int:
+def _kept(network: torch.nn.Module, *inputs: torch.Tensor, labels: Sequence[torch.Tensor] = ()) -> int:
     """Bytes of the tensors kept for one image's backward pass, parameters and their scaled copies left out."""
     sizes: dict[int, int] = {}
     kept: list[torch.Tensor] = []  # held, so that no two tensors share an id
@@ -170,5 +172,5 @@ def _kept(network: torch.nn.Module, *inputs: torch.Tensor) -> int:
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor), _ByShape():
-        network(*(tensor.requires_grad_() for tensor in inputs), 0.5)
+        network(*(tensor.requires_grad_() for tensor in inputs), 0.5, *labels)
     return sum(sizes.values()) // TWO

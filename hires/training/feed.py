@@ -10,6 +10,7 @@ from torch import Tensor
 from hires.errors import HiresError
 from hires.ground import noise
 from hires.ground.distributed import World
+from hires.ground.labels import labels_of
 from hires.training.schedule import Phase, Schedule
 from hires.training.settings import RunConfig
 from pipelines import Loader, Order, Shards
@@ -30,6 +31,7 @@ class Feed:
             self.shards.require_level(level.resolution)
         if self.shards.channels != config.network.image_channels:
             raise HiresError(f"network.image_channels={config.network.image_channels}: {config.data.root} has {self.shards.channels}")
+        self._labels = self._labelled(config.network.classes) if config.network.classes else None
         self._open(schedule.levels[0].resolution, keep=False)
         self.order = Order(self.shards.shard_sizes("train"), config.train.seed)
         self._loader: Loader | None = None
@@ -53,12 +55,24 @@ class Feed:
         """This rank's images of one step, read for it alone."""
         return self._open(phase.resolution, keep=False).read(self._of(phase))
 
+    def labels(self, phase: Phase) -> Tensor | None:
+        """The labels (b,) int64 of this rank's images of one step, out of their keys, where the networks read them."""
+        return None if self._labels is None else self._labels[self._of(phase)]
+
     def held_out(self, resolution: int, count: int) -> Tensor:
         """`count` held-out images at most, the same each time; training images where none are held out."""
         split = "holdout" if self.shards.count("holdout") else "train"
         there = self.shards.count(split)
         pick = torch.randperm(there, generator=noise.generator(self._seed, "grid pictures"))[: min(count, there)]
         return self._open(resolution, split, keep=False).read(pick.numpy())
+
+    def _labelled(self, classes: int) -> Tensor:
+        """The labels of all training pictures; raises HiresError where one has none, or there are not those from 0 to classes - 1."""
+        labels = labels_of(self.shards.keys("train"), f"network.classes={classes}: {self._data.root}")
+        found = int(labels.max()) + 1
+        if found != classes:
+            raise HiresError(f"network.classes={classes}: {self._data.root} has labels up to {found - 1}; wanted network.classes={found}")
+        return labels
 
     def _of(self, phase: Phase) -> np.ndarray:
         return self.order.indices(phase.images, phase.batch)[self._world.rows(phase.batch)]

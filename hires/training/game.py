@@ -152,8 +152,10 @@ class Game:
         if checkpoint:
             self.objective.restore(checkpoint)
 
-    def round(self, phase: Phase, images: Tensor, due: bool | None = None) -> dict[str, Tensor]:
-        """One step on this rank's uint8 images (B, C, r, r), as the feed orders them; returns the round's terms on the device."""
+    def round(self, phase: Phase, images: Tensor, labels: Tensor | None = None, due: bool | None = None) -> dict[str, Tensor]:
+        """One step on this rank's uint8 images (B, C, r, r), as the feed orders them, and their labels (B,) where networks read them;
+        returns the round's terms on the device.
+        """
         config, device = self.config, self.world.device
         B, rows = phase.batch, self.world.rows(phase.batch)
         # the loaders deliver memory in the order of pixels; this puts it into that of planes, on the device
@@ -169,7 +171,8 @@ class Game:
                 return noise.by_sample(self.noise_seed, stream, phase.images, size, rows, device)
             return _sent(noise.normal(self.noise_seed, stream, phase.images, B, size, rows), device)
 
-        batch = self.objective.batch(x, phase.alpha, draw, config.network.latent)
+        given = {} if labels is None else {"labels": _sent(labels, device)}
+        batch = self.objective.batch(x, phase.alpha, draw, config.network.latent, **given)
         decay = 0.5 ** (phase.batch / phase.ema_halflife)
         rounds = (phase.images - phase.level_start) // phase.batch
         if due is None:

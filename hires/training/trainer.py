@@ -117,7 +117,7 @@ class Trainer:
         images = next(self.batches)
         self.watchdog.at("a step", self.images, patient=fresh)
         try:
-            terms = self.game.round(self.phase, images)
+            terms = self.game.round(self.phase, images, self.feed.labels(self.phase))
         except NotFinite as error:
             raise NotFinite(f"at {self.images} images: {self.health.told(error)}") from error
         self.health.record(terms, self.game.norms(), self.stop.asked(fresh=fresh), self.images)

@@ -39,12 +39,12 @@ def _step(config: RunConfig, world: World, feed: Feed, phase: Phase) -> float:
     too_large = f"{where} does not fit in memory: lower {row}.micro_batch or {row}.batch"
     try:
         game = Game(config, world, phase.shape)
-        pictures = feed.of(phase)
+        pictures, labels = feed.of(phase), feed.labels(phase)
         if world.device.type == "cuda":  # the first round also chooses kernels and fills the allocator
-            game.round(phase, pictures, due=True)
+            game.round(phase, pictures, labels, due=True)
             torch.cuda.synchronize(world.device)
         started = time.perf_counter()
-        bad = not_finite(game.round(phase, pictures, due=True) | game.norms())  # also waits for the device
+        bad = not_finite(game.round(phase, pictures, labels, due=True) | game.norms())  # also waits for the device
         seconds = (time.perf_counter() - started) / phase.batch * 1000
         networks = game.averaged()
         if world.first:  # which alone draws grids, beside its players

@@ -63,6 +63,8 @@ def run(config: Config) -> Exported:
     out = Path(config.out) if config.out else Path(config.run) / f"bundle-{loaded.images:012d}"
     chains = chains_of(loaded.config.objective)
     moments = (_moments(loaded, config.moments),) if config.moments else ()
+    if loaded.config.network.classes:
+        loaded.networks.pop("variational", None)  # of a picture without a label it says nothing
     path = write_bundle(
         out, loaded.config.network, loaded.resolution, loaded.networks, facts(loaded, config.run), formats, chains, *moments
     )

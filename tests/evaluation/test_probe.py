@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from hires.errors import HiresError
-from hires.evaluation.labels import labels_of
 from hires.evaluation.probe import STRENGTHS, _fitted, linear_probe
+from hires.ground.labels import labels_of
 
 
 def clusters(count: int, classes: int, spread: float, seed: int, features: int = 8):

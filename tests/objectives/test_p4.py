@@ -1,5 +1,5 @@
-"""P4's published recipe on its residual network: the network, and two rounds against plain autograd on pictures in [0, 1], as its code has
-them. The power iteration stands still, for it counts passes; in double precision.
+"""P4's published recipe on its residual network, with labels and without: the network, and rounds of f-EBM and of its baseline against
+plain autograd on pictures in [0, 1], as its code has them. The power iteration stands still, for it counts passes; in double precision.
 """
 
 import copy
@@ -13,11 +13,13 @@ from hires import config as configuration
 from hires import networks, objectives
 from hires.errors import HiresError
 from hires.networks import NetworkConfig
+from hires.objectives import SYSTEMS
 from hires.objectives.base import Rates
-from hires.objectives.f_ebm import PLAYERS, Objective
+from hires.objectives.f_ebm import Objective
 from hires.training.player import ZeroConfig, new_player
 
-BATCH, STEPS, LR = 3, 4, 3e-4
+BATCH, STEPS, LR, CLASSES = 3, 4, 3e-4, 3
+WARM, BY_CLASS = "objective.warmup=1", f"network.classes={CLASSES}"
 
 
 def preset(*more: str):
@@ -25,12 +27,15 @@ def preset(*more: str):
 
 
 def start(shape: NetworkConfig, config) -> dict[str, torch.nn.Module]:
-    nets = {name: Objective.network(config, shape, name, 32, False) for name in PLAYERS}
+    nets = {name: SYSTEMS[config.name].network(config, shape, name, 32, False) for name in config.players()}
     for name, net in nets.items():
         networks.initialise(net, lambda parameter, name=name: torch.Generator().manual_seed(zlib.crc32(f"{name}/{parameter}".encode())))
         with torch.no_grad():
             for block in net.blocks:  # the published start lets next to nothing through
                 block.conv1.parametrizations.weight.original.mul_(3e9)
+        for key, tensor in net.named_parameters():  # the published start has no class unlike another
+            if key.endswith(("bias0", "bias1", "gain")):
+                tensor.data += torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode()))) / 3
         net.double().eval()
     return nets
 
@@ -44,14 +49,14 @@ def draws(moment: int):
 
 
 class Published:
-    """Jensen-Shannon, on [0, 1]."""
+    """Jensen-Shannon, or contrastive divergence where there is no H, on [0, 1]; a sample's label is that of the data in its row."""
 
     def __init__(self, nets, eps: float):
         self.nets, self.buffer = nets, None
         self.adams = {n: torch.optim.Adam(net.parameters(), lr=LR, betas=(0.0, 0.999), eps=eps) for n, net in nets.items()}
 
     def of(self, name, y):
-        return self.nets[name](2 * y - 1).double()
+        return self.nets[name](2 * y - 1, 1.0, self.labels).double()
 
     def step(self, name, loss):
         self.adams[name].zero_grad()
@@ -72,10 +77,15 @@ class Published:
         self.buffer = (y * 255).round()
         return y
 
-    def round(self, pixels, draw, warm: bool):
+    def round(self, pixels, labels, draw, warm: bool):
+        self.labels = labels
         u = torch.distributions.Normal(0.0, 1.0).cdf(draw("level", 3 * 32**2)).view(pixels.shape)
         data = pixels / 255 * 255 / 256 + u / 256
         y = self.chain(draw)
+        if "variational" not in self.nets:
+            e_p, e_q = self.of("energy", data), self.of("energy", y)
+            self.step("energy", e_p.mean() - e_q.mean() + (e_p**2).mean() + (e_q**2).mean())
+            return y
         with torch.no_grad():
             e_p, e_q = self.of("energy", data), self.of("energy", y)
         h_p, h_q = self.of("variational", data), self.of("variational", y)
@@ -92,21 +102,25 @@ class Published:
         return y
 
 
-def test_rounds_are_the_published_codes(world, in_double):
-    config = preset("network.width=0.03", f"objective.chains.steps={STEPS}", f"objective.chains.replay={BATCH}", "objective.warmup=1")
+@pytest.mark.parametrize("of", [[WARM], [WARM, BY_CLASS], ["objective=contrastive_divergence_p4", BY_CLASS]])
+def test_rounds_are_the_published_codes(of, world, in_double):
+    """With labels an image at a time, so that each must find its own."""
+    config = preset("network.width=0.03", f"objective.chains.steps={STEPS}", f"objective.chains.replay={BATCH}", *of)
+    labelled = BY_CLASS in of
     config.optimizer.clip, config.optimizer.eps = math.inf, 1e-3
     nets = start(config.network, config.objective)
     reference = Published(copy.deepcopy(nets), 1e-3)
     players = {n: new_player(n, copy.deepcopy(net), config.optimizer, ZeroConfig(0), "fp32", world.device) for n, net in nets.items()}
-    game = Objective(config.objective, 1, players)
+    game = SYSTEMS[config.objective.name](config.objective, 1, players)
     for moment in range(3):
         pixels = torch.randint(0, 256, (BATCH, 3, 32, 32), generator=torch.Generator().manual_seed(moment)).double()
-        y = reference.round(pixels, draws(moment), warm=moment < 1)
-        draw = draws(moment)
-        batch = game.batch((pixels / 127.5 - 1).to(world.device), 1.0, lambda *what, draw=draw: draw(*what).to(world.device), 1)
-        game.round(batch, Rates(LR, LR, 0.0, moment), 32, True)
-        shown = game.pictures({}, None, torch.zeros(BATCH, 1), 1.0)["chains"][0].cpu()
-        assert (shown - ((y * 255).round() / 127.5 - 1)).abs().max() < 1e-6
+        labels = (torch.arange(BATCH) + moment) % CLASSES if labelled else None
+        y = reference.round(pixels, labels, draws(moment), warm=moment < 1)
+        draw, given = draws(moment), {"labels": labels.to(world.device)} if labelled else {}
+        batch = game.batch((pixels / 127.5 - 1).to(world.device), 1.0, lambda *what, draw=draw: draw(*what).to(world.device), 1, **given)
+        game.round(batch, Rates(LR, LR, 0.0, moment), 32, True, micro_batch=1 if labelled else 0)
+        kept = next(iter(game.carried().values()))[0].view(y.shape)
+        assert torch.equal(kept.cpu(), (y * 255).round().to(torch.uint8))
     for name, player in players.items():
         own = player.gather("weight")
         wanted = {n: p.detach() for n, p in reference.nets[name].named_parameters()}
@@ -114,6 +128,30 @@ def test_rounds_are_the_published_codes(world, in_double):
         assert max((wanted[n] - before[n]).abs().max() for n in wanted) > LR
         assert max((own[n].cpu() - wanted[n]).abs().max() for n in wanted) < 1e-6, name
         player.destroy()
+
+
+@torch.no_grad()
+def test_an_energy_with_classes_is_a_plain_network_with_biases_and_gains_by_label():
+    """Every layer written out, a label as a row of the identity; and without a label the energy of the mixture."""
+    config = preset("network.width=0.03", BY_CLASS)
+    U = start(config.network, config.objective)["energy"]
+    x, labels = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double() * 2 - 1, torch.tensor([2, 0, 2, 1])
+    leaky, conv = (lambda h: torch.where(h > 0, h, 0.2 * h)), torch.nn.functional.conv2d
+
+    def plain(y: torch.Tensor) -> torch.Tensor:
+        one_hot = torch.eye(CLASSES, dtype=torch.float64)[y]
+        h = leaky(conv((x + 1) / 2, U.from_image.weight, padding=1))
+        for i, block in enumerate(U.blocks):
+            bias0, bias1, gain = ((one_hot @ of)[:, :, None, None] for of in (block.bias0, block.bias1, block.gain))
+            inside = conv(leaky(conv(h + bias0, block.conv0.weight, padding=1)) + bias1, block.conv1.weight, padding=1) * gain
+            h = inside + (h if i not in (2,) else conv(h, block.beside.weight, padding=1))
+            h = leaky(torch.nn.functional.avg_pool2d(h, 2) if i in (0, 2, 4) else h)
+        return (h.clamp_min(0).sum((2, 3)) @ U.head.weight.T + U.head.bias)[:, 0]
+
+    torch.testing.assert_close(U(x, 1.0, labels).double(), plain(labels), rtol=1e-6, atol=1e-6)
+    each = torch.stack([plain(torch.full((4,), y)) for y in range(CLASSES)])
+    assert (each.max(0).values - each.min(0).values).min() > 1e-2
+    torch.testing.assert_close(U(x).double(), -torch.log(torch.exp(-each).sum(0)), rtol=1e-6, atol=1e-6)
 
 
 def test_the_network_is_the_published_one():
@@ -146,7 +184,11 @@ def test_a_block_starts_as_its_activation_and_no_convolution_exceeds_one():
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [(["objective.sampler=generator"], "sampler=replay"), (["objective=vae"], "network.kind=p4 with objective=vae")],
+    [
+        (["objective.sampler=generator"], "sampler=replay"),
+        (["objective=vae"], "network.kind=p4 with objective=vae"),
+        (["network=slim", "network.classes=10"], "network.classes=10 with network.kind=growing: labels are read by network=p4 alone"),
+    ],
 )
 def test_other_games_are_refused(more, words):
     config = preset(*more)

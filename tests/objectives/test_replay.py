@@ -70,13 +70,17 @@ def test_each_slot_belongs_to_one_place_and_a_rank_holds_those_of_its_rows(share
         assert {places[s] for s in mine} <= set(range(batch)[rows(batch, world, rank)])
 
 
-@pytest.mark.parametrize("slots", [12, 31])
-def test_any_world_goes_on_with_the_same_pictures(world, slots):
+@pytest.mark.parametrize(("slots", "micro", "labels"), [(12, 0, None), (31, 0, None), (31, 1, torch.arange(8) % 3)])
+def test_any_world_goes_on_with_the_same_pictures(world, slots, micro, labels):
     """Six rounds of one process, of two and of four: the rows' samples and the whole buffer are the same, to the bit."""
     config, batch = ChainsConfig(steps=2, step_size=0.5 / R**2, noise=0.05, reach=1.0, replay=slots, restart=0.3), 8
 
-    def energy(x):
-        return (x - 0.2).square().flatten(1).sum(1)
+    def energy(x, y=torch.zeros(1)):  # noqa: B008 - not changed
+        return (x - 0.2 - 0.3 * y[:, None, None, None]).square().flatten(1).sum(1)
+
+    def go_on(chains, moment, own):
+        mine = None if labels is None else labels[own]
+        return chains.go_on(energy, like(own.stop - own.start), 1.0, draw_of(batch, moment, own), micro, mine)[0]
 
     ends = {}
     for size in (1, 2, 4):
@@ -84,15 +88,15 @@ def test_any_world_goes_on_with_the_same_pictures(world, slots):
         for rank, chains in enumerate(ranks):
             chains.buffer = rank_of(size, rank, slots)
         for moment in range(6):
-            parts = [
-                chains.go_on(energy, like(batch // size), 1.0, draw_of(batch, moment, rows(batch, size, rank)))[0]
-                for rank, chains in enumerate(ranks)
-            ]
+            parts = [go_on(chains, moment, rows(batch, size, rank)) for rank, chains in enumerate(ranks)]
         ends[size] = torch.cat(parts), torch.cat([chains.buffer.pictures for chains in ranks])
         assert ends[size][1].shape == (slots, C, R, R)
     for size in (2, 4):
         assert all(torch.equal(a, b) for a, b in zip(ends[1], ends[size], strict=True))
     assert len({picture.numpy().tobytes() for picture in ends[1][1]}) == slots
+    if labels is not None:  # a row's sample lies nearest to the bottom of its own label
+        means = ends[1][0].mean((1, 2, 3))
+        assert means[labels == 0].max() < means[labels == 1].min() and means[labels == 1].max() < means[labels == 2].min()
 
 
 @pytest.mark.parametrize("before,after", [(1, 2), (2, 1), (4, 2), (2, 4), (1, 1)])
