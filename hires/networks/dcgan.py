@@ -62,7 +62,7 @@ class Down(Fixed):
             inputs = width
         self.sizes, self.normed, self.widths = len(widths), norm, widths
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, alpha: float = 1.0) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] -> (B, width, side, side)."""
         h = x.to(self.conv0.weight.dtype)
         for i in range(self.sizes):

@@ -72,7 +72,7 @@ class PairEnergy(dcgan.Fixed):
         for layer in (*self.image, *self.latent, self.joint, self.head):
             spectral_norm(layer)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, alpha: float = 1.0) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] -> (B, 512 times the width), the image's end of the pair."""
         return _through(self.image, x.to(self.head.bias.dtype)).flatten(1)
 

@@ -5,7 +5,10 @@ import torch
 
 from hires.errors import HiresError
 from hires.evaluation.probe import STRENGTHS, _fitted, linear_probe
+from hires.evaluation.subject import of_networks
 from hires.ground.labels import labels_of
+from hires.networks import NetworkConfig
+from hires.objectives import SYSTEMS
 
 
 def clusters(count: int, classes: int, spread: float, seed: int, features: int = 8):
@@ -73,3 +76,13 @@ def test_labels_are_the_numbers_at_the_end_of_the_keys():
     for key in ("train/00042", "seven_x", "7"):
         with pytest.raises(HiresError, match="here"):
             labels_of(["1_1", key], "here")
+
+
+@pytest.mark.parametrize("kind,system", [("dcgan32", "divergence_triangle"), ("p2", "latent_ebm"), ("p3", "vgan"), ("p4", "f_ebm")])
+def test_every_papers_energy_has_features(kind, system):
+    settings, shape = SYSTEMS[system].Settings(), NetworkConfig(kind=kind, latent=5, width=0.05)
+    nets = {player: SYSTEMS[system].network(settings, shape, player, 32, False).eval() for player in settings.players()}
+    subject = of_networks(nets, settings, "a run", 0, (32, 3, 5), 1.0, torch.device("cpu"))
+    with torch.no_grad():
+        of_pictures, of_noise = (subject.features(x) for x in (torch.zeros(2, 3, 32, 32), torch.rand(2, 3, 32, 32)))
+    assert of_pictures.ndim == 2 and of_pictures.shape == of_noise.shape and not torch.equal(of_pictures, of_noise)
