@@ -136,9 +136,9 @@ class Objective(base.Objective):
 
     Settings = Config
     LOSSES = {
-        "energy": "E U(x) − E U(x̃) + λ_U (E U(x)² + E U(x̃)²) + γ/2 E |∂U/∂x|²",
+        "energy": "E U(x) − E U(x̃) (logistic: E softplus(U(x)) + E softplus(−U(x̃))) + λ_U (E U(x)² + E U(x̃)²) + γ/2 E |∂U/∂x|²",
         "inference": "κ R(x, x̂) + β K(q(z|x) ‖ p(z)) + λ_z N(z | x̃)",
-        "generator": "κ R(x, x̂) + w E U(x̃) + λ_z N(z | x̃) + range",
+        "generator": "κ R(x, x̂) + w E U(x̃) (logistic: w E softplus(U(x̃))) + λ_z N(z | x̃) + range",
     }
     TAKES = {"generator": "z", "energy": "x", "inference": "x"}
     SHAPED_BY = ("energy",)  # settings that decide what the networks are
