@@ -631,9 +631,6 @@ def _read_config(path: Path) -> dict:
     for key, kind in _KEYS.items():
         if not isinstance(config.get(key), kind) or isinstance(config.get(key), bool):  # True is an int to Python
             raise ValueError(f"{path}: {key}={config.get(key)!r}, wanted {kind.__name__}")
-    for key, most in _MOST.items():  # what a damaged number would build without end
-        if key in config and not 1 <= config[key] <= most:
-            raise ValueError(f"{path}: {key}={config[key]}, wanted 1 to {most}")
     if config["kind"] not in _NETWORKS:
         raise ValueError(f"{path}: kind={config['kind']!r}, wanted one of {', '.join(_NETWORKS)}")
     if config["energy_form"] not in ("identity", "softplus", "experts"):
@@ -643,6 +640,9 @@ def _read_config(path: Path) -> dict:
     for key, kind in {"experts": int, "classes": int, "energy_scale": float, "squashes": bool, "normed": list, **groups, **has}.items():
         if key in config and not isinstance(config[key], kind):
             raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
+    for key, most in _MOST.items():  # what a damaged number would build without end
+        if key in config and not 1 <= config[key] <= most:
+            raise ValueError(f"{path}: {key}={config[key]}, wanted 1 to {most}")
     if not 1 <= config.get("experts", 1) <= _MOST["latent"]:
         raise ValueError(f"{path}: experts={config['experts']}, wanted 1 to {_MOST['latent']}")
     if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] not in ("growing", "p3")):

@@ -167,7 +167,11 @@ def test_a_card_tells_the_energys_bound(made):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"experts": "5"}, {"has_inference": 1}, {"squashes": "no"}, {"experts": 6}, {"experts": None}, {"chains": {}}]
+    "wrong",
+    [
+        *({"experts": "5"}, {"has_inference": 1}, {"squashes": "no"}, {"experts": 6}, {"experts": None}, {"chains": {}}),
+        *({"classes": "3"}, {"classes": 3}, {"classes": -1}),
+    ],
 )
 def test_a_configuration_that_is_none_is_told(wrong, made, tmp_path):
     folder = made("vcd")[1]
