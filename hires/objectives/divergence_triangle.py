@@ -194,8 +194,8 @@ class Objective(base.Objective):
     def _messages(self, parts: list[Batch], rates: Rates, penalise: bool, record: Record) -> None:
         """`energy_first` (20 forward passes a round, 23 with corrupted images) and `simultaneous` (18, 21): I and G step from one point.
 
-        Reconstructions among the fakes add three, and three more to `energy_first`; what I and G make of them is made once, before the
-        energy steps, where the batch fits at once.
+        Reconstructions among the fakes add three, and two more to `energy_first`. They are made once, before the energy steps, where the
+        batch is computed at once, and again after it in micro-batches.
         """
         simultaneous = self.config.updates == "simultaneous"
         share = 1 / len(parts)
