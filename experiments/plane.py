@@ -32,7 +32,7 @@ STEP = 0.03  # of Langevin, with noise as large: it samples exp(-U), at temperat
 CHAINS = ChainsConfig(steps=10, step_size=STEP**2 / 2, noise=STEP, reach=0.1, replay=10_000, restart=0.05)
 # the theory's weights beside the energy are kappa = D / 2 s^2, beta = 1 and lambda_z = d; these are a tenth of them at s = 0.08
 TRIANGLE = {"kappa_pixel": 16.0, "kappa_max": 16.0, "beta": 0.1, "lambda_z": 0.2, "lambda_u": 0.01, "r1": 0.02, "range": 10.0}
-TRIANGLE["energy_sees"] = "samples"  # points have no contrast and no blocks
+TRIANGLE |= {"energy_weight": 4.0, "energy_sees": "samples"}  # points have no contrast and no blocks
 PAIRS = {"kappa_pixel": 16.0, "beta": 0.1, "lambda_u": 0.01, "r1": 0.02, "r1_z": 0.01, "range": 10.0}
 CHAINED = {"lambda_u": 0.01, "data_noise": 0.0, "chains": CHAINS}
 F_EBM = CHAINED | {"lambda_h": 0.01}

@@ -56,7 +56,7 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     lambda_z: float = setting(1.0, at_least=0, below=math.inf)  # weight of the sleep term N
     lambda_u: float = setting(0.1, at_least=0, below=math.inf)  # L2 on the energy
     # w, of E U(x_tilde) in the generator's loss: rho, the pull's share, goes with it (docs/reference/stability.md)
-    energy_weight: float = setting(4.0, at_least=0, below=math.inf)
+    energy_weight: float = setting(10.0, at_least=0, below=math.inf)
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
     # identity (bounded by lambda_u) | softplus (spectral normalisation) | experts (bounded: docs/reference/vgan.md)

@@ -88,7 +88,7 @@ def test_max_images_beyond_the_schedule_is_told(resume, capsys):
 def test_what_was_no_setting_yet_keeps_its_value():
     """A manifest that does not name the energy's weight is of a run whose weight was 1, whatever the default has become."""
     plain = to_dict(configuration.load("train", ["experiment=digits", "run=r"]))
-    assert run_config(plain).objective.energy_weight == 4
+    assert run_config(plain).objective.energy_weight == 10
     del plain["objective"]["energy_weight"], plain["objective"]["energy_sees"], plain["network"]["downsampling"]
     then = run_config(plain)
     assert (then.objective.energy_weight, then.objective.energy_sees, then.network.downsampling) == (1, "samples", "separate")
