@@ -73,9 +73,9 @@ def _run(arguments: list[str], begin: Callable[[], None] | None = None) -> int:
     verb, overrides = spelled_out(arguments)
     name = verb.replace(" ", "_")  # of its configuration and its file
     if "--help" in overrides or "-h" in overrides:
-        from hires import config as configuration
+        from hires import help
 
-        print(configuration.help_text(name))
+        print(help.text(name))
         return 0
     from hires.verbs import call
 

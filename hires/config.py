@@ -1,10 +1,8 @@
 """A verb's configuration: its dataclass, composed by Hydra from configs/ and the command line, checked whole before any work."""
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
 from importlib import import_module
-import inspect
 from pathlib import Path
 import re
 from typing import Any
@@ -72,17 +70,6 @@ def _register(verb: str) -> None:
     for group, members in getattr(schema, "GROUPS", {}).items():
         for name, node in members.items():
             store.store(group=group, name=name, node=node)
-
-
-def help_text(verb: str) -> str:
-    """What a verb takes, as it stands in the code: its YAML file where it has one, then types, defaults, ranges and comments."""
-    schemas = [schema for schema in reversed(schema_of(verb).__mro__) if is_dataclass(schema)]
-    for schema in schemas:  # grows while it is read: settings of settings follow
-        found = (f.type for f in fields(schema) if isinstance(f.type, type) and is_dataclass(f.type))
-        schemas += [one for one in found if one not in schemas]
-    sources = [inspect.getsource(schema).split("\n    def ")[0].split("\n    # config")[0].rstrip() for schema in schemas]
-    file = CONFIGS / f"{verb}.yaml"
-    return "\n\n".join([file.read_text(encoding="utf-8").rstrip(), *sources] if file.is_file() else sources)
 
 
 def from_plain(schema: type, plain: dict) -> Any:

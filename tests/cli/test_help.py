@@ -1,6 +1,7 @@
 """--help shows every setting of every verb."""
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+import inspect
 import subprocess
 import sys
 
@@ -17,6 +18,24 @@ def test_every_setting_is_shown(verb, capsys):
         assert f"    {field.name}: " in shown, field.name
     if verb == "train":
         assert "hang_timeout: " in shown and "channels_base: " in shown  # settings of settings
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_it_says_what_the_imported_classes_say(verb, capsys):
+    """Read out of the source, it follows imports and inheritance as Python does."""
+    cli.main([verb, "--help"])
+    shown = capsys.readouterr().out
+    schemas = [schema for schema in reversed(config.schema_of(verb).__mro__) if is_dataclass(schema)]
+    for schema in schemas:
+        schemas += [one for one in (f.type for f in fields(schema)) if isinstance(one, type) and is_dataclass(one) and one not in schemas]
+    sources = [inspect.getsource(schema).split("\n    def ")[0].split("\n    # config")[0].rstrip() for schema in schemas]
+    assert shown.rstrip("\n").endswith("\n\n".join(sources))
+
+
+def test_it_waits_for_no_library():
+    code = "import sys; from hires import cli; cli.main(['train', '--help'])\n"
+    code += "print(*{'torch', 'hydra', 'numpy'} & set(sys.modules), file=sys.stderr)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "\n"
 
 
 @pytest.mark.parametrize(
