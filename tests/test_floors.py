@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # from the ground up; a floor is a package or a module of hires/, and pipelines knows nothing of hires
 FLOORS = (
-    *("errors", "ground", "overrides", "help", "config", "networks", "objectives", "checkpoints", "training", "planning", "bundle", "media"),
-    *("sampling", "evaluation", "slurm", "report", "explore", "verbs", "cli", "__init__", "__main__"),
+    *("errors", "ground", "overrides", "help", "config", "networks", "objectives", "checkpoints", "training", "planning", "bundle"),
+    *("media", "sampling", "evaluation", "slurm", "report", "explore", "verbs", "cli", "__init__", "__main__"),
 )
 
 
