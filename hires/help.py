@@ -49,13 +49,13 @@ def _class(module: str, name: ast.expr) -> Class | None:
 def _imported(module: str, name: str) -> str:
     """Where `from … import` of a module takes a name from, in dots; empty for one that it does not import so."""
     found = _module(module)
-    for node in ast.walk(found[1]) if found else ():
-        names = {one.asname or one.name: one.name for one in node.names} if isinstance(node, ast.ImportFrom) else {}
-        if isinstance(node, ast.ImportFrom) and name in names:
+    imports = [node for node in ast.walk(found[1]) if isinstance(node, ast.ImportFrom)] if found else []
+    for node, one in [(each, alias) for each in imports for alias in each.names]:
+        if name == (one.asname or one.name):
             parts = module.split(".")
             up = node.level - HERE.parent.joinpath(*parts).is_dir()  # of `from ..module`; a package is its own
             package = parts[: len(parts) - up] if node.level else []
-            return ".".join(filter(None, [*package, node.module, names[name]]))
+            return ".".join(filter(None, [*package, node.module, one.name]))
     return ""
 
 
