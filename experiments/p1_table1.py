@@ -7,8 +7,8 @@
 
 The triangle trains by experiment=triangle_cifar10, the published networks and recipe; the VAE on its G and I, all but the WGAN by its Adam;
 the GAN on its G and energy at DCGAN's rates; the WGAN on these by WGAN-GP's published settings, a step of G every fifth round. GAN and VAE
-train for twice as many images, the WGAN for five times, and checkpoints on the way are measured, so that each is compared where its G has
-made as many updates and where it has trained as many seconds. Samples are judged by a Frechet distance in EfficientNet's features (no FID);
+train for twice as many images, the WGAN for five times, so that each is measured where its G has made as many updates, where it has trained
+as many seconds, and at its end. Samples are judged by a Frechet distance in EfficientNet's features (no FID);
 reconstructions by their squared error over pixels. The paper's other baselines are not built here.
 """
 
@@ -60,8 +60,7 @@ def main(*words: str) -> None:
         wanted = "a folder, or an archive, of pictures with train/ and test/"
         claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted=wanted)
         claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.trial=false")
-        step = every * max(2, LENGTHS[system]) // 2
-        for at in (*range(step, most, step), most):
+        for at in compared(out, system, seed, images, every):
             part = {"seed": seed, "system": system, "width": width, "images": at}
             if not claims.there(NAME, **part):
                 names = ("fidelity", "diversity") if system in ("gan", "wgan") else ("fidelity", "diversity", "reconstruction")
@@ -69,6 +68,16 @@ def main(*words: str) -> None:
                 claims.add(NAME, part | found | {"seconds": seconds(run, at)} | claims.where(run))
     if given["scale"] != "gpu":
         claims.publish(NAME, text())
+
+
+def compared(out: Path, system: str, seed: int, images: int, every: int) -> list[int]:
+    """Checkpoints of a run to measure, in images: after the triangle's updates of G, at the end, and the last in the triangle's seconds."""
+    run, most, triangle = out / f"{system}_{seed}", images * LENGTHS[system], out / f"triangle_{seed}"
+    at = {images * ROUNDS.get(system, 1), most}
+    if (triangle / "metrics.jsonl").exists():
+        spent = seconds(triangle, images)
+        at |= {max((n for n in range(every, most + 1, every) if seconds(run, n) <= spent), default=most)}
+    return sorted(at)
 
 
 def seconds(run: Path, images: int) -> int:
