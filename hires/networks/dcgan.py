@@ -3,6 +3,7 @@
 Every doubling of the side is one 4x4 convolution of stride 2; the smallest square is reached, or left, by a convolution as large as it is.
 """
 
+import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
@@ -64,7 +65,7 @@ class Down(Fixed):
 
     def features(self, x: Tensor, alpha: float = 1.0) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] -> (B, width, side, side)."""
-        h = x.to(self.conv0.weight.dtype)
+        h = x.to(self.conv0.weight.dtype, memory_format=torch.channels_last)
         for i in range(self.sizes):
             h = getattr(self, f"conv{i}")(h)
             h = F.leaky_relu(getattr(self, f"norm{i}")(h) if self.normed else h, 0.2)

@@ -74,7 +74,7 @@ class PairEnergy(dcgan.Fixed):
 
     def features(self, x: Tensor, alpha: float = 1.0) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] -> (B, 512 times the width), the image's end of the pair."""
-        return _through(self.image, x.to(self.head.bias.dtype)).flatten(1)
+        return _through(self.image, x.to(self.head.bias.dtype, memory_format=torch.channels_last)).flatten(1)
 
     def forward(self, x: Tensor, z: Tensor, alpha: float = 1.0) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] and latents (B, d) -> energies (B,), fp32."""

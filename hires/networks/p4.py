@@ -89,7 +89,8 @@ class Energy(dcgan.Fixed):
         """Images (B, C, 32, 32) in [-1, 1], and labels (B,) where it has classes -> (B, 256 times the width), sums over the plane; the
         network itself counts from 0 to 1.
         """
-        h = F.leaky_relu(self.from_image((x.to(self.head.weight.dtype) + 1) / 2), LEAK)
+        x = x.to(self.head.weight.dtype, memory_format=torch.channels_last)
+        h = F.leaky_relu(self.from_image((x + 1) / 2), LEAK)
         for block in self.blocks:
             h = block(h) if y is None else block(h, y)
         return h.relu().sum((2, 3))
