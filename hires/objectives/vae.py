@@ -29,7 +29,7 @@ class Config(Reconstructs, ObjectiveConfig):
     name: str = "vae"
     kappa_pixel: float = setting(3.0, at_least=0)  # kappa(r) = min(kappa_pixel r^2, kappa_max)
     kappa_max: float = setting(256.0, at_least=0)  # the triangle's
-    beta: float = setting(0.125, at_least=0)  # the triangle's: at 16x16 in grey s^2 = 0.06, a standard deviation of 0.25 on [-1, 1]
+    beta: float = setting(0.125, at_least=0)  # once the triangle's: at 16x16 in grey s^2 = 0.06, a standard deviation of 0.25 on [-1, 1]
     logvar_min: float = -8.0  # soft clamp of the log-variance; min >= max turns it off
     logvar_max: float = 4.0
     # R compares means of boxes, in pixels a side; 1: a density of every pixel
