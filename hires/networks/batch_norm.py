@@ -1,4 +1,4 @@
-"""Batch norm's statistics for use: those of the averaged weights on what a network is given, not the running ones of training.
+"""Batch norm in fp32 under any precision, and its statistics for use: of the averaged weights on what a network is given, not training's.
 
 Running statistics mix what training feeds a generator (latents of the prior and of posteriors) and belong to weights that have moved on.
 The papers' code draws its pictures with the statistics of a batch; here a pass over one large batch sets them once, so that a picture is a
@@ -10,8 +10,28 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+import torch.nn.functional as F
 
 LATENTS = 512  # of the prior, in the pass over a generator
+
+
+class _Fp32:
+    """Statistics, gains and biases in fp32, inputs and results of any type: torch takes no bf16 gains beside fp32 statistics."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        self._check_input_dim(h)
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        gain, bias = self.weight.float(), self.bias.float()
+        return F.batch_norm(h, self.running_mean, self.running_var, gain, bias, self.training, self.momentum, self.eps)
+
+
+class BatchNorm1d(_Fp32, nn.BatchNorm1d):
+    """(B, C) -> (B, C), normalised over the batch."""
+
+
+class BatchNorm2d(_Fp32, nn.BatchNorm2d):
+    """(B, C, r, r) -> (B, C, r, r), normalised over the batch and the plane."""
 
 
 def layers(network: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:

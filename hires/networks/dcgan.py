@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
+from hires.networks.batch_norm import BatchNorm2d
+
 SQUARES = {28: (7, 2), 32: (4, 3), 64: (4, 4)}  # resolution -> side of the smallest square, doublings of it
 
 
@@ -35,7 +37,7 @@ class Up(Fixed):
         for i, width in enumerate(widths):
             kernel, stride, padding = (side, 1, 0) if i == 0 else (4, 2, 1)
             setattr(self, f"deconv{i}", nn.ConvTranspose2d(inputs, width, kernel, stride, padding, bias=False))
-            setattr(self, f"norm{i}", nn.BatchNorm2d(width))
+            setattr(self, f"norm{i}", BatchNorm2d(width))
             inputs = width
         self.sizes, self.widths = len(widths), widths
         self.to_rgb = nn.ConvTranspose2d(inputs, channels, 3, 1, 1)
@@ -59,7 +61,7 @@ class Down(Fixed):
             kernel, stride = (3, 1) if i == 0 else (4, 2)
             setattr(self, f"conv{i}", nn.Conv2d(inputs, width, kernel, stride, 1, bias=False))
             if norm:
-                setattr(self, f"norm{i}", nn.BatchNorm2d(width))
+                setattr(self, f"norm{i}", BatchNorm2d(width))
             inputs = width
         self.sizes, self.normed, self.widths = len(widths), norm, widths
 

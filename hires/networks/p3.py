@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
 
+from hires.networks.batch_norm import BatchNorm1d, BatchNorm2d
 from hires.networks.expert_energy import binary_entropy, probabilities
 from hires.networks.growing import NetworkConfig
 from hires.networks.transition import POINT
@@ -98,11 +99,11 @@ class Encoder(Network):
         (channels,) = config.scaled(_generators(config))
         self.widths = [channels, config.latent]
         self.conv0 = nn.Conv2d(config.image_channels, channels, 5, padding=2, bias=False)
-        self.norm0 = nn.BatchNorm2d(channels, **NORM)
+        self.norm0 = BatchNorm2d(channels, **NORM)
         self.conv1 = nn.Conv2d(channels, channels, 5, padding=2, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels, **NORM)
+        self.norm1 = BatchNorm2d(channels, **NORM)
         self.dense = nn.Linear(channels * (resolution // 4) ** 2, config.latent, bias=False)
-        self.norm2 = nn.BatchNorm1d(config.latent, **NORM)
+        self.norm2 = BatchNorm1d(config.latent, **NORM)
 
     def forward(self, x: Tensor, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
         """Images (B, C, r, r) in [-1, 1] -> a (B, d) with erf(a / sqrt 2) = h, and its log-variance, -20 everywhere; both fp32."""
@@ -122,10 +123,10 @@ class _Synthesis(Network):
         (channels,) = config.scaled(_generators(config))
         self.widths, side = [inputs, channels], resolution // 4
         self.dense = nn.Linear(inputs, channels * side**2, bias=False)
-        self.norm0 = nn.BatchNorm1d(channels * side**2, **NORM)
+        self.norm0 = BatchNorm1d(channels * side**2, **NORM)
         self.unflatten = nn.Unflatten(1, (channels, side, side))
         self.deconv0 = nn.ConvTranspose2d(channels, channels, 5, 2, 2, output_padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels, **NORM)
+        self.norm1 = BatchNorm2d(channels, **NORM)
         self.deconv1 = nn.ConvTranspose2d(channels, config.image_channels, 5, 2, 2, output_padding=1)
 
     def synthesis(self, h: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ class Generator(_Synthesis):
         (inputs,) = config.scaled(FEATURES)
         super().__init__(config, resolution, inputs)
         self.first = nn.Linear(config.latent, inputs, bias=False)
-        self.norm = nn.BatchNorm1d(inputs, **NORM)
+        self.norm = BatchNorm1d(inputs, **NORM)
 
     def forward(self, z: Tensor, alpha: float = 1.0) -> Tensor:
         """Latents (B, d) -> images (B, C, r, r) in (-1, 1), fp32."""
