@@ -81,6 +81,7 @@ def measured(run: Path, data: Path, *names: str, images: str = "", count: int = 
     torch.set_num_threads(1)
     settings = evaluation.Settings(images=count)
     settings.metrics.features = "efficientnet"
+    settings.reconstruction.features = True
     material, found = Material(subject(run, images), Shards.open(str(data)), count), {}
     for name in names:
         for key, value in evaluation.MEASURES[name].measure(material, settings).items():

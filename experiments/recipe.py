@@ -124,8 +124,10 @@ def measure(name: str, given: dict[str, str]) -> dict:
             aggregate = fit(lambda part: part.unbind(1), [both])
             samplers["aggregate"] = aggregate.mean, aggregate.factor
             row["aggregate"] = aggregate.told()
-            each = reconstruction.errors(subject.generate, subject.encode, real)
+            back = in_parts(lambda x: subject.decode(subject.encode(x)).clamp(-1, 1), real)
+            each = (back - real).square().mean((1, 2, 3))
             row |= {"mse_choose": each[:half].mean().item(), "mse_report": each[half:].mean().item()}
+            row |= reconstruction.likeness(of_real, described(as_pictures(back)), features.classes)
         truncations = [float(t) for t in given["truncations"].split(",")] if "truncations" in given else TRUNCATIONS
         for sampler, (mean, factor) in samplers.items():
             for t in truncations:
@@ -238,6 +240,7 @@ def table(rows: list[dict]) -> str:
         "swd ×1000",
         "burnt",
         "mse",
+        "found",
         "ρ",
         "K",
         "N",
@@ -255,6 +258,7 @@ def table(rows: list[dict]) -> str:
                 "/".join(f"{v:.0f}" for v in first["swd"]),
                 f"{first['burnt']:.3f}",
                 f"{row['mse_report']:.4f}" if "mse_report" in row else "",
+                f"{row['found']:.3f}" if "found" in row else "",
             ]
             cells += [f"{log[name]:.2f}" if name in log else "" for name in ("rho", "K", "N")]
             lines.append(f"| {' | '.join(map(str, [*cells, format(row['energy']['auroc_noise'], '.2f'), row['verdict']]))} |")

@@ -50,13 +50,17 @@ class Config:
 
 def check(settings) -> None:
     """Raises HiresError for settings that cannot work: a misspelt one, or a missing file or package."""
-    config = settings.metrics
-    kind, _, rest = map(os.path.expanduser, config.features.partition(":"))
     if not find_spec("torch_fidelity"):
         raise HiresError("measure=fidelity needs torch-fidelity, not installed: pip install 'hires[fidelity]'")
-    for name, number in (("images", settings.images), ("metrics.real", config.real)):
+    for name, number in (("images", settings.images), ("metrics.real", settings.metrics.real)):
         if number < FEWEST:
             raise HiresError(f"{name}={number}: measure=fidelity wants at least {FEWEST}")
+    check_network(settings.metrics)
+
+
+def check_network(config: Config) -> None:
+    """Raises HiresError where `metrics.features` names no network, or its file or package is missing."""
+    kind, _, rest = map(os.path.expanduser, config.features.partition(":"))
     if config.features == "inception":
         given_weights(config.weights)
     elif config.features == "efficientnet":

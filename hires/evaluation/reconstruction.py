@@ -1,4 +1,4 @@
-"""How well the inference model and the generator together give an image back."""
+"""How well the inference model and the generator together give an image back: by pixels, and by a network's features."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +6,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+import torch.distributed as dist
+import torch.nn.functional as F
 
 from hires.errors import HiresError
-from hires.evaluation.material import Material, in_ranks
+from hires.evaluation import fidelity
+from hires.evaluation.inception import NO_WEIGHTS
+from hires.evaluation.material import Material, as_pictures, in_ranks
+from hires.evaluation.reference import reference, require_finite, user_cache
+from hires.ground.distributed import from_first
 
 NEEDS = ("decode", "encode")
 SHOWN = 16  # pairs of each kind on the sheet
@@ -18,31 +24,59 @@ SHOWN = 16  # pairs of each kind on the sheet
 class Config:
     """`measure=reconstruction`: settings reconstruction.…"""
 
+    features: bool = False  # compare them in the features of metrics.features too
     lpips: str = ""  # a TorchScript file: two batches (B, 3, r, r) in [-1, 1] -> distances (B, …); docs/reference/detection.md makes one
 
 
 def check(settings) -> None:
-    """Raises HiresError where the file of LPIPS is missing."""
+    """Raises HiresError where the file of LPIPS, or the network of features, is missing."""
     path = settings.reconstruction.lpips
+    if settings.reconstruction.features:
+        fidelity.check_network(settings.metrics)
     if path and not Path(path).is_file():
         raise HiresError(f"reconstruction.lpips={path}: no such file")
 
 
 def measure(material: Material, settings) -> dict:
-    """The error of held-out pictures given back from the mean code, as P1 and P2 report it; a sheet of the best, median and worst."""
+    """The error of held-out pictures given back from the mean code, as P1 and P2 report it; a sheet of the best, median and worst.
+
+    With reconstruction.features also how near their features are, and how many of N are found again among the N by them (chance: 1 / N).
+    """
     subject, path = material.subject, settings.reconstruction.lpips
     distance, x = load_distance(path, subject.device) if path else None, material.held_out()
+    cache = user_cache(settings.metrics.cache)
+    network = fidelity.opened(settings.metrics, material, cache) if settings.reconstruction.features else None
+    if settings.reconstruction.features and network is None:
+        raise HiresError(f"reconstruction.features=true: {NO_WEIGHTS}")
+
+    def compared(rows: range) -> Tensor:
+        """(B, 1 + 1 + D): the error, the distance and the features, as far as they are wanted."""
+        part = x[rows.start : rows.stop]
+        back = _given_back(subject.decode, subject.encode, part)
+        columns = [_squared(part, back)[:, None]]
+        if distance:
+            columns.append(_apart(distance, part.to(subject.device), back.to(subject.device))[:, None])
+        if network:
+            columns.append(network.of(as_pictures(back)).double().cpu())
+        return torch.cat(columns, 1)
+
     with torch.no_grad():
-        each = in_ranks(len(x), material.at_once, lambda rows: errors(subject.decode, subject.encode, x[rows.start : rows.stop]))
+        table = in_ranks(len(x), material.at_once, compared)
+    each = table[:, 0]
     if not each.isfinite().all():
         wrong = int((~each.isfinite()).sum())
         raise HiresError(f"measure=reconstruction: {subject.name}: {wrong} reconstructions are not finite")
     mse = each.mean().item()
     found: dict = {"reconstruction_mse": mse, "reconstruction_rmse": mse**0.5, "reconstruction_pictures": len(x)}
     if distance:
-        with torch.no_grad():
-            apart = in_ranks(len(x), material.at_once, lambda rows: _apart(distance, subject, x[rows.start : rows.stop]))
-        found["reconstruction_lpips"] = apart.mean().item()
+        found["reconstruction_lpips"] = table[:, 1].mean().item()
+    if network:
+        real, _ = reference(material, network, "holdout", len(x), cache)
+        near: dict = {}
+        if material.first:
+            seen = require_finite(table[:, 1 + bool(distance) :], network, "reconstructions")
+            near = {f"reconstruction_{key}_{network.name}": value for key, value in likeness(real, seen, network.classes).items()}
+        found |= from_first(near) if dist.is_initialized() else near
     return found | material.picture("reconstruction_sheet", lambda path: _sheet(path, material, x, each, mse))
 
 
@@ -51,14 +85,34 @@ def lower(found: dict) -> float:
     return found["reconstruction_mse"]
 
 
+def likeness(real: Tensor, given_back: Tensor, classes: int = 0) -> dict[str, float]:
+    """Of features (N, D + classes) of pictures and of what is given back for them: the mean cosine of a pair, and the share found again.
+
+    The mean of the pictures is taken off first, for what all faces share is no likeness. Found again: every other picture's is lower.
+    """
+    real, given_back = (features[:, : features.shape[1] - classes].double() for features in (real, given_back))
+    middle = real.mean(0)
+    cosines = F.normalize(given_back - middle, dim=1) @ F.normalize(real - middle, dim=1).T
+    own = cosines.diagonal().clone()
+    return {"cosine": own.mean().item(), "found": (own > cosines.fill_diagonal_(-1).amax(1)).double().mean().item()}
+
+
 def errors(generate: Callable[[Tensor], Tensor], encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Mean over pixels of (x - clamp(G(mu(x)), -1, 1))^2 of each picture of x (B, C, r, r) in [-1, 1], on that scale: (B,) fp64, CPU.
 
     `encode` maps pictures to means (B, d), `generate` those to images. Raises HiresError where what is given back has another shape.
     """
-    given_back = generate(encode(x)).clamp(-1, 1).cpu()
-    if given_back.shape != x.shape:
-        raise HiresError(f"reconstructions {tuple(given_back.shape)} and images {tuple(x.shape)} differ in size")
+    return _squared(x, _given_back(generate, encode, x))
+
+
+def _given_back(generate: Callable[[Tensor], Tensor], encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    found = generate(encode(x)).clamp(-1, 1).cpu()
+    if found.shape != x.shape:
+        raise HiresError(f"reconstructions {tuple(found.shape)} and images {tuple(x.shape)} differ in size")
+    return found
+
+
+def _squared(x: Tensor, given_back: Tensor) -> Tensor:
     return (given_back - x).double().square().mean((1, 2, 3))
 
 
@@ -70,11 +124,10 @@ def load_distance(path: str, device: torch.device) -> Callable[[Tensor, Tensor],
         raise HiresError(f"reconstruction.lpips={path}: not a TorchScript file ({str(error).strip().splitlines()[0]})") from error
 
 
-def _apart(distance: Callable[[Tensor, Tensor], Tensor], subject, x: Tensor) -> Tensor:
+def _apart(distance: Callable[[Tensor, Tensor], Tensor], x: Tensor, given_back: Tensor) -> Tensor:
     """The distance (B,) of pictures from what is given back; grey ones as equal colours."""
-    pairs = (part.to(subject.device).expand(-1, 3, -1, -1) for part in (x, subject.decode(subject.encode(x)).clamp(-1, 1)))
     try:
-        return distance(*pairs).flatten(1).mean(1).double().cpu()
+        return distance(*(part.expand(-1, 3, -1, -1) for part in (x, given_back))).flatten(1).mean(1).double().cpu()
     except (RuntimeError, IndexError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise HiresError(f"reconstruction.lpips: it does not take pictures of {x.shape[-1]}x{x.shape[-1]} ({reason})") from error

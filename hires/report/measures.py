@@ -18,7 +18,7 @@ FILES = (".png", ".csv", ".json", ".safetensors")
 WAYS = (
     (r"floor|_real$|train|_sd\b|interval|_low$|_high$|seconds|count|labels|features|minima|prevalence|random_baseline|_l2$|barrier", ""),
     (r"^diversity$|band_ratio", "one"),
-    (r"auroc|auprc|average_precision|precision|recall|inception_score|^is$|psnr|coverage", "higher"),
+    (r"auroc|auprc|average_precision|precision|recall|inception_score|^is$|psnr|coverage|cosine|_found_", "higher"),
     (r"^swd|mse|error|^fid|^kid|frechet|lpips|fpr|burnt|^over$", "lower"),
 )
 

@@ -1,6 +1,7 @@
-"""Reconstruction error: each picture's mean over pixels after clamping, the mean whatever the batches, the sheet, another distance."""
+"""Reconstruction error: each picture's mean over pixels after clamping, the mean whatever the batches, the sheet, other distances."""
 
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 from PIL import Image
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from hires.errors import HiresError
-from hires.evaluation import Settings, reconstruction
+from hires.evaluation import Settings, fidelity, reconstruction
 from hires.evaluation.material import Material
-from hires.evaluation.reconstruction import Config, errors
+from hires.evaluation.reconstruction import Config, errors, likeness
 from hires.evaluation.subject import Subject
+from pipelines import Shards
 
 IMAGES = torch.rand(70, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -24,11 +26,11 @@ def restore(z: torch.Tensor) -> torch.Tensor:
     return z.unflatten(1, (1, 8, 8))
 
 
-def measured(generate, folder=None, at_once: int = 64, lpips: str = "") -> dict:
+def measured(generate, folder=None, at_once: int = 64, lpips: str = "", features: bool = False) -> dict:
     of = Subject("s", "", 0, 8, 1, 64, 1.0, torch.device("cpu"), decode=generate, encode=flatten)
     material = SimpleNamespace(subject=of, held_out=lambda: IMAGES, at_once=at_once, folder=folder, first=True)
     material.picture = partial(Material.picture, material)
-    return reconstruction.measure(material, Settings(reconstruction=Config(lpips)))
+    return reconstruction.measure(material, Settings(reconstruction=Config(features, lpips)))
 
 
 def test_a_perfect_pair_has_no_error():
@@ -85,3 +87,37 @@ def test_a_distance_of_ones_own(tmp_path):
     for path in ("none.pt", "missing.pt"):
         with pytest.raises(HiresError, match=r"^reconstruction\.lpips=[^\n]*$"):
             measured(restore, lpips=str(tmp_path / path))
+
+
+def test_likeness_by_hand():
+    real = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]) + 7  # what all share does not count
+    turned = torch.tensor([[1.0, 1.0], [-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]) + 7
+    told = likeness(torch.cat([real, torch.rand(4, 3)], 1), torch.cat([turned, torch.rand(4, 3)], 1), classes=3)
+    assert told == {"cosine": pytest.approx((0.5**0.5 + 1 + 1 + 0) / 4), "found": 0.5}  # the first lies between two, the last is another
+
+
+def by_features(shards: Path, tmp_path: Path, decode) -> dict:
+    of = Subject("s", "", 0, 8, 1, 64, 1.0, torch.device("cpu"), decode=decode, encode=flatten)
+    settings = Settings(metrics=fidelity.Config("random:0", cache=str(tmp_path)), reconstruction=Config(features=True))
+    return reconstruction.measure(Material(of, Shards.open(shards), 150), settings)
+
+
+def test_pictures_are_found_again_by_features_where_each_has_its_own(labelled_digits, tmp_path):
+    made = []
+    same = by_features(labelled_digits, tmp_path, lambda z: made.append(len(z)) or restore(z))
+    assert sum(made) == 150  # one pass for error and features
+    assert same["reconstruction_cosine_random0"] == pytest.approx(1, abs=1e-6) and same["reconstruction_found_random0"] > 0.98
+    blurred = by_features(labelled_digits, tmp_path, lambda z: restore(z).mean((2, 3), keepdim=True).expand(-1, 1, 8, 8))
+    next_one = by_features(labelled_digits, tmp_path, lambda z: restore(z.roll(1, 0)))
+    assert next_one["reconstruction_found_random0"] < 0.02 > abs(blurred["reconstruction_found_random0"] - 1 / 150)
+    assert next_one["reconstruction_cosine_random0"] < 0.2
+
+
+def test_features_need_their_network(monkeypatch):
+    monkeypatch.delenv("HIRES_INCEPTION", raising=False)
+    of = Settings(metrics=fidelity.Config("efficent"), reconstruction=Config(features=True))
+    with pytest.raises(HiresError, match=r"metrics\.features=efficent: wanted inception, efficientnet"):
+        reconstruction.check(of)
+    reconstruction.check(Settings(metrics=fidelity.Config("efficent")))  # nobody asked for it
+    with pytest.raises(HiresError, match=r"^reconstruction\.features=true: no weights: say metrics\.weights"):
+        measured(restore, features=True)
