@@ -31,9 +31,10 @@ def main(*words: str) -> None:
     if claims.shows(NAME, text, words):
         return
     defaults = {"data": "", "out": "runs/claims", "scale": "cpu", "systems": "controls,vgan,gan", "steps": "1,3", "seeds": "0,1,2"}
-    given = claims.given(words, **defaults, images="", width="", labels="")
+    given = claims.given(words, **defaults, images="", width="", labels="", rate="", precision="fp32")
     width, images, rate, labels = SCALES[given["scale"]]
     width, images, labels = float(given["width"] or width), given["images"] or images, int(given["labels"] or labels)
+    rate, precision = float(given["rate"] or rate), given["precision"]
     out, data = Path(given["out"]) / NAME, Path(given["out"]) / NAME / "cifar32"
     systems, steps, seeds = (given[key].split(",") for key in ("systems", "steps", "seeds"))
     if unknown := set(systems) - {"controls", "vgan", "gan"}:
@@ -41,8 +42,8 @@ def main(*words: str) -> None:
     parts = [(system, int(k), int(seed)) for seed in seeds for system in systems if system != "controls" for k in steps]
     if given["scale"] == "gpu":
         for part in parts:
-            print("hires train", *_settings(*part, width, images, rate), f"run={_run(out, *part)} data.root={data}")
-            print(f"hires evaluate run={_run(out, *part)} data={data} measure=probe images={TEST}")
+            print("hires train", *_settings(*part, width, images, rate), f"run={_run(out, *part, rate)} data.root={data}")
+            print(f"hires evaluate run={_run(out, *part, rate)} data={data} measure=probe images={TEST}")
         return
     claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted="CIFAR-10")
     sizes = {"width": width, "labels": labels}
@@ -58,15 +59,17 @@ def main(*words: str) -> None:
                 claims.add(NAME, part | probed(untrained(width, seed), data, labels) | claims.where())
     for system, k, seed in parts:
         progress.next(f"{system}, k = {k}, seed {seed}")
-        run, part = _run(out, system, k, seed), {"part": system, "k": k, "seed": seed, "images": images} | sizes
+        run, part = _run(out, system, k, seed, rate), {"part": system, "k": k, "seed": seed, "images": images, "rate": rate} | sizes
         if not claims.there(NAME, **part):
-            claims.hires("train", *_settings(system, k, seed, width, images, rate), f"data.root={data}", f"run={run}", "train.threads=1")
-            claims.add(NAME, part | probed(claims.subject(run, images).features, data, labels) | claims.where(run))
+            own = [f"data.root={data}", f"run={run}", "train.threads=1", f"train.precision={precision}"]
+            claims.hires("train", *_settings(system, k, seed, width, images, rate), *own)
+            found = probed(claims.subject(run, images).features, data, labels)
+            claims.add(NAME, part | {"precision": precision} | found | claims.where(run))
     claims.publish(NAME, text())
 
 
-def _run(out: Path, system: str, k: int, seed: int) -> Path:
-    return out / f"{system}_{k}_{seed}"
+def _run(out: Path, system: str, k: int, seed: int, rate: float) -> Path:
+    return out / f"{system}_{k}_{seed}_{rate:g}"
 
 
 def _settings(system: str, k: int, seed: int, width: float, images: str, rate: float) -> list[str]:
@@ -112,28 +115,28 @@ def text() -> str:
     """The claim's part of the page."""
     rows = claims.rows(NAME)
 
-    def errors(part: str, k: int | None, key: str) -> list[float]:
-        return [row[key] for row in rows if row["part"] == part and row.get("k") == k]
+    def errors(part: str, k: int | None, key: str, rate: float | None = None) -> list[float]:
+        return [row[key] for row in rows if (row["part"], row.get("k")) == (part, k) and row.get("rate") in (None, rate)]
 
-    kinds = [("pixels", None, "pixels"), ("untrained", None, "the energy as it starts")]
-    kinds += [(system, k, f"{system.upper()}, k = {k}") for system, k in PAPER]
-    lines = []
-    for part, k, name in kinds:
-        shown = [claims.shown(errors(part, k, key), digits=1) for key in ("error", "raw_error")]
-        lines.append([name, PAPER.get((part, k), ""), *shown])
-    orders = []
-    for better, worse in CLAIMED:
-        said = [claims.verdict(errors(*better, key), errors(*worse, key)) for key in ("error", "raw_error")]
-        names = [next(name for part, k, name in kinds if (part, k) == one) for one in (better, worse)]
-        orders.append([" before ".join(names), *said])
-    sizes = sorted({f"{row['images']} images at width {row['width']}" for row in rows if "images" in row})
+    names = {("pixels", None): "pixels", ("untrained", None): "the energy as it starts"}
+    names |= {(system, k): f"{system.upper()}, k = {k}" for system, k in PAPER}
+    rates, lines, orders = sorted({row["rate"] for row in rows if "rate" in row}), [], []
+    for one, name in names.items():
+        for rate in rates if one in PAPER else [None]:
+            shown = [claims.shown(errors(*one, key, rate), digits=1) for key in ("error", "raw_error")]
+            lines.append([name, "" if rate is None else f"{rate:g}", PAPER.get(one, ""), *shown])
+    for rate in rates:
+        for better, worse in CLAIMED:
+            said = [claims.verdict(errors(*better, key, rate), errors(*worse, key, rate)) for key in ("error", "raw_error")]
+            orders.append([f"{names[better]} before {names[worse]}", f"{rate:g}", *said])
+    sizes = sorted({f"{row['images']} images at width {row['width']} in {row['precision']}" for row in rows if "images" in row})
     sizes += sorted({f"probes of {row['labels'] or 'all'} labels on {row['features']} features" for row in rows})
     return "\n\n".join(
         [
             "### P3, table 1: a linear probe of the discriminator, CIFAR-10",
-            claims.table(["", "paper, error %", "scaled features, error % (seeds)", "raw features"], lines),
+            claims.table(["", "Adadelta's rate", "paper, error %", "scaled features, error % (seeds)", "raw features"], lines),
             f"{'; '.join(sizes)}.",
-            claims.table(["order", "scaled", "raw"], orders),
+            claims.table(["order", "rate", "scaled", "raw"], orders),
             claims.made(rows),
         ]
     )
