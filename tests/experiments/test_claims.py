@@ -57,7 +57,7 @@ def test_a_verdict_is_of_all_seeds(claims, better, worse, said):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_claim_says_in_a_line_what_it_lacks(name, claims, tmp_path, capsys):
     script = importlib.import_module(name)
-    for words, told in ((["data=nowhere"], "data=nowhere: not there.*hires prepare"), (["rate=3"], "rate=3: wanted data=")):
+    for words, told in ((["data=nowhere"], "data=nowhere: not there.*hires prepare"), (["pace=3"], "pace=3: wanted data=")):
         with pytest.raises(SystemExit, match=told) as refusal:
             script.main(f"out={tmp_path}", *words)
         assert "\n" not in str(refusal.value)
