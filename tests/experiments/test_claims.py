@@ -67,7 +67,7 @@ def test_a_claim_says_in_a_line_what_it_lacks(name, claims, tmp_path, capsys):
 def test_the_papers_own_size_is_told_as_commands(name, claims, capsys):
     importlib.import_module(name).main("scale=gpu")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) % 2 == 0 and all("network.width=1.0" in line and "stable=5M" in line for line in lines[0::2])
+    assert len(lines) % 2 == 0 and all("network.width=1.0" in line and "stable=5" in line for line in lines[0::2])
     assert all(line.startswith("hires evaluate run=runs/claims/") for line in lines[1::2])
 
 
