@@ -111,8 +111,8 @@ def _signs(run: Run) -> list[str]:
     if run.system in SYSTEMS and "N" in SYSTEMS[run.system].TERMS.get("inference", ()):  # it has a sleep term
         if _finite(last, "K") and last["K"] > 2:
             lines.append(f"K is {number(last['K'])}, above 2 nats a dimension: prior and posterior have parted")
-        if _finite(last, "N") and last["N"] > 2:
-            lines.append(f"N is {number(last['N'])}, above 2: the encoder is confidently wrong about samples")
+        if _finite(last, "N") and last["N"] > 3:
+            lines.append(f"N is {number(last['N'])}, above 3: the encoder is confidently wrong about samples")
     return [f"{line} (docs/training.md)" for line in lines]
 
 

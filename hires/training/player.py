@@ -53,7 +53,7 @@ class OptimizerConfig:
     """Adam or Adadelta, for all players (learning rates stand in the schedule)."""
 
     name: str = setting("adam", among=("adam", "adadelta"))  # adadelta: P3's, without shards of its state
-    beta1: float = setting(0.0, at_least=0, below=1)  # (0, 0.99) as in ProGAN; 0.5 swings more while growing (docs/reference/stability.md)
+    beta1: float = setting(0.0, at_least=0, below=1)  # (0, 0.99) as in ProGAN; 0.5 swings more while growing
     beta2: float = setting(0.99, at_least=0, below=1)  # of squares; Adadelta's rho (beta1 is Adam's alone)
     eps: float = setting(1e-8, above=0)
     clip: float = setting(1000.0, above=0)  # global norm of a player's gradient; 100 would bind in most steps from 32x32 up

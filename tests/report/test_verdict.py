@@ -64,7 +64,7 @@ def _alarm(record):
         (statuses(diversity=0.4), "diversity is 0.4, below 0.6"),
         (statuses(energy_size=4.9), "energy_size is 4.9, near 1/(2 λ_U) = 5"),
         (statuses(K=2.5), "K is 2.5, above 2"),
-        (statuses(N=2.5), "N is 2.5, above 2"),
+        (statuses(N=3.5), "N is 3.5, above 3"),
     ],
     ids=["rollback", "alarm", "nan", "hole", "diversity", "saturated", "K", "N"],
 )
