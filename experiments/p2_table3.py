@@ -17,7 +17,7 @@ import claims
 NAME = "p2_table3"
 PAPER = {"uniform": 1.0, "textures": 0.56, "faces": 0.56}
 NAMES = {"uniform": "uniform noise", "constant": "one colour", "textures": "textures", "faces": "faces", "train": "training pictures"}
-SCALES = {"cpu": (0.25, 60_000, 5_000), "gpu": (1.0, 40_000_000, 1_000_000)}  # width, images, images between checkpoints
+SCALES = {"cpu": (0.25, 300_000, 25_000), "gpu": (1.0, 40_000_000, 1_000_000)}  # width, images, images between checkpoints
 PICTURES = 1000  # of a set
 
 
