@@ -114,9 +114,10 @@ def measure(name: str, given: dict[str, str]) -> dict:
         of_real, _ = reference(material, features, "holdout", SAMPLES, user_cache())
         other, _ = reference(material, features, "train", len(real), user_cache())
         row["floor"] = {"fd": frechet(other, of_real), "fd_report": frechet(other, of_real[half:])}
-        noise = torch.rand(real.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        of_noise, of_faces = (in_parts(subject.energy, x) for x in (noise, real))
-        row["energy"] = {"real": of_faces.mean().item(), "noise": of_noise.mean().item(), "auroc_noise": auroc(of_noise, of_faces)}
+        if subject.energy:  # a VAE has none
+            noise = torch.rand(real.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+            of_noise, of_faces = (in_parts(subject.energy, x) for x in (noise, real))
+            row["energy"] = {"real": of_faces.mean().item(), "noise": of_noise.mean().item(), "auroc_noise": auroc(of_noise, of_faces)}
         z = latents(list(range(SAMPLES)), network.latent)
         samplers = {"prior": (torch.zeros(network.latent), torch.eye(network.latent))}
         if subject.posterior:
@@ -144,8 +145,9 @@ def measure(name: str, given: dict[str, str]) -> dict:
                     "recall": recall,
                     "swd": swd.sliced_wasserstein(pictures, real[: len(pictures)], torch.Generator().manual_seed(0)),
                     "burnt": swd.band_statistics(x, real).burnt,
-                    "energy": in_parts(subject.energy, pictures).mean().item(),
                 }
+                if subject.energy:
+                    row["curve"][f"{sampler} {t:g}"]["energy"] = in_parts(subject.energy, pictures).mean().item()
                 save_grid(x[:64], run / f"recipe-{sampler}-{t:g}.png")
     told = json.loads((run / "environment.json").read_text()) if (run / "environment.json").exists() else {}
     where = {"commit": told.get("commit", "")[:9], "torch": told.get("torch", ""), "machine": platform.processor() or platform.machine()}
@@ -261,7 +263,8 @@ def table(rows: list[dict]) -> str:
                 f"{row['found']:.3f}" if "found" in row else "",
             ]
             cells += [f"{log[name]:.2f}" if name in log else "" for name in ("rho", "K", "N")]
-            lines.append(f"| {' | '.join(map(str, [*cells, format(row['energy']['auroc_noise'], '.2f'), row['verdict']]))} |")
+            cells.append(f"{row['energy']['auroc_noise']:.2f}" if "energy" in row else "")
+            lines.append(f"| {' | '.join(map(str, [*cells, row['verdict']]))} |")
     return "\n".join(lines)
 
 
