@@ -1,0 +1,37 @@
+"""A sheet of held-out pictures and what several runs give back for them, side by side: the same pictures for all, not chosen.
+
+    python experiments/side_by_side.py data=data/fashion runs=runs/triangle,runs/vae out=sheet.png count=24
+
+Below each strip stand the runs' errors of that picture, the root of the mean square on [-1, 1]; above it the runs' names.
+"""
+
+from pathlib import Path
+import sys
+
+import claims
+import torch
+
+
+def main(*words: str) -> None:
+    """Write the sheet."""
+    given = claims.given(words, data="", runs="", out="", count="24")
+    from hires.evaluation.material import Material
+    from hires.media.sheets import save_sheet
+    from pipelines import Shards
+
+    runs, count, shards = [Path(run) for run in given["runs"].split(",")], int(given["count"]), Shards.open(given["data"])
+    strips = []
+    with torch.no_grad():
+        for run in runs:
+            subject = claims.subject(run)
+            x = Material(subject, shards, count).held_out()
+            strips = strips or [x]
+            strips.append(subject.decode(subject.encode(x)).clamp(-1, 1))
+    errors = [(strip - strips[0]).square().mean((1, 2, 3)).sqrt() for strip in strips[1:]]
+    captions = ["   ".join(f"{error:.3f}" for error in of) for of in zip(*errors, strict=True)]
+    title = f"{count} held-out pictures of {Path(given['data']).name}, as they are and given back"
+    save_sheet(given["out"], torch.stack(strips, 1), captions, ["held out", *(run.name for run in runs)], title)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
