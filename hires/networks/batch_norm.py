@@ -15,22 +15,22 @@ import torch.nn.functional as F
 LATENTS = 512  # of the prior, in the pass over a generator
 
 
-class _Fp32:
-    """Statistics, gains and biases in fp32, inputs and results of any type: torch takes no bf16 gains beside fp32 statistics."""
+class _Mixed(nn.modules.batchnorm._BatchNorm):
+    """Gains and biases in the type of the statistics, which stay fp32 beside bf16 weights: torch takes no others for them."""
 
     def forward(self, h: Tensor) -> Tensor:
         self._check_input_dim(h)
         if self.training:
             self.num_batches_tracked.add_(1)
-        gain, bias = self.weight.float(), self.bias.float()
+        gain, bias = self.weight.to(self.running_mean.dtype), self.bias.to(self.running_mean.dtype)
         return F.batch_norm(h, self.running_mean, self.running_var, gain, bias, self.training, self.momentum, self.eps)
 
 
-class BatchNorm1d(_Fp32, nn.BatchNorm1d):
+class BatchNorm1d(_Mixed, nn.BatchNorm1d):
     """(B, C) -> (B, C), normalised over the batch."""
 
 
-class BatchNorm2d(_Fp32, nn.BatchNorm2d):
+class BatchNorm2d(_Mixed, nn.BatchNorm2d):
     """(B, C, r, r) -> (B, C, r, r), normalised over the batch and the plane."""
 
 

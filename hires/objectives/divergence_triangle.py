@@ -12,7 +12,7 @@ weighs little.
 
 The means over x_tilde in L_alpha are over all that the energy is shown as fakes: samples, and by default as many corrupted real images
 (`energy_sees`; hires/objectives/corruption.py), which are not in the paper. w (`energy_weight`) is the energy's temperature: the L2 and
-the penalty hold its gap to a few units where the theory's is hundreds of nats. R = mse(x_hat, x), of box means with `reconstruct_box`, K =
+the penalty hold its gap to a few units where the theory's is hundreds of nats. R = mse(x_hat, x) of box means (`reconstruct_box`), K =
 KL(q(z | x) || N(0, I)) per dimension, N = -log q(z | x_tilde) per dimension without its constant: means, never sums, so a weight means
 the same at every resolution. The players exchange tensors, among them gradients: g_U = dE U/dx_tilde, g_N = lambda_z dN/dx_tilde and g_z
 = kappa dR/dz_tilde, never graphs.
@@ -66,8 +66,8 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     r1_every: int = setting(8, at_least=1)  # steps from one penalty to the next; it weighs as many times more
     # real | both: penalise the field at the samples too, which keeps G's steps on it steady
     r1_on: str = setting("both", among=("real", "both"))
-    # R compares means of boxes, in pixels a side (never below 8x8 of them): finer detail is the energy's alone; 1: every pixel
-    reconstruct_box: int = setting(1, among=BOXES, wanted="a power of two, 1 for every pixel")
+    # R compares means of boxes, in pixels a side (never below 8x8): finer detail is the energy's alone; 1: every pixel
+    reconstruct_box: int = setting(4, among=BOXES, wanted="a power of two, 1 for every pixel")
     # weight of the mean of max(|x| - 1, 0)^2 over samples and reconstructions: a linear output has no other bound
     range: float = setting(768.0, at_least=0, below=math.inf)
     # linear: the paper's difference of mean energies | logistic: a classifier's loss, with -U as the logit

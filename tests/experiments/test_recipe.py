@@ -52,9 +52,10 @@ def test_the_logs_numbers_are_those_of_the_end_of_the_level(recipe, tmp_path):
 def test_a_row_of_the_table_tells_every_point_of_both_curves(recipe):
     point = {"fd": 116.44, "diversity": 0.921, "recall": 0.4, "swd": [50.2, 59.0], "burnt": 0.1}
     row = {"name": "w4", "settings": ["objective.energy_weight=4"], "start": "base:40000", "resolution": 16, "images": 96000}
-    row |= {"curve": {"prior 1": point, "aggregate 1": point | {"fd": 85.2}, "aggregate 0.8": point | {"fd": 74.1}}, "mse_report": 0.0514}
+    row |= {"curve": {"prior 1": point, "aggregate 1": point | {"fd": 85.2}, "aggregate 0.8": point | {"fd": 74.1}}}
+    row |= {"mse_report": 0.0514, "found": 0.0123}
     row |= {"log": {"rho": 1.2}, "energy": {"auroc_noise": 0.03}, "verdict": "better"}
     _, _, prior, aggregate = recipe.table([row]).splitlines()
     assert "| w4 | `energy_weight=4`, from base:40000 | 16 | 96 k | prior | ×1: **116.4** (0.92, 0.40) | 50/59 |" in prior
-    assert "×1: **85.2** (0.92, 0.40); ×0.8: **74.1** (0.92, 0.40)" in aggregate and "| 0.0514 | 1.20 |" in aggregate
+    assert "×1: **85.2** (0.92, 0.40); ×0.8: **74.1** (0.92, 0.40)" in aggregate and "| 0.0514 | 0.012 | 1.20 |" in aggregate
     assert aggregate.endswith("| 0.03 | better |")

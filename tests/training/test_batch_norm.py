@@ -133,3 +133,25 @@ def test_a_run_taken_up_again_ends_where_the_other_one_ends(run, world, tmp_path
                 assert torch.equal(*(one.read(player, name, field, 0, size) for one in (whole, taken_up))), (player, name, field)
                 compared += 1
     assert whole.images == taken_up.images == 80 and compared > 200
+
+
+@pytest.mark.parametrize(
+    ("experiment", "player"), [("triangle_cifar10", "generator"), ("p3_vgan_cifar10", "generator"), ("triangle_64", "inference")]
+)
+def test_weights_in_bf16_leave_the_statistics_in_fp32(experiment, player):
+    """As training has them: the parameters alone are cast."""
+    config = configuration.load("train", [f"experiment={experiment}", "network.width=0.0625", "run=none", "data.root=none"])
+    resolution = 64 if experiment == "triangle_64" else 32
+    exact = game.build_network(config, player, resolution, False).train()
+    network = copy.deepcopy(exact)
+    for parameter in network.parameters():
+        parameter.data = parameter.data.bfloat16()
+    inputs = torch.randn(8, config.network.latent) if player == "generator" else torch.rand(8, 3, resolution, resolution) * 2 - 1
+    outputs, expected = (one(inputs) if player == "generator" else one(inputs)[0] for one in (network, exact))
+    outputs.square().mean().backward()
+    assert (outputs - expected).abs().mean() < 0.05 * expected.abs().mean()
+    slopes = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    assert slopes and all(slope.dtype == torch.bfloat16 and slope.isfinite().all() for slope in slopes)
+    for (mean, variance), (exact_mean, exact_variance) in zip(stored(network), stored(exact), strict=True):
+        assert mean.dtype == variance.dtype == torch.float32
+        assert torch.allclose(variance, exact_variance, rtol=0.05, atol=0.01) and torch.allclose(mean, exact_mean, atol=0.02)
