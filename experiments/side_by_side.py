@@ -11,10 +11,16 @@ import sys
 import claims
 import torch
 
+from hires.errors import HiresError
+from pipelines.errors import DataError
+
 
 def main(*words: str) -> None:
     """Write the sheet."""
     given = claims.given(words, data="", runs="", out="", count="24")
+    for key in ("data", "runs", "out"):
+        if not given[key]:
+            sys.exit(f"{key}=: wanted data=FOLDER runs=RUN,RUN out=SHEET.png")
     from hires.evaluation.material import Material
     from hires.media.sheets import save_sheet
     from pipelines import Shards
@@ -34,4 +40,7 @@ def main(*words: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except (HiresError, DataError) as error:
+        sys.exit(str(error))
