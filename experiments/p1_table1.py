@@ -33,7 +33,8 @@ SYSTEMS = {
 LENGTHS = {"triangle": 1, "gan": 2, "wgan": 5, "vae": 2}  # times the triangle's images
 ROUNDS = {"wgan": 5}  # for an update of the generator, where they are more than one
 PAPER = {"triangle": (31.92, 0.030), "gan": (38.39, None), "wgan": (36.36, None), "vae": (99.09, 0.039)}  # FID, error; CelebA at 64x64
-SCALES = {"cpu": (0.25, 50_000, 10_000), "gpu": (1.0, 75_000_000, 5_000_000)}  # width, images, images between checkpoints
+SCALES = {"cpu": (0.25, 50_000), "gpu": (1.0, 75_000_000)}  # width, images
+BATCH = 100  # of experiment=triangle_cifar10
 FRECHET, ERROR, FOUND = "frechet_efficientnet_lite0", "reconstruction_mse", "reconstruction_found_efficientnet_lite0"
 
 
@@ -42,8 +43,11 @@ def main(*words: str) -> None:
     if claims.shows(NAME, text, words):
         return
     given = claims.given(words, data="", out="runs/claims", scale="cpu", systems=",".join(SYSTEMS), seeds="0,1", images="")
-    width, images, every = SCALES[given["scale"]]
+    width, images = SCALES[given["scale"]]
     images, out = int(given["images"] or images), Path(given["out"]) / NAME
+    if images % (5 * BATCH):
+        sys.exit(f"images={images}: wanted a multiple of {5 * BATCH}, for a checkpoint every fifth")
+    every = images // 5
     systems = given["systems"].split(",")
     for system in systems:
         if system not in SYSTEMS:

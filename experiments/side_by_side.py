@@ -30,7 +30,11 @@ def main(*words: str) -> None:
     with torch.no_grad():
         for run in runs:
             subject = claims.subject(run)
+            if not (subject.encode and subject.decode):
+                sys.exit(f"{run}: {subject.system} gives nothing back; wanted a run with generator and inference model")
             x = Material(subject, shards, count).held_out()
+            if strips and x.shape != strips[0].shape:
+                sys.exit(f"{run}: pictures {tuple(x.shape)}; wanted {tuple(strips[0].shape)}, as of the first run")
             strips = strips or [x]
             strips.append(subject.decode(subject.encode(x)).clamp(-1, 1))
     errors = [(strip - strips[0]).square().mean((1, 2, 3)).sqrt() for strip in strips[1:]]
