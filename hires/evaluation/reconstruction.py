@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+import math
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 
 from hires.errors import HiresError
 from hires.evaluation import fidelity
+from hires.evaluation.feature_networks import FeatureNetwork
 from hires.evaluation.inception import NO_WEIGHTS
 from hires.evaluation.material import Material, as_pictures, in_ranks
 from hires.evaluation.reference import reference, require_finite, user_cache
@@ -18,6 +20,7 @@ from hires.ground.distributed import from_first
 
 NEEDS = ("decode", "encode")
 SHOWN = 16  # pairs of each kind on the sheet
+ROWS = 1000  # pictures that are compared with all others at once
 
 
 @dataclass
@@ -71,12 +74,8 @@ def measure(material: Material, settings) -> dict:
     if distance:
         found["reconstruction_lpips"] = table[:, 1].mean().item()
     if network:
-        real, _ = reference(material, network, "holdout", len(x), cache)
-        near: dict = {}
-        if material.first:
-            seen = require_finite(table[:, 1 + bool(distance) :], network, "reconstructions")
-            near = {f"reconstruction_{key}_{network.name}": value for key, value in likeness(real, seen, network.classes).items()}
-        found |= from_first(near) if dist.is_initialized() else near
+        seen = require_finite(table[:, 1 + bool(distance) :], network, "reconstructions")
+        found |= _by_features(material, network, seen, cache)
     return found | material.picture("reconstruction_sheet", lambda path: _sheet(path, material, x, each, mse))
 
 
@@ -85,16 +84,27 @@ def lower(found: dict) -> float:
     return found["reconstruction_mse"]
 
 
+def _by_features(material: Material, network: FeatureNetwork, seen: Tensor, cache: Path) -> dict[str, float]:
+    """`likeness` of held-out pictures and of what is given back for them, whose features (N, D + classes) are `seen`; on every rank."""
+    real, _ = reference(material, network, "holdout", len(seen), cache)  # what the cache had is on the first rank alone
+    found = likeness(real, seen, network.classes) if material.first else {}
+    found = {f"reconstruction_{key}_{network.name}": value for key, value in found.items()}
+    return from_first(found) if dist.is_initialized() else found
+
+
 def likeness(real: Tensor, given_back: Tensor, classes: int = 0) -> dict[str, float]:
     """Of features (N, D + classes) of pictures and of what is given back for them: the mean cosine of a pair, and the share found again.
 
     The mean of the pictures is taken off first, for what all faces share is no likeness. Found again: every other picture's is lower.
     """
     real, given_back = (features[:, : features.shape[1] - classes].double() for features in (real, given_back))
-    middle = real.mean(0)
-    cosines = F.normalize(given_back - middle, dim=1) @ F.normalize(real - middle, dim=1).T
-    own = cosines.diagonal().clone()
-    return {"cosine": own.mean().item(), "found": (own > cosines.fill_diagonal_(-1).amax(1)).double().mean().item()}
+    real, given_back = (F.normalize(features - real.mean(0), dim=1) for features in (real, given_back))
+    own, found = (real * given_back).sum(1), 0
+    for rows in torch.arange(len(real)).split(ROWS):  # N x N cosines would fill the memory
+        cosines = given_back[rows] @ real.T
+        cosines[range(len(rows)), rows] = -math.inf
+        found += int((own[rows] > cosines.amax(1)).sum())
+    return {"cosine": own.mean().item(), "found": found / len(real)}
 
 
 def errors(generate: Callable[[Tensor], Tensor], encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -89,9 +89,10 @@ def test_a_distance_of_ones_own(tmp_path):
             measured(restore, lpips=str(tmp_path / path))
 
 
-def test_likeness_by_hand():
+def test_likeness_by_hand(monkeypatch):
     real = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]) + 7  # what all share does not count
     turned = torch.tensor([[1.0, 1.0], [-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]) + 7
+    monkeypatch.setattr(reconstruction, "ROWS", 3)
     told = likeness(torch.cat([real, torch.rand(4, 3)], 1), torch.cat([turned, torch.rand(4, 3)], 1), classes=3)
     assert told == {"cosine": pytest.approx((0.5**0.5 + 1 + 1 + 0) / 4), "found": 0.5}  # the first lies between two, the last is another
 
