@@ -42,8 +42,9 @@ def main(*words: str) -> None:
     """Compute what is missing, or `show`."""
     if claims.shows(NAME, text, words):
         return
-    given = claims.given(words, data="", out="runs/claims", scale="cpu", systems=",".join(SYSTEMS), seeds="0,1", images="")
-    width, images = SCALES[given["scale"]]
+    defaults = {"data": "", "out": "runs/claims", "scale": "cpu", "systems": ",".join(SYSTEMS), "seeds": "0,1"}
+    given = claims.given(words, **defaults, images="", precision="fp32")
+    (width, images), precision = SCALES[given["scale"]], given["precision"]
     images, out = int(given["images"] or images), Path(given["out"]) / NAME
     if images % (5 * BATCH):
         sys.exit(f"images={images}: wanted a multiple of {5 * BATCH}, for a checkpoint every fifth")
@@ -57,7 +58,8 @@ def main(*words: str) -> None:
     for seed, system in parts:
         run, data, most = out / f"{system}_{seed}", out / "faces", images * LENGTHS[system]
         lengths = [f"train.max_images={most}", f"train.checkpoint_every={every}", "train.keep=1000"]
-        settings = ["experiment=triangle_cifar10", *SYSTEMS[system], f"network.width={width}", f"train.seed={seed}", *lengths]
+        sizes = [f"network.width={width}", f"train.precision={precision}"]
+        settings = ["experiment=triangle_cifar10", *SYSTEMS[system], *sizes, f"train.seed={seed}", *lengths]
         if given["scale"] == "gpu":
             print("hires train", *settings, f"schedule.levels.32.stable={most} run={run} data.root={data}")
             continue
@@ -66,7 +68,7 @@ def main(*words: str) -> None:
         claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted=wanted)
         claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.trial=false")
         for at in compared(out, system, seed, images, every):
-            part = {"seed": seed, "system": system, "width": width, "images": at}
+            part = {"seed": seed, "system": system, "width": width, "images": at, "precision": precision}
             if not claims.there(NAME, **part):
                 names = ("fidelity", "diversity") if system in ("gan", "wgan") else ("fidelity", "diversity", "reconstruction")
                 found = claims.measured(run, data, *names, images=str(at))
@@ -128,7 +130,9 @@ def text() -> str:
             orders.append([f"triangle before {other}, {what}", told, said])
     head = ["", "", "paper, FID, CelebA 64", "paper, error", "Fréchet (EfficientNet)", "diversity", "error", "found again"]
     floors = sorted({round(row[f"{FRECHET}_floor"], 1) for row in rows if f"{FRECHET}_floor" in row})
-    sizes = "; ".join(sorted({f"width {row['width']:g}, {row['images']:,} images, {row['seconds']} s" for row in ends.values()}))
+    sizes = "; ".join(
+        sorted({f"width {row['width']:g}, {row['precision']}, {row['images']:,} images, {row['seconds']} s" for row in ends.values()})
+    )
     return "\n\n".join(
         [
             "### P1, tables 1 and 2: samples and reconstructions beside a GAN, a WGAN and a VAE",

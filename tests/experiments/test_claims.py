@@ -95,7 +95,7 @@ def test_areas_are_ordered_from_the_larger_on(claims):
 
 def test_systems_are_compared_at_equal_updates_and_at_equal_time(claims):
     script = importlib.import_module("p1_table1")
-    where = {"width": 0.25, "diversity": 0.5, "commit": "abc", "machine": "a core", "date": "2026-01-01"}
+    where = {"width": 0.25, "precision": "fp32", "diversity": 0.5, "commit": "abc", "machine": "a core", "date": "2026-01-01"}
     for system, images, seconds, distance in (("triangle", 100, 60, 50.0), ("gan", 100, 30, 60.0), ("gan", 200, 60, 40.0)):
         row = {"seed": 0, "system": system, "images": images, "seconds": seconds, script.FRECHET: distance}
         claims.add("p1_table1", row | where)
