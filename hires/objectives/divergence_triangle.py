@@ -34,7 +34,7 @@ from hires.networks import NetworkConfig
 from hires.objectives import base
 from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Player, Rates, Reconstructs, Record
 from hires.objectives.corruption import corrupted, size_of
-from hires.objectives.terms import BOXES, diversity, kl, nll, overshoot, reconstruction_pull, residual, soft_clamp
+from hires.objectives.terms import BOXES, diversity, kl, nll, overshoot, reconstruction_pull, residual, soft_clamp, squared_slopes
 
 PLAYERS = ("generator", "energy", "inference")
 HELD = 0.01  # least divisor of a message that is taken out of the energy's own backward
@@ -315,9 +315,8 @@ class Objective(base.Objective):
         if penalise and self.gamma:
             x = part.x if config.r1_on == "real" else torch.cat([part.x, fakes.detach()[:B]])
             x = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.U(x, part.alpha).sum(), x, create_graph=True)
             # a mean over reals plus, with both, a mean over samples
-            penalty = 0.5 * self.gamma * gradient.float().square().sum((1, 2, 3)).sum() / B
+            penalty = 0.5 * self.gamma * squared_slopes(self.U(x, part.alpha), x) / B
             self.U.backward(share * config.r1_every * penalty)
             record.add(r1=penalty)
         record.add(

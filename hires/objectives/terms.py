@@ -1,5 +1,6 @@
 """Terms that the systems share: means over batch and dimensions, never sums, so a weight means the same at every resolution."""
 
+import torch
 from torch import Tensor
 import torch.nn.functional as F
 
@@ -28,6 +29,12 @@ def residual(x_hat: Tensor, x: Tensor, box: int) -> Tensor:
 def overshoot(x: Tensor) -> Tensor:
     """Mean over all values of max(|x| - 1, 0)^2: how far images leave [-1, 1]."""
     return F.relu(x.abs() - 1).square().mean()
+
+
+def squared_slopes(u: Tensor, x: Tensor) -> Tensor:
+    """Sum over a batch of |du/dx|^2, u (B, ...) each of its own image of x (B, C, r, r), with its graph: what R1 penalises."""
+    (gradient,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+    return gradient.float().square().sum()
 
 
 def nll(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:

@@ -156,7 +156,7 @@ class Objective(vgan.Objective):
         with self.G.accumulate(), self.I.accumulate():
             for i, start in enumerate(starts):
                 move = kept[i] if kept else _Move(self, *start, alpha=alpha)
-                g = self.force(move.x_tilde, alpha, mean, record)
+                g = self.force(x[i], move.x_tilde, alpha, mean, record)
                 R = self.distance(move.c_hat, c[i])
                 out_of_range = self.config.range * (overshoot(move.x_tilde) + overshoot(move.c_hat))
                 self.G.backward((rho * (move.x_tilde * g).sum() + (1 - rho) * R + out_of_range) / len(c))

@@ -16,7 +16,7 @@ not, and then nobody learns (docs/reference/vgan.md).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +97,7 @@ class Objective(base.Objective):
     }
     LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "H(real)": "entropy_real", "H(fake)": "entropy_fake", "div": "diversity"}
 
-    def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
+    def __init__(self, config: Any, latent: int, players: Mapping[str, Player]):
         self.config = config
         self.G, self.U = (players[name] for name in PLAYERS)
 
@@ -148,6 +148,7 @@ class Objective(base.Objective):
                 size = 0.5 * (scores[: len(x)].square().mean() + scores[len(x) :].square().mean())
                 loss = loss + 2 * self.config.lambda_s * size
                 self.U.backward(loss / len(real))
+                self.penalise(x, x_tilde, alpha, 1 / len(real), record)
                 record.add(loss_energy=loss, score_square=size, **terms)
         self.U.step(rates.energy_lr, rates.ema_decay)
 
@@ -158,14 +159,17 @@ class Objective(base.Objective):
         entropy = scale * batch_entropy(p, mean_of_all([p]) if mean is None else mean)
         return u_x - u_f - entropy, {"energy_real": u_x, "energy_fake": u_f, "energy_gap": u_f - u_x, "entropy_real": entropy}
 
+    def penalise(self, x: Tensor, x_tilde: Tensor, alpha: float, share: float, record: Record) -> None:
+        """A penalty of the energy on real images and fakes, `share` of it, into the energy: none here."""
+
     def pull(self, scores: Tensor, mean: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """What the energy makes the generator lower, of samples' scores (B, K), and terms; `mean` as above."""
         p, scale = probabilities(scores), self.config.scale()
         entropy = scale * batch_entropy(p, mean_of_all([p]) if mean is None else mean)
         return scale * binary_entropy(p).mean() - entropy, {"entropy_fake": entropy}
 
-    def force(self, x_tilde: Tensor, alpha: float, mean: Tensor | None, record: Record | None) -> Tensor:
-        """The gradient (B, C, r, r) of `pull` with respect to samples."""
+    def force(self, x: Tensor, x_tilde: Tensor, alpha: float, mean: Tensor | None, record: Record | None) -> Tensor:
+        """The gradient (B, C, r, r) of `pull` with respect to samples, made beside real images x."""
         leaf = x_tilde.detach().requires_grad_()
         loss, terms = self.pull(self.U(leaf, alpha, True), mean)
         (gradient,) = torch.autograd.grad(loss, leaf)
@@ -181,7 +185,7 @@ class Objective(base.Objective):
         with self.G.accumulate():
             for i, part in enumerate(z):
                 x_tilde = kept[i] if kept else self.G(part, alpha)
-                g = self.force(x_tilde, alpha, mean, record)
+                g = self.force(x[i], x_tilde, alpha, mean, record)
                 self.G.backward(((x_tilde * g).sum() + self.config.range * overshoot(x_tilde)) / len(z))
                 if record is not None:
                     record.add(**diversity(x[i], x_tilde))

@@ -29,11 +29,12 @@ OPTIONS = {
     "vgan": {"experts": EXPERTS, "range": 50.0, "lambda_s": 0.02},
     "gan": {"range": 50.0, "lambda_s": 0.02},
     "gan corrupted": {"range": 50.0, "lambda_s": 0.02, "energy_sees": "samples_and_corrupted"},
+    "gan pairs": {"range": 50.0, "lambda_s": 0.02, "contrast": "pairs", "energy_sees": "samples_and_corrupted", "r1": 2.0, "r1_every": 3},
     "wgan": {"range": 50.0, "lambda_gp": 3.0},
     "vcd": {"experts": EXPERTS, "range": 50.0, "rho": 0.7},
 }
 CASES = [(name, steps) for name in OPTIONS for steps in (1, 3) if (name, steps) != ("wgan", 3)]
-STAGES = [(name, stage) for name in OPTIONS for stage in range(4) if (name, stage) != ("wgan", 3)]
+STAGES = [(name, stage) for name in OPTIONS for stage in range(4) if (name, stage) not in (("wgan", 3), ("gan pairs", 3))]
 
 
 def settings(name: str, steps: int = 1):
@@ -103,6 +104,15 @@ class Reference:
         squares = sum((self.nets["energy"](images, ALPHA, True) ** 2).mean() for images in (x, x_tilde))
         return self.told_apart(x, x_tilde) + self.config.lambda_s * squares
 
+    def steepness(self, *kinds):
+        """r1_every gamma / 2 of the mean squared slope over real images plus that over samples, image by image; gamma at 16x16."""
+        total = 0.0
+        for image in torch.cat(kinds) if getattr(self.config, "r1", 0) else ():
+            x = image[None].requires_grad_()
+            (slope,) = torch.autograd.grad(self.nets["energy"](x, ALPHA, True).sum(), x, create_graph=True)
+            total = total + self.config.r1_every * self.config.r1 / 4 / 2 * slope.square().sum() / BATCH
+        return total
+
     def penalty(self, x, x_tilde, normal):
         """lambda_gp times the mean squared distance of |dU/dx| from 1 on the line from x_tilde to x, picture by picture."""
         found = []
@@ -114,11 +124,16 @@ class Reference:
         return self.config.lambda_gp * torch.stack(found).mean()
 
     def told_apart(self, x, x_tilde):
+        if self.config.name == "gan" and self.config.contrast == "pairs":  # each real image beside its sample, and its corrupted image
+            s_x, s_f = (self.nets["energy"](images, ALPHA, True) for images in (x, x_tilde))
+            return -torch.stack([F.logsigmoid(a - b) for part in s_f.split(len(x)) for a, b in zip(s_x, part, strict=True)]).mean()
         if self.config.name == "gan":
             return self.U(x) - F.logsigmoid(-self.nets["energy"](x_tilde, ALPHA, True)).mean()
         return self.U(x) - self.U(x_tilde) - self.H(x)
 
-    def pull(self, x_tilde):
+    def pull(self, x_tilde, x):
+        if self.config.name == "gan" and self.config.contrast == "pairs":
+            return -F.logsigmoid(self.nets["energy"](x_tilde, ALPHA, True) - self.nets["energy"](x, ALPHA, True)).mean()
         return self.U(x_tilde) - (self.H(x_tilde) if hasattr(self.config, "experts") else 0)
 
     def excess(self, x):
@@ -152,10 +167,10 @@ class Reference:
             fakes = torch.cat([x_tilde, corrupted(x, draw("corruption", size_of(x)))])
         loss = self.energy_loss(real, fakes, draw)
         seen = {"loss_energy": loss, "energy_real": self.U(real), "energy_fake": self.U(x_tilde)}
-        self.step(["energy"], loss, ENERGY_LR)
+        self.step(["energy"], loss + self.steepness(real, x_tilde), ENERGY_LR)
         for k in [1] if self.config.name == "wgan" else range(self.config.generator_steps):
             x_tilde, c_hat, c = self.synthesis(x, draw, k)
-            loss = self.pull(x_tilde)
+            loss = self.pull(x_tilde, real)
             if self.config.name == "vcd":
                 R = ((c_hat - c) ** 2).mean()
                 loss = self.config.rho * loss + (1 - self.config.rho) * R + self.excess(c_hat)
@@ -250,7 +265,7 @@ def test_one_two_and_four_processes_agree(name, worlds, plain):
 
 
 BAD = [{"experts": 0}, {"generator_steps": 0}, {"range": -1.0}, {"range": math.nan}, {"lambda_s": -1.0}, {"rho": -0.1}, {"rho": 1.5}]
-BAD += [{"critic_steps": 0}, {"lambda_gp": -1.0}]
+BAD += [{"critic_steps": 0}, {"lambda_gp": -1.0}, {"contrast": "odd"}, {"r1": -1.0}, {"r1_every": 0}]
 
 
 @pytest.mark.parametrize("bad", BAD, ids=str)
