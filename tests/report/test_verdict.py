@@ -59,6 +59,10 @@ def _alarm(record):
             "rollback 1, back to 300 images: not finite at 350",
         ),
         (list(map(_alarm, statuses())), "alarm from 300 to 400 images, level 4: energy_gap ran away, to −40"),
+        (
+            statuses(alarm=lambda images: ["energy_flat"] if images >= 700 else []),
+            "alarm from 700 images on, level 8: the energy is flat, it gives no gradient",
+        ),
         (statuses(R=lambda images: math.nan if images >= 700 else 1.0), "R was not a finite number, first at 700 images"),
         ([r for r in statuses() if r["images"] not in (500, 600)], "no progress line between 400 and 700 images"),
         (statuses(diversity=0.4), "diversity is 0.4, below 0.6"),
@@ -66,7 +70,7 @@ def _alarm(record):
         (statuses(K=2.5), "K is 2.5, above 2"),
         (statuses(N=3.5), "N is 3.5, above 3"),
     ],
-    ids=["rollback", "alarm", "nan", "hole", "diversity", "saturated", "K", "N"],
+    ids=["rollback", "alarm", "flat", "nan", "hole", "diversity", "saturated", "K", "N"],
 )
 def test_what_went_wrong(tmp_path, records, told):
     wrong = judge(opened(write(tmp_path / "run", records))).wrong

@@ -45,6 +45,15 @@ def test_a_healthy_series_with_noise_and_steps_at_the_levels_is_let_alone():
     assert warnings(records) == []
 
 
+def test_an_energy_that_has_died_is_told_once_and_marked_at_every_line():
+    alarm = Alarm()
+    seen = [alarm.see(line(i, gap=size / 5, size=size, slope=size)) for i, size in enumerate([*[50.0] * 20, 0.3, 0.01, *[0.0] * 80])]
+    told = [warning for _, warning in seen if warning]
+    assert len(told) == 1 and "alarm at 21 images" in told[0] and "flat" in told[0] and "usually 50" in told[0]
+    assert [away for away, _ in seen[:21]] == [[]] * 21
+    assert all(away == ["energy_flat"] for away, _ in seen[21:])
+
+
 def test_at_the_beginning_of_a_level_the_level_below_says_what_is_usual():
     below = [line(i) for i in range(20)]
     assert warnings([*below, line(20, gap=-500.0, resolution=16)])
