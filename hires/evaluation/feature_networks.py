@@ -92,10 +92,16 @@ def of_efficientnet(device: torch.device) -> FeatureNetwork:
         raise HiresError(f"metrics.features=efficientnet: {path.name} holds no weights of EfficientNet-Lite0 ({_short(error)})") from error
     network = network.to(device, memory_format=torch.channels_last).eval()
 
-    def of(x: Tensor) -> Tensor:
+    def features(x: Tensor) -> Tensor:
         x = x.to(device, memory_format=torch.channels_last).expand(-1, 3, -1, -1)
         enlarged = F.interpolate(x, size=(EFFICIENTNET_SIDE, EFFICIENTNET_SIDE), mode="bilinear")
         return network.extract_features((enlarged * 127.5 + 0.5) / 128).mean((2, 3))  # its pixels: (0 … 255 less 127) over 128
+
+    # maps of more pictures are larger than what the C library keeps for the next one: asking the kernel anew took half of the time
+    at_once = 2 if device.type == "cpu" else 64
+
+    def of(x: Tensor) -> Tensor:
+        return torch.cat([features(part) for part in x.split(at_once)])
 
     return FeatureNetwork("efficientnet_lite0", hash_of(path.read_bytes()), of, told="EfficientNet-Lite0, ImageNet weights")
 
