@@ -6,11 +6,11 @@
     python experiments/p1_table1.py scale=gpu                                    # the paper's own size, as commands
 
 The triangle trains by experiment=triangle_cifar10, the published networks and recipe; the VAE on its G and I, all but the WGAN by its Adam;
-the GAN on its G and energy at DCGAN's rates; the WGAN on these by WGAN-GP's published settings, a step of G every fifth round. GAN and VAE
-train for twice as many images, the WGAN for five times, so that each is measured where its G has made as many updates, where it has trained
-as many seconds, and at its end. Samples are judged by a Frechet distance in EfficientNet's features (no FID), reconstructions by their
-squared error over pixels, and by the share whose own original is the nearest of all held-out pictures in these features. The paper's other
-baselines are not built here.
+the GAN on its G and energy, this with batch norm as DCGAN's, at DCGAN's rates; the WGAN on both by WGAN-GP's published settings, a step of
+G every fifth round. GAN and VAE train for twice as many images, the WGAN for five times, so that each is measured where its G has made as
+many updates, where it has trained as many seconds, and at its end. Samples are judged by a Frechet distance in EfficientNet's features (no
+FID), reconstructions by their squared error over pixels, and by the share whose own original is the nearest of all held-out pictures in
+these features. The paper's other baselines are not built here.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The fixed 32x32 networks of the published CIFAR-10 triangle (P1): a DCGAN generator with batch norm, energy and inference without.
 
 Widths 512-512-256-128 in G, 64-128-256-256 in the energy, 64-128-256-512 in the inference model, times `network.width`; all convolutions
-but the last of each are free of biases. They neither grow nor fade; `resolution` must be 32.
+but the last of each are free of biases. A GAN's energy has batch norm too. They neither grow nor fade; `resolution` must be 32.
 """
 
 from hires.networks import dcgan
@@ -27,11 +27,14 @@ class Energy(dcgan.DownToEnergy):
 
 
 class GanEnergy(dcgan.DownToScore):
-    """U: image (B, C, 32, 32) -> energy (B,), a GAN's on the layers of the triangle's: the baseline beside it."""
+    """U: image (B, C, 32, 32) -> energy (B,), a GAN's on the layers of the triangle's: the baseline beside it.
+
+    With batch norm (DCGAN; Radford et al. 2016): from weights of 0.02 a classifier without it dies, its scores fall to 0 for everything.
+    """
 
     def __init__(self, config: NetworkConfig, resolution: int = 32, fading: bool = False):
         side, _ = dcgan.square(resolution, "dcgan32", RESOLUTIONS)
-        super().__init__(config.image_channels, config.scaled(64, 128, 256, 256), resolution, side, False, "identity", "dcgan32")
+        super().__init__(config.image_channels, config.scaled(64, 128, 256, 256), resolution, side, True, "identity", "dcgan32")
 
 
 class Inference(dcgan.DownToCode):

@@ -26,6 +26,8 @@ AT_ONCE = 4  # pictures of a grid that are computed at once
 class Player(Protocol):
     """A network in the game with its optimizer, as hires.training.player has it."""
 
+    network: nn.Module
+
     def __call__(self, *inputs: Any) -> Any:
         """Forward pass whose graph stays inside this player."""
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from hires.errors import HiresError
 from hires.ground.ranges import setting
-from hires.networks import Generator, NetworkConfig, dcgan32, p3
+from hires.networks import Generator, NetworkConfig, batch_norm, dcgan32, p3
 from hires.networks.expert_energy import GanEnergy
 from hires.objectives import vgan
 from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Player, Rates, Record
@@ -78,6 +78,7 @@ class Objective(vgan.Objective):
     def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         super().__init__(config, latent, players)
         self.every, self.pairs = config.r1_every, config.contrast == "pairs"
+        self.apart = bool(batch_norm.layers(self.U.network))  # as DCGAN's: the generator's samples come to it alone, too
 
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
@@ -89,6 +90,9 @@ class Objective(vgan.Objective):
     def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
         if shape.kind not in ("growing", "p3", "dcgan32"):
             raise HiresError(f"network.kind={shape.kind} with objective=gan: wanted growing networks, network=p3 or dcgan32")
+        if shape.kind == "dcgan32" and config.r1:
+            found = "objective.r1 with objective=gan and network.kind=dcgan32"
+            raise HiresError(f"{found}: the penalty is of single images, which this energy's batch norm mixes; set objective.r1=0")
         if zero_stage == 3 and config.r1:
             raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
 

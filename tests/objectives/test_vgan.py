@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from hires import networks, objectives
 from hires.errors import HiresError
-from hires.networks import NetworkConfig
+from hires.networks import NetworkConfig, batch_norm
 from hires.objectives import SYSTEMS
 from hires.objectives.base import Rates
 from hires.objectives.corruption import corrupted, size_of
@@ -202,6 +202,23 @@ def test_rounds_agree_with_plain_autograd(name, steps, world, plain, in_double):
     assert plain.worst(weights, reference.parameters()) < 1e-6  # gathered in fp32
 
 
+def test_a_gan_on_dcgans_networks_normalises_real_images_and_samples_each_by_themselves(world, plain, in_double):
+    config, shape = SYSTEMS["gan"].Settings(lambda_s=0.02), NetworkConfig(kind="dcgan32", latent=D, width=0.05, image_channels=1)
+    nets = {player: SYSTEMS["gan"].network(config, shape, player, 32, False) for player in config.players()}
+    for player, network in nets.items():
+        networks.initialise(network, lambda parameter, player=player: plain.stream(f"{player}/{parameter}"))
+    nets = {player: network.double() for player, network in nets.items()}
+    assert batch_norm.layers(nets["energy"])
+    reference = Reference(config, copy.deepcopy(nets))
+    for network in reference.nets.values():
+        network.train()
+    rounds = [(F.interpolate(x, size=32), draw) for x, draw in data(plain, dtype=torch.float64)]
+    expected = [reference.round(*each) for each in rounds]
+    found, weights = play(config, nets, rounds, world.device, stage=0)
+    assert [one["loss_energy"] for one in found] == pytest.approx([one["loss_energy"] for one in expected], abs=1e-6)
+    assert plain.worst(weights, reference.parameters()) < 1e-6
+
+
 @pytest.mark.parametrize("name,stage", STAGES)
 def test_every_zero_stage_agrees_with_plain_autograd(name, stage, world, plain):
     config = settings(name, 2)
@@ -275,6 +292,11 @@ def test_meaningless_values_are_refused_in_one_line(bad):
             with pytest.raises(HiresError) as refusal:
                 objectives.check(system.Settings(**bad), SHAPE, 1)
             assert "\n" not in str(refusal.value) and next(iter(bad)) in str(refusal.value)
+
+
+def test_a_penalty_of_single_images_is_refused_where_the_energy_has_batch_norm():
+    with pytest.raises(HiresError, match=r"objective\.r1.*dcgan32"):
+        objectives.check(SYSTEMS["gan"].Settings(r1=1.0), NetworkConfig(kind="dcgan32"), 1)
 
 
 @pytest.mark.parametrize("name", ["vgan", "gan", "vcd"])
