@@ -34,8 +34,8 @@ def png(image: Tensor) -> str:
 class Explorer:
     """A bundle and the questions a page has; every method takes what a browser sent and raises HiresError (one line) where it is wrong."""
 
-    def __init__(self, bundle: Bundle, name: str):
-        self.bundle, self.name = bundle, name
+    def __init__(self, bundle: Bundle, name: str, prior: str = "standard"):
+        self.bundle, self.name, self.prior = bundle, name, prior
         self.channels = bundle.config["image_channels"]
 
     def info(self) -> dict:
@@ -54,7 +54,7 @@ class Explorer:
         for seed in seeds:
             if not _is_seed(seed):
                 raise HiresError(f"{wanted}, found {_short(seed)}")
-        drawn = draw(self.bundle, seeds, _number(truncation, "truncation", 0, 2), energies=False)
+        drawn = draw(self.bundle, seeds, _number(truncation, "truncation", 0, 2), energies=False, prior=self.prior)
         rows = [row for batch in drawn for row in zip(batch.seeds, batch.pictures, self._energies(batch.pictures), strict=True)]
         return [{"seed": seed, "picture": png(image), "energy": energy} for seed, image, energy in rows]
 
@@ -105,7 +105,7 @@ class Explorer:
         if isinstance(point, dict) and point.keys() == {"seed"}:
             if not _is_seed(point["seed"]):
                 raise HiresError(f"seed: wanted a whole number from 0 to {LAST_SEED}, found {_short(point['seed'])}")
-            return self.bundle.latents([point["seed"]])[0].cpu() * truncation
+            return self.bundle.place(self.bundle.latents([point["seed"]]) * truncation, self.prior)[0].cpu()
         if isinstance(point, dict) and point.keys() == {"code"}:
             code = point["code"]
             if not isinstance(code, list) or len(code) != self.bundle.latent:

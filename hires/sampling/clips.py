@@ -129,9 +129,9 @@ def assemble(images: Tensor, look: Look, texts: list[str] | None = None) -> np.n
     return np.ascontiguousarray(grid).reshape(look.rows * h, look.columns * w, 3)
 
 
-def generator_of(bundle: Bundle) -> Callable[[Tensor], Tensor]:
-    """The bundle's generator for latents (B, d) on the CPU."""
-    return lambda z: bundle.generator(z.to(bundle.device))
+def generator_of(bundle: Bundle, prior: str = "standard") -> Callable[[Tensor], Tensor]:
+    """The bundle's generator for w (B, d) on the CPU, which `Bundle.place` makes latents of a `prior` of."""
+    return lambda w: bundle.generator(bundle.place(w.to(bundle.device), prior))
 
 
 def interpolation_clip(
@@ -162,12 +162,18 @@ def interpolation_clip(
 
 @torch.no_grad()
 def interpolation_strip(
-    bundle: Bundle, keys: Keyframes, path: str | Path, steps: int = 10, kind: str = "slerp", size: int = 0, beside: bool = False
+    generate: Callable[[Tensor], Tensor],
+    keys: Keyframes,
+    path: str | Path,
+    steps: int = 10,
+    kind: str = "slerp",
+    size: int = 0,
+    beside: bool = False,
 ) -> int:
     """Write a PNG with a row for each two keys, `steps` pictures from one to the other, ends included; returns the number of rows.
 
-    With `beside` the two originals stand at the row's ends. Raises HiresError for an odd number of keys, fewer than 2 steps, another
-    kind than slerp and linear, or a file that cannot be written.
+    `generate` as in `clip_frames`. With `beside` the two originals stand at the row's ends. Raises HiresError for an odd number of keys,
+    fewer than 2 steps, another kind than slerp and linear, or a file that cannot be written.
     """
     if len(keys.latents) % 2 or not len(keys.latents):
         raise HiresError(f"{path}: {len(keys.latents)} keyframes, a strip has a row for each two: wanted an even number")
@@ -176,7 +182,7 @@ def interpolation_strip(
     rows = []
     for i in range(0, len(keys.latents), 2):
         path_latents = keyframe_path(keys.latents[i : i + 2], steps - 1, kind, loop=False)
-        images = bundle.decode(path_latents).cpu()
+        images = torch.cat([generate(part) for part in path_latents.split(AT_ONCE)]).clamp(-1, 1).cpu()
         rows.append(torch.cat([keys.pictures[i : i + 1], images, keys.pictures[i + 1 : i + 2]]) if beside else images)
     images = torch.cat(rows)
     save_grid(enlarge(images, size) if size else images, path, columns=steps + 2 * beside)

@@ -17,6 +17,7 @@ from hires.errors import HiresError
 from hires.explore.model import Explorer
 from hires.explore.server import application, serve
 from hires.ground.ranges import setting
+from hires.sampling.drawing import check
 from hires.sampling.seeds import open_bundle
 from hires.verbs import Result
 
@@ -25,10 +26,12 @@ from hires.verbs import Result
 class Config:
     """hires explore: a local page to draw from a bundle, move between pictures and reconstruct your own (docs/reference/explore.md).
       hires explore sampler=bundle                        # http://127.0.0.1:8000/, this machine alone
+      hires explore sampler=bundle prior=aggregate        # seeds among the codes of training pictures (export moments=…)
       hires explore sampler=bundle port=0 open=false      # any free port, no browser opened
     """
 
     sampler: str = MISSING  # a bundle
+    prior: str = "standard"  # of the seeds' latents: standard | aggregate, as for hires sample
     host: str = "127.0.0.1"  # this machine alone can reach it; 0.0.0.0: every machine that reaches this one
     port: int = setting(8000, at_least=0, at_most=65535)  # 0 = any free one
     open: bool = True  # the page in a browser, where there is a screen
@@ -40,7 +43,8 @@ def run(config: Config) -> Result:
     if not config.host:
         raise HiresError("host=: empty; wanted 127.0.0.1, or an address of this machine")
     bundle = open_bundle(config.sampler, config.device)
-    explorer = Explorer(bundle, Path(config.sampler).resolve().name)
+    check(bundle, prior=config.prior)
+    explorer = Explorer(bundle, Path(config.sampler).resolve().name, config.prior)
     private = config.host in ("localhost", "::1") or config.host.startswith("127.")
     # by these the page may be called; a tunnel's end is localhost too
     names = {"localhost"} if private else {"localhost", config.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}

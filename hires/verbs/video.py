@@ -11,6 +11,7 @@ from hires.ground.ranges import setting
 from hires.ground.showing import progress
 from hires.media.containers import check_rate, suffix_of, write_video
 from hires.sampling.clips import Look, Travel, check_size, clip_frames, generator_of, interpolation_strip
+from hires.sampling.drawing import check
 from hires.sampling.keyframes import Keyframes, cell_keys, keyframes, one_source, parse_grid
 from hires.sampling.paths import check_path
 from hires.sampling.seeds import open_bundle, parse_seeds
@@ -34,6 +35,7 @@ class Config:
     codes: str = ""  # a .safetensors file of hires reconstruct codes=…
     from_: str = ""  # written from=…: pictures as for `hires reconstruct`
     limit: int = setting(0, at_least=0)  # most keyframes; 0 = all
+    prior: str = "standard"  # of the seeds' latents: standard | aggregate, as for hires sample
     path: str = "slerp"  # slerp | linear | spline | walk (near the keyframes, through none) | circle (two keyframes)
     easing: str = "none"  # none | smooth: slower at each keyframe
     loop: bool = True  # from the last keyframe back to the first: the first frame is the last one + one step
@@ -64,11 +66,14 @@ def run(config: Config) -> Clip:
     check_rate(config.out, config.fps)
     if source == "seeds" and config.seeds:
         cell_keys(len(parse_seeds(config.seeds)[: config.limit or None]), columns * rows, config.grid)
+    if config.prior != "standard" and source != "seeds":
+        raise HiresError(f"prior={config.prior} with {source}=…: a code is a latent as it is; wanted seeds, or prior=standard")
     if config.beside and (source != "from" or config.path in ("walk", "circle")):
         raise HiresError("beside=true: wanted from=… and a path that goes through its pictures: slerp, linear or spline")
     if suffix == ".png":
         _check_strip(config)
     bundle = open_bundle(config.sampler, config.device)
+    check(bundle, prior=config.prior)
     size = check_size(config.size, bundle.resolution)
     keys = keyframes(bundle, config.seeds, config.codes, config.from_, config.limit, columns * rows)
     if suffix == ".png":
@@ -77,7 +82,7 @@ def run(config: Config) -> Clip:
     travel = Travel(max(1, round(config.seconds_per_key * config.fps)), config.path, config.loop, config.easing)
     look = Look(columns, rows, size, config.captions, config.beside)
     look.check()
-    count, frames = clip_frames(generator_of(bundle), keys, travel, look)
+    count, frames = clip_frames(generator_of(bundle, config.prior), keys, travel, look)
     with closing(frames), progress(config.out, "frames") as show:
         write_video(config.out, frames, config.fps, config.loop, lambda done: show(done, count))
     print(f"{config.out}: {count} frames, {count / config.fps:.1f} s")
@@ -92,6 +97,6 @@ def _check_strip(config: Config) -> None:
 
 
 def _strip(config: Config, bundle, keys: Keyframes) -> Clip:
-    rows = interpolation_strip(bundle, keys, config.out, config.steps, config.path, config.size, config.beside)
+    rows = interpolation_strip(generator_of(bundle, config.prior), keys, config.out, config.steps, config.path, config.size, config.beside)
     print(f"{config.out}: {rows} rows of {config.steps} pictures")
     return Clip(Path(config.out), rows * config.steps)

@@ -1,9 +1,12 @@
 """The Gaussian of the codes: its moments, a bundle that holds it, and what cannot be, in one line."""
 
+from base64 import b64decode
+import io
 import json
 import shutil
 
 import numpy as np
+from PIL import Image
 import pytest
 import torch
 
@@ -13,6 +16,7 @@ from hires.bundle.aggregate import fit
 from hires.cli import main
 from hires.errors import HiresError
 from hires.evaluation.subject import of_bundle
+from hires.explore.model import Explorer
 from hires.training.trainer import Trainer
 
 D = 6
@@ -82,6 +86,28 @@ def test_a_bundle_draws_from_either_prior_and_says_how_far_they_are_apart(bundle
     assert first != second
 
 
+def test_walks_and_the_page_draw_seeds_from_the_same_prior(bundles, tmp_path):
+    bundle, frames = hires_bundle.load(bundles / "with"), tmp_path / "frames"
+    words = ["path=linear", "loop=false", "fps=1", "seconds_per_key=2", f"size={bundle.resolution}", "prior=aggregate"]
+    assert main(["video", f"sampler={bundles / 'with'}", f"out={frames}/", "seeds=4,7", *words]) == 0
+    w = bundle.latents([4, 7])
+    wanted = bundle.generator(bundle.place(torch.stack([w[0], w.mean(0), w[1]]), "aggregate"))
+    for file, picture in zip(sorted(frames.glob("*.png")), wanted, strict=True):
+        assert same(file, picture)
+    page = Explorer(bundle, "b", "aggregate")
+    (drawn,) = page.sample([7], 0.5)
+    half = bundle.generator(bundle.place(0.5 * w[1:], "aggregate"))[0]
+    for address in (drawn["picture"], page.decode([{"seed": 7}], truncation=0.5)["picture"]):
+        assert same(io.BytesIO(b64decode(address.partition(",")[2])), half)
+
+
+def same(file, picture: torch.Tensor) -> bool:
+    """Whether a PNG is a float picture (C, H, W) in [-1, 1], to one level of 255."""
+    found = np.asarray(Image.open(file).convert("RGB")).astype(float)
+    wanted = ((picture.clamp(-1, 1) + 1) * 127.5).round().expand(3, -1, -1).permute(1, 2, 0).numpy()
+    return np.abs(found - wanted).max() <= 1
+
+
 def test_what_cannot_be_is_told_in_a_line(bundles, tmp_path, capsys):
     def told(*words: str) -> str:
         assert main(list(words)) != 0
@@ -96,6 +122,8 @@ def test_what_cannot_be_is_told_in_a_line(bundles, tmp_path, capsys):
     assert "holds no moments" in told(*wanted, f"sampler={bundles / 'without'}")
     assert "only a bundle" in told(*wanted, f"run={bundles / 'run'}")
     assert "moments=-1" in told("export", f"run={bundles / 'run'}", out, "moments=-1")
+    assert "holds no moments" in told("explore", f"sampler={bundles / 'without'}", "prior=aggregate")
+    assert "a code is a latent" in told("video", f"sampler={bundles / 'with'}", f"{out}.mp4", "codes=none", "prior=aggregate")
     broken = shutil.copytree(bundles / "with", tmp_path / "broken")
     shutil.copyfile(bundles / "with" / "energy.safetensors", broken / "aggregate.safetensors")
     assert "aggregate.safetensors" in told("sample", f"sampler={broken}", f"{out}/")
