@@ -78,7 +78,7 @@ def _plan(config: Config) -> tuple[Path, list[tuple[str, list[str]]]]:
         ("train", train + [f"train.max_images={config.images}"] * bool(config.images)),
         ("export", [f"run={folder}/run", f"out={folder}/bundle", "moments=2000"]),
         ("sample", [f"sampler={folder}/bundle", f"out={folder}/samples.png", "prior=aggregate"]),
-        ("video", [f"sampler={folder}/bundle", f"out={folder}/interpolation.mp4"]),
+        ("video", [f"sampler={folder}/bundle", f"out={folder}/interpolation.mp4", "prior=aggregate"]),
     ]
 
 
