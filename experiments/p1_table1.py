@@ -2,6 +2,7 @@
 
     python experiments/p1_table1.py data=CELEBA out=runs/claims                  # all of it; the same command goes on
     python experiments/p1_table1.py data=CELEBA systems=gan,wgan seeds=0         # parts of it
+    python experiments/p1_table1.py data=CELEBA images=120000 precision=bf16     # shorter, on a CPU with fast bf16
     python experiments/p1_table1.py show                                         # into docs/records/claims.md
     python experiments/p1_table1.py scale=gpu                                    # the paper's own size, as commands
 
@@ -56,7 +57,7 @@ def main(*words: str) -> None:
     parts = [(int(seed), system) for seed in given["seeds"].split(",") for system in systems]
     progress = claims.Progress(len(parts))
     for seed, system in parts:
-        run, data, most = out / f"{system}_{seed}", out / "faces", images * LENGTHS[system]
+        run, data, most = _run(out, system, seed, precision), out / "faces", images * LENGTHS[system]
         lengths = [f"train.max_images={most}", f"train.checkpoint_every={every}", "train.keep=1000"]
         sizes = [f"network.width={width}", f"train.precision={precision}"]
         settings = ["experiment=triangle_cifar10", *SYSTEMS[system], *sizes, f"train.seed={seed}", *lengths]
@@ -67,7 +68,7 @@ def main(*words: str) -> None:
         wanted = "a folder, or an archive, of pictures with train/ and test/"
         claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted=wanted)
         claims.hires("train", *settings, f"run={run}", f"data.root={data}", "train.threads=1", "train.trial=false")
-        for at in compared(out, system, seed, images, every):
+        for at in compared(run, _run(out, "triangle", seed, precision), system, images, every):
             part = {"seed": seed, "system": system, "width": width, "images": at, "precision": precision}
             if not claims.there(NAME, **part):
                 names = ("fidelity", "diversity") if system in ("gan", "wgan") else ("fidelity", "diversity", "reconstruction")
@@ -77,9 +78,13 @@ def main(*words: str) -> None:
         claims.publish(NAME, text())
 
 
-def compared(out: Path, system: str, seed: int, images: int, every: int) -> list[int]:
+def _run(out: Path, system: str, seed: int, precision: str) -> Path:
+    return out / (f"{system}_{seed}" + f"_{precision}" * (precision != "fp32"))
+
+
+def compared(run: Path, triangle: Path, system: str, images: int, every: int) -> list[int]:
     """Checkpoints of a run to measure, in images: after the triangle's updates of G, at the end, and the last in the triangle's seconds."""
-    run, most, triangle = out / f"{system}_{seed}", images * LENGTHS[system], out / f"triangle_{seed}"
+    most = images * LENGTHS[system]
     at = {images * ROUNDS.get(system, 1), most}
     if (triangle / "metrics.jsonl").exists():
         spent = seconds(triangle, images)
@@ -111,7 +116,8 @@ def text() -> str:
         """A row a seed: the last that spent no more than the triangle's last."""
         found = []
         for seed, end in ends.items():
-            own = [row for row in rows if (row["system"], row["seed"]) == (system, seed) and spent(row) <= spent(end)]
+            own = [row for row in rows if (row["system"], row["seed"], row["precision"]) == (system, seed, end["precision"])]
+            own = [row for row in own if spent(row) <= spent(end)]
             found += [max(own, key=lambda row: row["images"])] if own else []
         return found
 

@@ -29,7 +29,7 @@ class Energy(dcgan.DownToEnergy):
 class GanEnergy(dcgan.DownToScore):
     """U: image (B, C, 32, 32) -> energy (B,), a GAN's on the layers of the triangle's: the baseline beside it.
 
-    With batch norm (DCGAN; Radford et al. 2016): from weights of 0.02 a classifier without it dies, its scores fall to 0 for everything.
+    With batch norm (DCGAN; Radford et al. 2016): without it one at a quarter width died, its scores fell to 0 (docs/records/claims.md).
     """
 
     def __init__(self, config: NetworkConfig, resolution: int = 32, fading: bool = False):

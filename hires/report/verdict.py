@@ -65,12 +65,10 @@ def _alarms(run: Run) -> list[str]:
             found.setdefault((record["resolution"], name), []).append(record)
     lines = []
     for (level, name), records in found.items():
-        if name == "energy_flat":
-            lines.append(f"alarm from {records[0]['images']:,} images on, level {level}: the energy is flat, it gives no gradient")
-            continue
         worst = max(records, key=lambda record: abs(record.get(name, 0)))
         reach = f"at {records[0]['images']:,}" if len(records) == 1 else f"from {records[0]['images']:,} to {records[-1]['images']:,}"
-        lines.append(f"alarm {reach} images, level {level}: {name} ran away, to {number(worst.get(name, math.nan))}")
+        what = "the energy was flat" if name == "energy_flat" else f"{name} ran away, to {number(worst.get(name, math.nan))}"
+        lines.append(f"alarm {reach} images, level {level}: {what}")
     return lines
 
 

@@ -27,7 +27,7 @@ class Config:
       hires export run=runs/faces out=bundle at=12M          # the newest that is not past 12 million images
       hires export run=runs/faces out=small resolution=256   # the newest that is stable at 256x256
       hires export run=runs/faces out=bundle formats=onnx,pt2
-      hires export run=runs/faces out=bundle moments=4000    # for hires sample prior=aggregate
+      hires export run=runs/faces out=bundle moments=4000    # for prior=aggregate of sample, video, explore
     """
 
     run: str = MISSING

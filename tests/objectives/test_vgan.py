@@ -92,8 +92,12 @@ class Reference:
         if self.config.name == "wgan":
             return self.nets["energy"](x, ALPHA).mean()
         if self.config.name == "gan":
-            return -F.logsigmoid(self.nets["energy"](x, ALPHA, True)).mean()
+            return -F.logsigmoid(self.scores(x)).mean()
         return Bernoulli(probs=self.p(x)).entropy().sum(1).mean() / EXPERTS
+
+    def scores(self, images):
+        """A round's batch at a time, for an energy with batch norm: real images, samples and corrupted images each by themselves."""
+        return torch.cat([self.nets["energy"](part, ALPHA, True) for part in images.split(BATCH)])
 
     def H(self, x):
         return Bernoulli(probs=self.p(x).mean(0)).entropy().sum() / EXPERTS
@@ -101,7 +105,7 @@ class Reference:
     def energy_loss(self, x, x_tilde, draw):
         if self.config.name == "wgan":
             return self.U(x) - self.U(x_tilde) + self.penalty(x, x_tilde, draw("between", 1))
-        squares = sum((self.nets["energy"](images, ALPHA, True) ** 2).mean() for images in (x, x_tilde))
+        squares = sum((self.scores(images) ** 2).mean() for images in (x, x_tilde))
         return self.told_apart(x, x_tilde) + self.config.lambda_s * squares
 
     def steepness(self, *kinds):
@@ -128,7 +132,7 @@ class Reference:
             s_x, s_f = (self.nets["energy"](images, ALPHA, True) for images in (x, x_tilde))
             return -torch.stack([F.logsigmoid(a - b) for part in s_f.split(len(x)) for a, b in zip(s_x, part, strict=True)]).mean()
         if self.config.name == "gan":
-            return self.U(x) - F.logsigmoid(-self.nets["energy"](x_tilde, ALPHA, True)).mean()
+            return self.U(x) - F.logsigmoid(-self.scores(x_tilde)).mean()
         return self.U(x) - self.U(x_tilde) - self.H(x)
 
     def pull(self, x_tilde, x):
@@ -202,8 +206,10 @@ def test_rounds_agree_with_plain_autograd(name, steps, world, plain, in_double):
     assert plain.worst(weights, reference.parameters()) < 1e-6  # gathered in fp32
 
 
-def test_a_gan_on_dcgans_networks_normalises_real_images_and_samples_each_by_themselves(world, plain, in_double):
-    config, shape = SYSTEMS["gan"].Settings(lambda_s=0.02), NetworkConfig(kind="dcgan32", latent=D, width=0.05, image_channels=1)
+@pytest.mark.parametrize("sees", ["samples", "samples_and_corrupted"])
+def test_a_gan_on_dcgans_networks_normalises_each_kind_of_images_by_itself(sees, world, plain, in_double):
+    config = SYSTEMS["gan"].Settings(lambda_s=0.02, energy_sees=sees)
+    shape = NetworkConfig(kind="dcgan32", latent=D, width=0.05, image_channels=1)
     nets = {player: SYSTEMS["gan"].network(config, shape, player, 32, False) for player in config.players()}
     for player, network in nets.items():
         networks.initialise(network, lambda parameter, player=player: plain.stream(f"{player}/{parameter}"))
@@ -294,9 +300,10 @@ def test_meaningless_values_are_refused_in_one_line(bad):
             assert "\n" not in str(refusal.value) and next(iter(bad)) in str(refusal.value)
 
 
-def test_a_penalty_of_single_images_is_refused_where_the_energy_has_batch_norm():
-    with pytest.raises(HiresError, match=r"objective\.r1.*dcgan32"):
-        objectives.check(SYSTEMS["gan"].Settings(r1=1.0), NetworkConfig(kind="dcgan32"), 1)
+@pytest.mark.parametrize(("kind", "stage", "told"), [("dcgan32", 1, r"dcgan32.*batch norm mixes"), ("growing", 3, r"zero\.stage=3")])
+def test_a_gans_penalty_is_refused_where_it_cannot_be(kind, stage, told):
+    with pytest.raises(HiresError, match=rf"objective\.r1.*{told}"):
+        objectives.check(SYSTEMS["gan"].Settings(r1=1.0), NetworkConfig(kind=kind), stage)
 
 
 @pytest.mark.parametrize("name", ["vgan", "gan", "vcd"])

@@ -78,9 +78,10 @@ def test_activation_bytes_are_those_that_autograd_keeps_on_a_real_device(player)
     assert _kept(imagined, torch.empty(2, *inputs.shape[1:], device="meta")) == pytest.approx(sum(kept.values()), rel=0.05)
 
 
-def test_a_step_with_the_penalty_is_the_fullest():
+@pytest.mark.parametrize("objective", ["divergence_triangle", "r3gan"])
+def test_a_step_with_the_penalty_is_the_fullest(objective):
     """Beside the waiting synthesis autograd keeps the penalised passes of x and x_tilde with the graphs of their gradients."""
-    config, levels = plans()
+    config, levels = plans(f"objective={objective}")
     built = memory.level_networks(config, levels[-1].level)
     x = torch.empty(2, 3, 64, 64, device="meta", requires_grad=True)
     kept: dict[int, int] = {}
@@ -97,7 +98,7 @@ def test_a_step_with_the_penalty_is_the_fullest():
         slope.square().sum()
     truly = 32 * (sum(kept.values()) + _kept(built["generator"].bfloat16(), torch.empty(2, config.network.latent, device="meta")))
     assert truly < levels[-1].activations < 1.1 * truly
-    _, without = plans("objective.r1=0")
+    _, without = plans(f"objective={objective}", "objective.r1=0")
     assert without[-1].activations < levels[-1].activations
 
 

@@ -61,7 +61,7 @@ def _alarm(record):
         (list(map(_alarm, statuses())), "alarm from 300 to 400 images, level 4: energy_gap ran away, to −40"),
         (
             statuses(alarm=lambda images: ["energy_flat"] if images >= 700 else []),
-            "alarm from 700 images on, level 8: the energy is flat, it gives no gradient",
+            "level 8: the energy was flat",
         ),
         (statuses(R=lambda images: math.nan if images >= 700 else 1.0), "R was not a finite number, first at 700 images"),
         ([r for r in statuses() if r["images"] not in (500, 600)], "no progress line between 400 and 700 images"),

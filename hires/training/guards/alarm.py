@@ -5,7 +5,7 @@ import statistics
 # what a progress line must exceed beside its usual value; with the recipe |U| stays below 1 / (2 lambda_U) = 5, the gap below twice that
 FLOORS = {"energy_gap": 20.0, "energy_size": 10.0, "energy_slope": 20.0}
 FACTOR = 8.0  # times the usual value; at a level's beginning the energy finds its scale within this
-FLAT = 1e-3  # of the usual energy_size: a softplus energy that is 0 for everything gives no gradient, so it stays so
+FLAT = 1e-3  # of the usual energy_slope: an energy that is the same for everything teaches nobody, and a softplus one stays so
 ENOUGH = 10  # progress lines of a level that say what is usual there; before that the level below does, or nobody
 
 
@@ -24,18 +24,19 @@ class Alarm:
         if level != self._resolution:
             self._below |= {name: statistics.median(values) for name, values in self._lines.items() if len(values) >= ENOUGH}
             self._resolution, self._lines, self._told = level, {name: [] for name in FLOORS}, {}
-        away, news, where = [], [], f"alarm at {record['images']} images, level {level}"
+        where = f"alarm at {record['images']} images, level {level}"
+        slope, usual = record.get("energy_slope"), self._usual("energy_slope")
+        if slope is not None and usual is not None and abs(slope) < FLAT * usual:
+            first, self._told["energy_flat"] = "energy_flat" not in self._told, 1.0
+            advice = "go back to an earlier checkpoint with a smaller schedule.energy_lr, or leave a softplus (docs/training.md)"
+            told = f"{where}: energy_slope is {slope:.4g}, usually {usual:.4g}: the energy is flat; {advice}"
+            return ["energy_flat"], told if first else ""
+        away, news = [], []
         for name, floor in FLOORS.items():
             if name not in record:
                 continue
-            value, values = abs(record[name]), self._lines[name]
-            usual = statistics.median(values) if len(values) >= ENOUGH else self._below.get(name)
-            if name == "energy_size" and usual is not None and value < FLAT * usual:
-                first, self._told["energy_flat"] = "energy_flat" not in self._told, 1.0
-                advice = "go back to an earlier checkpoint with a smaller schedule.energy_lr, or try objective.energy=identity"
-                told = f"{where}: energy_size is {value:.4g}, usually {usual:.4g}: the energy is flat; {advice} (docs/training.md)"
-                return ["energy_flat"], told if first else ""
-            values.append(value)
+            value, usual = abs(record[name]), self._usual(name)
+            self._lines[name].append(value)
             if usual is None or not value > max(FACTOR * usual, floor):
                 continue
             away.append(name)
@@ -44,3 +45,8 @@ class Alarm:
                 news.append(f"{name} is {record[name]:.4g}, usually {usual:.4g}")
         advice = f"smaller schedule.levels.{level}.lr or schedule.energy_lr, larger objective.r1 or objective.lambda_u (docs/training.md)"
         return away, f"{where}: {'; '.join(news)}: the energy runs away; try {advice}" if news else ""
+
+    def _usual(self, name: str) -> float | None:
+        """The median of a term since the level began, or of the level before; None where neither has enough lines."""
+        values = self._lines[name]
+        return statistics.median(values) if len(values) >= ENOUGH else self._below.get(name)

@@ -54,6 +54,12 @@ def test_an_energy_that_has_died_is_told_once_and_marked_at_every_line():
     assert all(away == ["energy_flat"] for away, _ in seen[21:])
 
 
+def test_a_system_without_energy_size_is_told_too():
+    slopes = [0.01] * 20 + [1e-6]
+    series = [{"images": i, "resolution": 32, "energy_gap": 0.7 * slope, "energy_slope": slope} for i, slope in enumerate(slopes)]
+    assert "flat" in warnings(series)[0]
+
+
 def test_at_the_beginning_of_a_level_the_level_below_says_what_is_usual():
     below = [line(i) for i in range(20)]
     assert warnings([*below, line(20, gap=-500.0, resolution=16)])
