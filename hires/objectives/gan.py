@@ -40,7 +40,7 @@ class Config(Penalised, ObjectiveConfig):
     generator_steps: int = setting(1, at_least=1)
     lambda_s: float = setting(0.01, at_least=0)  # L2 on the scores, as in vgan
     range: float = setting(10.0, at_least=0)  # weight of the mean of max(|x| - 1, 0)^2 over samples
-
+    # how D is trained: sigmoid of each score | of the difference of a pair's
     contrast: str = setting("logistic", among=("logistic", "pairs"))
     # gamma at 32x32, which goes with the resolution as the triangle's does; 0 = off
     r1: float = setting(0.0, at_least=0, below=math.inf)
@@ -78,7 +78,7 @@ class Objective(vgan.Objective):
     def __init__(self, config: Config, latent: int, players: Mapping[str, Player]):
         super().__init__(config, latent, players)
         self.every, self.pairs = config.r1_every, config.contrast == "pairs"
-        self.apart = bool(batch_norm.layers(self.U.network))  # as DCGAN's: the generator's samples come to it alone, too
+        self.by_kind = bool(batch_norm.layers(self.U.network))  # as DCGAN's: the generator's samples come to it alone, too
 
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:

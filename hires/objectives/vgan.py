@@ -91,11 +91,11 @@ class Objective(base.Objective):
     }
     TAKES = {"generator": "z", "energy": "x"}
     SHAPED_BY: ClassVar[tuple[str, ...]] = ("experts",)
+    by_kind = False  # whether the energy sees real images and each kind of fakes in passes of their own
     TERMS = {
         "energy": ("energy_real", "energy_fake", "energy_gap", "entropy_real", "score_square", "loss_energy"),
         "generator": ("entropy_fake", "energy_slope", "diversity"),
     }
-    apart = False  # whether the energy sees real images and each kind of fakes in passes of their own
     LINE = {"E(real)": "energy_real", "E(fake)": "energy_fake", "H(real)": "entropy_real", "H(fake)": "entropy_fake", "div": "diversity"}
 
     def __init__(self, config: Any, latent: int, players: Mapping[str, Player]):
@@ -144,7 +144,7 @@ class Objective(base.Objective):
         mean = self._mean_before(real, alpha)
         with self.U.accumulate():
             for x, x_tilde in zip(real, fake, strict=True):
-                seen = (x, *x_tilde.split(len(x))) if self.apart else (torch.cat([x, x_tilde]),)
+                seen = (x, *x_tilde.split(len(x))) if self.by_kind else (torch.cat([x, x_tilde]),)
                 scores = torch.cat([self.U(images, alpha, True) for images in seen])
                 loss, terms = self.energy_loss(scores[: len(x)], scores[len(x) :], mean)
                 size = 0.5 * (scores[: len(x)].square().mean() + scores[len(x) :].square().mean())

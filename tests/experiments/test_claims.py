@@ -102,6 +102,8 @@ def test_systems_are_compared_at_equal_updates_and_at_equal_time(claims):
     text = script.text()
     assert "| triangle before gan, samples | equal updates | open, one seed for it |" in text
     assert "| triangle before gan, samples | equal time | open, one seed against it |" in text
+    claims.add("p1_table1", {"seed": 0, "system": "vae", "images": 100, "seconds": 9, script.FRECHET: 9.0} | where | {"precision": "bf16"})
+    assert "| triangle before vae, samples | equal time | open |" in script.text()  # of another precision than the triangle
     for images, seconds, distance in ((100, 50, 55.0), (500, 250, 45.0), (600, 300, 10.0)):  # its generator steps in every fifth round
         row = {"seed": 0, "system": "wgan", "images": images, "seconds": seconds, script.FRECHET: distance}
         claims.add("p1_table1", row | where)
