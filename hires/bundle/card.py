@@ -92,9 +92,9 @@ another machine, or another list of seeds, may see other pictures.
 STEP = "x ← clamp(x − clamp({step_size:g} r² ∂U/∂x, ±{reach:g}) + {noise:g} e, ±1)"
 NOISE_FIRST = "x ← clamp(y − clamp({step_size:g} r² ∂U/∂y, ±{reach:g}), ±1), y = x + {noise:g} e"
 AGGREGATE = """
-`bundle.sample(seeds, prior="aggregate")` draws latents from the Gaussian of the codes of {pictures:,} training pictures instead of N(0, I).
-It is {kl_per_dimension:.3g} nats a dimension from N(0, I); its variances go from {low:.3g} to {high:.3g}, the middle one is
-{middle:.3g}{diagonal}.
+`bundle.sample(seeds)` draws latents from the Gaussian of the codes of {pictures:,} training pictures, with `prior="standard"` from
+N(0, I). That Gaussian is {kl_per_dimension:.3g} nats a dimension from N(0, I); its variances go from {low:.3g} to {high:.3g}, the middle
+one is {middle:.3g}{diagonal}.
 """
 PAIRS = """| `bundle.pair_energy(x, z)` | pictures and latents, as above | energies of pairs, (B,) float; `bundle.energy(x)` is at z = mu |
 """

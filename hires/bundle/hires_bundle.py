@@ -9,8 +9,8 @@
     way = bundle.walk([0, 1], steps=8)                 # 9 pictures from seed 0's to seed 1's
 
 Which networks there are, config.json and the model card say; those that a system does not have are None. A bundle with `chains` in its
-config.json draws by Langevin steps on the energy, `bundle.sample` takes them. Where `bundle.aggregate` is there, `prior="aggregate"` draws
-latents from the Gaussian of the training pictures' codes instead of N(0, I): `bundle.sample([0, 1, 2], prior="aggregate")`.
+config.json draws by Langevin steps on the energy, `bundle.sample` takes them. Where `bundle.aggregate` is there, latents of seeds come from
+the Gaussian of the training pictures' codes; `bundle.sample([0, 1, 2], prior="standard")` draws them from N(0, I).
 
 The methods above take as many pictures as one likes, some at a time through the networks, and keep no graph. The networks themselves,
 `bundle.generator` and its like, are `nn.Module`s in eval mode whose parameters take no gradient; gradients with respect to inputs work.
@@ -517,30 +517,36 @@ class Bundle:
     variational: nn.Module | None = None  # images in [-1, 1] -> (B,), f-EBM's H
     aggregate: dict[str, Tensor] | None = None  # mean (d,) and factor (d, d) of the codes of training pictures
 
-    def latents(self, seeds: Iterable[int], prior: str = "standard") -> Tensor:
+    @property
+    def prior(self) -> str:
+        """Where latents of seeds come from unless one says: aggregate where the bundle holds the codes' moments, else standard."""
+        return "standard" if self.aggregate is None or self.config.get("chains") else "aggregate"
+
+    def latents(self, seeds: Iterable[int], prior: str = "") -> Tensor:
         """Latents (N, d) of N seeds on the bundle's device, of a `prior` as `place` has it, drawn on the CPU from one stream a seed."""
         return self.place(latents(seeds, self.latent).to(self.device), prior)
 
-    def place(self, w: Tensor, prior: str) -> Tensor:
-        """What w (B, d) ~ N(0, I) is as a latent: itself (standard), or mean + factor w (aggregate).
+    def place(self, w: Tensor, prior: str = "") -> Tensor:
+        """What w (B, d) ~ N(0, I) is as a latent: itself (standard), or mean + factor w (aggregate); "" is the bundle's own `prior`.
 
         Raises ValueError for another name, or a bundle that holds no such moments.
         """
+        prior = prior or self.prior
         if prior == "standard":
             return w
         if prior != "aggregate":
             raise ValueError(f"prior={prior}: wanted standard or aggregate")
         if self.aggregate is None:
-            raise ValueError("prior=aggregate: the bundle holds no moments of codes; hires export moments=4000 writes them")
+            raise ValueError("prior=aggregate: the bundle holds no moments of codes; wanted standard, or hires export moments=4000")
         return self.aggregate["mean"] + w @ self.aggregate["factor"].T
 
     @torch.no_grad()
-    def sample(self, seeds: Iterable[int], steps: int | None = None, prior: str = "standard") -> Tensor:
+    def sample(self, seeds: Iterable[int], steps: int | None = None, prior: str = "") -> Tensor:
         """Pictures (N, C, r, r) of N seeds, float in [-1, 1]; seed n is the same picture in any list, up to rounding.
 
-        Of a bundle with `chains` they are where Langevin ends, after `steps` where given: from the generator's pictures, or from uniform
-        noise where there is no generator. Rounding grows with the steps there. Of a bundle with `classes` seed n is one of class n modulo
-        their number.
+        Latents are of `prior`: standard, aggregate, or "" for the bundle's own. Of a bundle with `chains` pictures are where Langevin ends,
+        after `steps` where given: from the generator's pictures, or from uniform noise where there is no generator. Rounding
+        grows with the steps there. Of a bundle with `classes` seed n is one of class n modulo their number.
         """
         seeds, at_once = list(seeds), pictures_at_once(self.resolution)
         return torch.cat([self._draw(seeds[i : i + at_once], steps, prior) for i in range(0, max(1, len(seeds)), at_once)])
@@ -572,11 +578,12 @@ class Bundle:
         """
         return self._by_parts("energy", self.energy, _pictures(x))
 
-    def walk(self, keys: Iterable[int] | Tensor, steps: int = 8, loop: bool = False) -> Tensor:
+    def walk(self, keys: Iterable[int] | Tensor, steps: int = 8, loop: bool = False, prior: str = "") -> Tensor:
         """Pictures (F, C, r, r) in [-1, 1] on the way from key to key, `steps` from one to the next, along great circles (slerp).
 
-        `keys` are seeds, or K latents (K, d) such as mu of `infer`. F = (K - 1) steps + 1, the last picture that of the last key; with
-        `loop` F = K steps and the picture after the last would be the first again. Raises ValueError for fewer than two keys, no step, or
+        `keys` are seeds, whose draws of N(0, I) the circles join before they are placed as `prior` says, or K latents (K, d) such as mu of
+        `infer`. F = (K - 1) steps + 1, the last picture that of the last key; with `loop` F = K steps and the picture after the last would
+        be the first again. Raises ValueError for fewer than two keys, no step, or
         where there is no generator.
         """
         self._require("generator")
@@ -587,7 +594,8 @@ class Bundle:
         frame = torch.arange((len(z) if loop else len(z) - 1) * steps + (not loop))
         left = (frame // steps).clamp_max(len(z) - 1 - (not loop))
         t = ((frame - left * steps).double() / steps).to(z)
-        return self.decode(slerp(z[left], z[(left + 1) % len(z)], t[:, None]))
+        way = slerp(z[left], z[(left + 1) % len(z)], t[:, None])
+        return self.decode(way if isinstance(keys, Tensor) else self.place(way.to(self.device), prior))
 
     def _require(self, name: str) -> None:
         if getattr(self, name) is None:

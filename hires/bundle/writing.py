@@ -254,7 +254,8 @@ def check(folder: Path, networks: dict[str, nn.Module]) -> None:
             return U(x, I(x)[0])  # a picture with the mean of its posterior
         return U(x, 1.0, *labels)
 
-    own = hires_bundle.Bundle(written.config, written.device, G, I, energy if U else None, written.resolution, written.latent)
+    size = written.resolution, written.latent
+    own = hires_bundle.Bundle(written.config, written.device, G, I, energy if U else None, *size, aggregate=written.aggregate)
     images = own.sample(CHECKED_SEEDS, steps=2)  # more would be more than rounding apart
     mu, logvar = I(images) if I else (None, None)
     expected = {"images": images, "mu": mu, "logvar": logvar, "drawn": G(own.latents(CHECKED_SEEDS)) if G else None}

@@ -117,8 +117,8 @@ def _on(device: torch.device, function: Callable) -> Callable:
     return lambda x, *rest: function(x.to(device), *rest)
 
 
-def of_bundle(bundle: Bundle, name: str, prior: str = "standard") -> Subject:
-    """A subject of an exported bundle, on the bundle's device, its samples drawn from `prior`."""
+def of_bundle(bundle: Bundle, name: str, prior: str = "") -> Subject:
+    """A subject of an exported bundle, on the bundle's device, its samples drawn from `prior` as Bundle.place has it."""
     config = bundle.config
     shape = bundle.resolution, config["image_channels"], bundle.latent, 1.0, bundle.device
     info = config.get("info", {})

@@ -34,7 +34,7 @@ def png(image: Tensor) -> str:
 class Explorer:
     """A bundle and the questions a page has; every method takes what a browser sent and raises HiresError (one line) where it is wrong."""
 
-    def __init__(self, bundle: Bundle, name: str, prior: str = "standard"):
+    def __init__(self, bundle: Bundle, name: str, prior: str = ""):
         self.bundle, self.name, self.prior = bundle, name, prior
         self.channels = bundle.config["image_channels"]
 
@@ -105,7 +105,7 @@ class Explorer:
         if isinstance(point, dict) and point.keys() == {"seed"}:
             if not _is_seed(point["seed"]):
                 raise HiresError(f"seed: wanted a whole number from 0 to {LAST_SEED}, found {_short(point['seed'])}")
-            return self.bundle.place(self.bundle.latents([point["seed"]]) * truncation, self.prior)[0].cpu()
+            return self.bundle.place(self.bundle.latents([point["seed"]], "standard") * truncation, self.prior)[0].cpu()
         if isinstance(point, dict) and point.keys() == {"code"}:
             code = point["code"]
             if not isinstance(code, list) or len(code) != self.bundle.latent:

@@ -129,7 +129,7 @@ def assemble(images: Tensor, look: Look, texts: list[str] | None = None) -> np.n
     return np.ascontiguousarray(grid).reshape(look.rows * h, look.columns * w, 3)
 
 
-def generator_of(bundle: Bundle, prior: str = "standard") -> Callable[[Tensor], Tensor]:
+def generator_of(bundle: Bundle, prior: str = "") -> Callable[[Tensor], Tensor]:
     """The bundle's generator for w (B, d) on the CPU, which `Bundle.place` makes latents of a `prior` of."""
     return lambda w: bundle.generator(bundle.place(w.to(bundle.device), prior))
 

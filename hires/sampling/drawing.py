@@ -25,7 +25,7 @@ class Drawn:
 
 
 def check(
-    bundle: Bundle, truncation: float = 1.0, refine: LangevinConfig = NO_REFINEMENT, energies: bool = False, prior: str = "standard"
+    bundle: Bundle, truncation: float = 1.0, refine: LangevinConfig = NO_REFINEMENT, energies: bool = False, prior: str = ""
 ) -> None:
     """Raise HiresError for what this bundle cannot do."""
     try:
@@ -35,7 +35,7 @@ def check(
     if bundle.config.get("chains"):  # its pictures are no function of a latent
         for name, value, only in (
             ("truncation", truncation, 1.0),
-            ("prior", prior, "standard"),
+            ("prior", prior or "standard", "standard"),
             ("langevin.space", refine.space, "pictures"),
         ):
             if value != only:
@@ -51,15 +51,15 @@ def draw(
     truncation: float = 1.0,
     refine: LangevinConfig = NO_REFINEMENT,
     energies: bool = True,
-    prior: str = "standard",
+    prior: str = "",
 ) -> Iterator[Drawn]:
     """The pictures of `seeds`, in order, as many at a time as memory likes; a seed is the same picture in any list, up to rounding.
 
     `refine.space=pictures` moves pixels down U(x) from x = G(psi w); `latents` moves w, drawn from N(0, I), down U(G(psi w)) + |w|^2 / 2,
-    the prior tilted by the energy, so that every picture remains one of the generator's. With prior=aggregate psi w is placed among the
-    codes first: see Bundle.place. A bundle with Langevin chains of its own draws by these, x is where they end. Energies, which take as
-    long as pictures, are left out where `energies` is false and nothing is refined, or there is no energy. Raises HiresError as `check`
-    and `langevin` do.
+    the prior tilted by the energy, so that every picture remains one of the generator's. psi w becomes a latent by Bundle.place, which
+    puts it among the codes where the bundle holds their moments. A bundle with Langevin chains of its own draws by these, x is where they
+    end. Energies, which take as long as pictures, are left out where `energies` is false and nothing is refined, or there is no energy.
+    Raises HiresError as `check` and `langevin` do.
     """
 
     def generate(w: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def draw(
     energies = energies and bundle.energy is not None
     at_once, (s, noise) = pictures_at_once(bundle.resolution), settings(refine, bundle.resolution)
     for part in [seeds[i : i + at_once] for i in range(0, len(seeds), at_once)]:
-        w = bundle.latents(part)
+        w = bundle.latents(part, "standard")
         pictures = bundle.sample(part) if bundle.config.get("chains") else generate(w)
         after = before = bundle.energy(pictures) if energies or refine.steps else None
         if refine.steps:

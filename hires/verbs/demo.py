@@ -76,9 +76,9 @@ def _plan(config: Config) -> tuple[Path, list[tuple[str, list[str]]]]:
     return folder, [
         ("prepare", [*source, f"resolution={resolution}", f"out={folder}/data"]),
         ("train", train + [f"train.max_images={config.images}"] * bool(config.images)),
-        ("export", [f"run={folder}/run", f"out={folder}/bundle", "moments=2000"]),
-        ("sample", [f"sampler={folder}/bundle", f"out={folder}/samples.png", "prior=aggregate"]),
-        ("video", [f"sampler={folder}/bundle", f"out={folder}/interpolation.mp4", "prior=aggregate"]),
+        ("export", [f"run={folder}/run", f"out={folder}/bundle"]),
+        ("sample", [f"sampler={folder}/bundle", f"out={folder}/samples.png"]),
+        ("video", [f"sampler={folder}/bundle", f"out={folder}/interpolation.mp4"]),
     ]
 
 

@@ -40,7 +40,7 @@ class Config(Settings):
     run: str = ""  # a run's newest checkpoint, or
     at: str = ""  # its newest at or before that many images, such as 12M, or best (train.keep_best); or
     sampler: str = ""  # a bundle
-    prior: str = "standard"  # of a bundle's latents, as hires sample has it: standard | aggregate
+    prior: str = ""  # of a bundle's latents, as hires sample has it: standard | aggregate
     data: str = MISSING  # shards with a held-out split
     measure: str = ""  # such as swd,fidelity: docs/measuring.md; empty = what fits of swd, reconstruction and diversity
     out: str = ""  # a JSON file to write as well
@@ -65,8 +65,8 @@ def run(config: Config) -> Evaluated:
         raise HiresError("give either run=… or sampler=…")
     if config.at and config.sampler:
         raise HiresError(f"at={config.at}: only a run has checkpoints to choose from, not sampler=…")
-    if config.run and config.prior != "standard":
-        raise HiresError(f"prior={config.prior}: only a bundle holds moments of codes; hires export moments=4000 makes one, then sampler=…")
+    if config.run and config.prior not in ("", "standard"):
+        raise HiresError(f"prior={config.prior}: only a bundle holds moments of codes; hires export makes one, then sampler=…")
     if config.out and Path(config.out).suffix != ".json":
         raise HiresError(f"out={config.out}: wanted the name of a .json file")
     several = int(distributed.environment(dict(os.environ))["WORLD_SIZE"]) > 1
@@ -106,8 +106,9 @@ def _open(config: Config, device: torch.device) -> Subject:
     if config.sampler:
         bundle = open_bundle(config.sampler, str(device), "")
         drawing.check(bundle, prior=config.prior)
-        name = config.sampler if config.prior == "standard" else f"{config.sampler} (prior={config.prior})"
-        return subject.of_bundle(bundle, name, config.prior)
+        prior = config.prior or bundle.prior
+        name = config.sampler if prior == "standard" else f"{config.sampler} (prior={prior})"
+        return subject.of_bundle(bundle, name, prior)
     loaded = from_run.load(config.run, config.at)
     network = loaded.config.network
     size = loaded.resolution, network.image_channels, network.latent

@@ -26,12 +26,12 @@ from hires.verbs import Result
 class Config:
     """hires explore: a local page to draw from a bundle, move between pictures and reconstruct your own (docs/reference/explore.md).
       hires explore sampler=bundle                        # http://127.0.0.1:8000/, this machine alone
-      hires explore sampler=bundle prior=aggregate        # seeds among the codes of training pictures (export moments=…)
+      hires explore sampler=bundle prior=standard         # seeds' latents from N(0, I)
       hires explore sampler=bundle port=0 open=false      # any free port, no browser opened
     """
 
     sampler: str = MISSING  # a bundle
-    prior: str = "standard"  # of the seeds' latents: standard | aggregate, as for hires sample
+    prior: str = ""  # of the seeds' latents: standard | aggregate, as for hires sample
     host: str = "127.0.0.1"  # this machine alone can reach it; 0.0.0.0: every machine that reaches this one
     port: int = setting(8000, at_least=0, at_most=65535)  # 0 = any free one
     open: bool = True  # the page in a browser, where there is a screen

@@ -1,10 +1,12 @@
 """`hires export`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import MISSING
 import torch
+from torch import Tensor, nn
 
 from hires.bundle import from_run
 from hires.bundle.aggregate import Aggregate, fit
@@ -14,10 +16,14 @@ from hires.bundle.formats import parse_formats
 from hires.bundle.hires_bundle import pictures_at_once
 from hires.bundle.writing import KNOWN, require_new, write_bundle
 from hires.errors import HiresError
+from hires.ground.files import in_words
 from hires.ground.ranges import setting
+from hires.ground.showing import progress
 from hires.objectives import system
 from hires.verbs import Result
-from pipelines import Loader, Shards
+from pipelines import DataError, Loader, Shards
+
+MOMENTS = 4000  # pictures, where none were asked for
 
 
 @dataclass
@@ -27,7 +33,7 @@ class Config:
       hires export run=runs/faces out=bundle at=12M          # the newest that is not past 12 million images
       hires export run=runs/faces out=small resolution=256   # the newest that is stable at 256x256
       hires export run=runs/faces out=bundle formats=onnx,pt2
-      hires export run=runs/faces out=bundle moments=4000    # for prior=aggregate of sample, video, explore
+      hires export run=runs/faces out=bundle moments=0       # seeds' latents from N(0, I), not from the Gaussian of the codes
     """
 
     run: str = MISSING
@@ -35,8 +41,9 @@ class Config:
     at: str = ""  # the newest checkpoint at or before that many images, such as 12M; best (train.keep_best); empty = the newest
     resolution: int = 0  # the newest that is stable at that level; 0 = whichever level it has
     formats: str = ""  # onnx, pt2 or onnx,pt2: the networks in these formats as well
-    # training pictures whose codes give the moments for prior=aggregate; they pass the inference model once; 0 = none
-    moments: int = setting(0, at_least=0)
+    # training pictures that pass the inference model once, for the Gaussian that seeds' latents come from (prior=aggregate); 0 = N(0, I);
+    # empty = 4000, where the system has codes and its pictures are there
+    moments: int | None = setting(None, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -62,31 +69,56 @@ def run(config: Config) -> Exported:
         )
     out = Path(config.out) if config.out else Path(config.run) / f"bundle-{loaded.images:012d}"
     chains = chains_of(loaded.config.objective)
-    moments = (_moments(loaded, config.moments),) if config.moments else ()
+    moments = _moments(loaded, config.moments)
     if loaded.config.network.classes:
         loaded.networks.pop("variational", None)  # of a picture without a label it says nothing
     path = write_bundle(
-        out, loaded.config.network, loaded.resolution, loaded.networks, facts(loaded, config.run), formats, chains, *moments
+        out, loaded.config.network, loaded.resolution, loaded.networks, facts(loaded, config.run), formats, chains, moments
     )
     also = f", also as {' and '.join(formats)}" if formats else ""
     held = listed(names({f"has_{name}": name in loaded.networks for name in KNOWN}))
     print(f"{path}: {held} at {size}, {loaded.images:,} images seen{also}")
     if moments:
-        told = moments[0].told()
+        told = moments.told()
         few = ", a diagonal: no more pictures than dimensions" * told["diagonal"]
-        print(f"moments of {told['pictures']:,} codes, {told['kl_per_dimension']:.3f} nats a dimension from N(0, I){few}: prior=aggregate")
+        far = f"{told['kl_per_dimension']:.3f} nats a dimension from N(0, I)"
+        print(f"seeds' latents come from the Gaussian of {told['pictures']:,} codes, {far}{few}; prior=standard draws from N(0, I)")
     return Exported(path, loaded.resolution, loaded.images)
 
 
-def _moments(loaded: from_run.RunNetworks, count: int) -> Aggregate:
-    """Moments of the codes of `count` training pictures, or all there are, drawn by a fixed permutation; raises HiresError or DataError."""
+def _moments(loaded: from_run.RunNetworks, count: int | None) -> Aggregate | None:
+    """Moments of the codes of `count` training pictures, or all there are, drawn by a fixed permutation; None for 0.
+
+    Where `count` is None a run without codes has none, and one whose pictures cannot be read has none and says why. Raises HiresError or
+    DataError where a number was asked for.
+    """
     inference, objective = loaded.networks.get("inference"), loaded.config.objective
-    if inference is None or not system(objective).PRIOR_CODES:
+    coded = inference is not None and system(objective).PRIOR_CODES
+    if count and not coded:
         raise HiresError(f"moments={count}: objective={objective.name} has no inference model whose codes stand for latents; leave it out")
+    if not coded or count == 0:
+        return None
+    try:
+        return _fitted(loaded, inference, count or MOMENTS)
+    except (HiresError, DataError, OSError) as error:
+        if count:
+            raise
+        print(f"seeds' latents come from N(0, I), there are no moments of codes: {in_words(error)}")
+        return None
+
+
+def _fitted(loaded: from_run.RunNetworks, inference: nn.Module, count: int) -> Aggregate:
     shards = Shards.open(loaded.config.data.root)
     if shards.identity != loaded.data:
-        raise HiresError(f"moments={count}: data.root={loaded.config.data.root} holds other pictures than the run was trained on")
+        raise HiresError(f"moments: data.root={loaded.config.data.root} holds other pictures than the run was trained on")
     loader = Loader(shards, loaded.resolution, "train", 0.0)
     pick = torch.randperm(shards.count("train"), generator=torch.Generator().manual_seed(0))[:count]
     parts = pick.split(pictures_at_once(loaded.resolution))
-    return fit(inference, (loader.read(part.numpy()).float() / 127.5 - 1 for part in parts))
+    with progress("moments of codes", "pictures") as show:
+
+        def pictures() -> Iterator[Tensor]:
+            for i, part in enumerate(parts):
+                show(i * len(parts[0]), len(pick))
+                yield loader.read(part.numpy()).float() / 127.5 - 1
+
+        return fit(inference, pictures())

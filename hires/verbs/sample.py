@@ -26,14 +26,14 @@ class Config:
       hires sample sampler=bundle out=pictures seeds=0-9999                  # a folder: seed000000.png, …
       hires sample sampler=bundle out=best.png top_by=energy keep=0.5        # the half of lowest energy, lowest first
       hires sample sampler=bundle out=calm.png truncation=0.7                # latents times 0.7
-      hires sample sampler=bundle out=coherent.png prior=aggregate         # latents like the codes of training pictures (export moments=…)
+      hires sample sampler=bundle out=wider.png prior=standard            # latents from N(0, I)
       hires sample sampler=bundle out=refined.png langevin.steps=20          # refined by the energy
     """
 
     sampler: str = MISSING  # a bundle
     out: str = MISSING  # a .png file: a grid; any other name: a new folder of numbered PNG files
     seeds: str = "0-63"  # such as 0-63 or 1,5,9
-    prior: str = "standard"  # standard: latents from N(0, I) | aggregate: from the Gaussian of training pictures' codes (export moments=…)
+    prior: str = ""  # standard: latents from N(0, I) | aggregate: from the training codes' Gaussian; empty = that, where the bundle has it
     truncation: float = setting(1.0, above=0, below=math.inf)  # latents are multiplied by it; below 1 nearer to the mean picture
     top_by: str = setting("", among=("", "energy"))  # energy: pictures from the lowest energy to the highest
     keep: float = setting(1.0, above=0, at_most=1, wanted="a share above 0, at most 1")  # with top_by: the share of them that is kept

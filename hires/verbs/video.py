@@ -1,10 +1,12 @@
 """`hires video`: clips and strips that travel between keyframes."""
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import MISSING
+from torch import Tensor
 
 from hires.errors import HiresError
 from hires.ground.ranges import setting
@@ -35,7 +37,7 @@ class Config:
     codes: str = ""  # a .safetensors file of hires reconstruct codes=…
     from_: str = ""  # written from=…: pictures as for `hires reconstruct`
     limit: int = setting(0, at_least=0)  # most keyframes; 0 = all
-    prior: str = "standard"  # of the seeds' latents: standard | aggregate, as for hires sample
+    prior: str = ""  # of the seeds' latents: standard | aggregate, as for hires sample
     path: str = "slerp"  # slerp | linear | spline | walk (near the keyframes, through none) | circle (two keyframes)
     easing: str = "none"  # none | smooth: slower at each keyframe
     loop: bool = True  # from the last keyframe back to the first: the first frame is the last one + one step
@@ -66,23 +68,25 @@ def run(config: Config) -> Clip:
     check_rate(config.out, config.fps)
     if source == "seeds" and config.seeds:
         cell_keys(len(parse_seeds(config.seeds)[: config.limit or None]), columns * rows, config.grid)
-    if config.prior != "standard" and source != "seeds":
-        raise HiresError(f"prior={config.prior} with {source}=…: a code is a latent as it is; wanted seeds, or prior=standard")
+    if config.prior and source != "seeds":
+        raise HiresError(f"prior={config.prior} with {source}=…: a code is a latent as it is; wanted seeds, or no prior")
+    prior = config.prior if source == "seeds" else "standard"
     if config.beside and (source != "from" or config.path in ("walk", "circle")):
         raise HiresError("beside=true: wanted from=… and a path that goes through its pictures: slerp, linear or spline")
     if suffix == ".png":
         _check_strip(config)
     bundle = open_bundle(config.sampler, config.device)
-    check(bundle, prior=config.prior)
+    check(bundle, prior=prior)
+    generate = generator_of(bundle, prior)
     size = check_size(config.size, bundle.resolution)
     keys = keyframes(bundle, config.seeds, config.codes, config.from_, config.limit, columns * rows)
     if suffix == ".png":
-        return _strip(config, bundle, keys)
+        return _strip(config, generate, keys)
     check_path(config.path, config.easing, cell_keys(len(keys.latents), columns * rows, config.grid))
     travel = Travel(max(1, round(config.seconds_per_key * config.fps)), config.path, config.loop, config.easing)
     look = Look(columns, rows, size, config.captions, config.beside)
     look.check()
-    count, frames = clip_frames(generator_of(bundle, config.prior), keys, travel, look)
+    count, frames = clip_frames(generate, keys, travel, look)
     with closing(frames), progress(config.out, "frames") as show:
         write_video(config.out, frames, config.fps, config.loop, lambda done: show(done, count))
     print(f"{config.out}: {count} frames, {count / config.fps:.1f} s")
@@ -96,7 +100,7 @@ def _check_strip(config: Config) -> None:
         raise HiresError(f"out={config.out}: a strip goes from key to key in equal steps; wanted path=slerp or linear, and easing=none")
 
 
-def _strip(config: Config, bundle, keys: Keyframes) -> Clip:
-    rows = interpolation_strip(generator_of(bundle, config.prior), keys, config.out, config.steps, config.path, config.size, config.beside)
+def _strip(config: Config, generate: Callable[[Tensor], Tensor], keys: Keyframes) -> Clip:
+    rows = interpolation_strip(generate, keys, config.out, config.steps, config.path, config.size, config.beside)
     print(f"{config.out}: {rows} rows of {config.steps} pictures")
     return Clip(Path(config.out), rows * config.steps)

@@ -61,8 +61,10 @@ def test_no_more_pictures_than_dimensions_give_a_diagonal_and_one_gives_a_line()
 def bundles(world, tiny, tmp_path_factory):
     """A run exported with moments and without."""
     folder = tmp_path_factory.mktemp("aggregate")
-    assert Trainer(configuration.load("train", [*tiny, f"run={folder / 'run'}"]), world).train() == 0
-    for name, settings in (("with", ["moments=300"]), ("without", [])):
+    root = next(word.partition("=")[2] for word in tiny if word.startswith("data.root="))
+    shutil.copytree(root, folder / "data")
+    assert Trainer(configuration.load("train", [*tiny, f"data.root={folder / 'data'}", f"run={folder / 'run'}"]), world).train() == 0
+    for name, settings in (("with", ["moments=300"]), ("without", ["moments=0"])):
         assert main(["export", f"run={folder / 'run'}", f"out={folder / name}", *settings]) == 0
     return folder
 
@@ -72,29 +74,32 @@ def test_a_bundle_draws_from_either_prior_and_says_how_far_they_are_apart(bundle
     seeds = list(range(5))
     mean, factor = bundle.aggregate["mean"], bundle.aggregate["factor"]
     wanted = bundle.generator(torch.stack([mean + factor @ w for w in old.latents(seeds)])).clamp(-1, 1)
-    assert torch.allclose(bundle.sample(seeds, prior="aggregate"), wanted, atol=1e-5)
-    assert torch.equal(bundle.sample(seeds), old.sample(seeds)) and not torch.allclose(bundle.sample(seeds), wanted, atol=1e-3)
-    assert torch.allclose(of_bundle(bundle, "b", "aggregate").draw(seeds).clamp(-1, 1), bundle.sample(seeds, prior="aggregate"))
+    assert torch.allclose(bundle.sample(seeds), wanted, atol=1e-5) and not torch.allclose(old.sample(seeds), wanted, atol=1e-3)
+    assert torch.equal(bundle.sample(seeds, prior="aggregate"), bundle.sample(seeds))
+    assert torch.equal(bundle.sample(seeds, prior="standard"), old.sample(seeds))
+    assert torch.allclose(of_bundle(bundle, "b").draw(seeds).clamp(-1, 1), bundle.sample(seeds))
+    ends = bundle.walk([0, 3], steps=4)[[0, -1]], old.walk([0, 3], steps=4)[[0, -1]]
+    assert torch.allclose(ends[0], wanted[[0, 3]], atol=1e-5) and torch.allclose(ends[1], old.sample([0, 3]), atol=1e-5)
     config = json.loads((bundles / "with" / "config.json").read_text())
     assert config["aggregate"]["pictures"] == 300 and "aggregate.safetensors" in config["sha256"]
     card = (bundles / "with" / "README.md").read_text()
     assert f"{config['aggregate']['kl_per_dimension']:.3g} nats a dimension" in card and "300 training pictures" in card
     assert "aggregate" not in (bundles / "without" / "README.md").read_text()
-    for prior in ("standard", "aggregate"):
-        assert main(["sample", f"sampler={bundles / 'with'}", f"out={tmp_path / prior}/", "seeds=0-1", f"prior={prior}"]) == 0
-    first, second = ((tmp_path / prior / "seed000000.png").read_bytes() for prior in ("standard", "aggregate"))
-    assert first != second
+    for name, settings in (("own", []), ("standard", ["prior=standard"]), ("aggregate", ["prior=aggregate"])):
+        assert main(["sample", f"sampler={bundles / 'with'}", f"out={tmp_path / name}/", "seeds=0-1", *settings]) == 0
+    own, standard, aggregate = ((tmp_path / name / "seed000000.png").read_bytes() for name in ("own", "standard", "aggregate"))
+    assert own == aggregate != standard
 
 
 def test_walks_and_the_page_draw_seeds_from_the_same_prior(bundles, tmp_path):
     bundle, frames = hires_bundle.load(bundles / "with"), tmp_path / "frames"
-    words = ["path=linear", "loop=false", "fps=1", "seconds_per_key=2", f"size={bundle.resolution}", "prior=aggregate"]
+    words = ["path=linear", "loop=false", "fps=1", "seconds_per_key=2", f"size={bundle.resolution}"]
     assert main(["video", f"sampler={bundles / 'with'}", f"out={frames}/", "seeds=4,7", *words]) == 0
-    w = bundle.latents([4, 7])
+    w = bundle.latents([4, 7], "standard")
     wanted = bundle.generator(bundle.place(torch.stack([w[0], w.mean(0), w[1]]), "aggregate"))
     for file, picture in zip(sorted(frames.glob("*.png")), wanted, strict=True):
         assert same(file, picture)
-    page = Explorer(bundle, "b", "aggregate")
+    page = Explorer(bundle, "b")
     (drawn,) = page.sample([7], 0.5)
     half = bundle.generator(bundle.place(0.5 * w[1:], "aggregate"))[0]
     for address in (drawn["picture"], page.decode([{"seed": 7}], truncation=0.5)["picture"]):
@@ -123,10 +128,23 @@ def test_what_cannot_be_is_told_in_a_line(bundles, tmp_path, capsys):
     assert "only a bundle" in told(*wanted, f"run={bundles / 'run'}")
     assert "moments=-1" in told("export", f"run={bundles / 'run'}", out, "moments=-1")
     assert "holds no moments" in told("explore", f"sampler={bundles / 'without'}", "prior=aggregate")
-    assert "a code is a latent" in told("video", f"sampler={bundles / 'with'}", f"{out}.mp4", "codes=none", "prior=aggregate")
+    assert "a code is a latent" in told("video", f"sampler={bundles / 'with'}", f"{out}.mp4", "codes=none", "prior=standard")
     broken = shutil.copytree(bundles / "with", tmp_path / "broken")
     shutil.copyfile(bundles / "with" / "energy.safetensors", broken / "aggregate.safetensors")
     assert "aggregate.safetensors" in told("sample", f"sampler={broken}", f"{out}/")
     (broken / "aggregate.safetensors").unlink()
     assert "aggregate.safetensors: missing" in told("sample", f"sampler={broken}", f"{out}/")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_pictures_are_gone_is_exported_and_the_reason_told(bundles, tmp_path, capsys):
+    (bundles / "data").rename(bundles / "gone")
+    try:
+        asked = main(["export", f"run={bundles / 'run'}", f"out={tmp_path / 'a'}", "moments=9"])
+        unasked = main(["export", f"run={bundles / 'run'}", f"out={tmp_path / 'b'}"])
+    finally:
+        (bundles / "gone").rename(bundles / "data")
+    told = capsys.readouterr()
+    assert asked != 0 and told.err.count("\n") == 1 and str(bundles / "data") in told.err and not (tmp_path / "a").exists()
+    assert unasked == 0 and "come from N(0, I)" in told.out and str(bundles / "data") in told.out
+    assert hires_bundle.load(tmp_path / "b").prior == "standard"

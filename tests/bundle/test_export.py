@@ -74,9 +74,9 @@ def test_at_and_resolution_pick_the_newest_that_fits(trained, overrides, images,
     written = {}
     monkeypatch.setattr("hires.verbs.export.write_bundle", lambda *given: written.update(given=given))
     assert main(["export", f"run={trained}", f"out={tmp_path / 'out'}", *overrides]) == 0
-    _, network, size, networks, info, formats, chains = written["given"]
+    _, network, size, networks, info, formats, chains, moments = written["given"]
     assert chains is None  # of a system with a generator alone
-    assert (size, info["images_seen"], formats, network.latent) == (resolution, images, [], 8)
+    assert (size, info["images_seen"], formats, network.latent, moments.pictures) == (resolution, images, [], 8, 1797)
     saved = reading.Checkpoint(trained / "checkpoints" / reading.folder_name(images))
     for player, loaded in networks.items():  # the moving averages of that checkpoint, and not the weights
         ema = {n: saved.read(player, n, "ema", 0, saved.numel(player, n)) for n in saved.names(player)}

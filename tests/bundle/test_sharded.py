@@ -53,7 +53,7 @@ else:
             assert main(["export", f"run={tmp_path / run}", f"out={tmp_path / 'bundles' / run}"]) == 0
             files = sorted((tmp_path / "bundles" / run).glob("*.safetensors"))
             bundles[run] = {path.name: path.read_bytes() for path in files}
-        assert len(bundles["run"]) == 3
+        assert len(bundles["run"]) == 4  # three networks, and the moments of codes
         for run, files in bundles.items():
             assert files == bundles["run"], run
         shards = {run: len(list((tmp_path / run / "checkpoints" / checkpoint.name).glob("*.safetensors"))) for run in bundles}
