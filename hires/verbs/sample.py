@@ -26,7 +26,7 @@ class Config:
       hires sample sampler=bundle out=pictures seeds=0-9999                  # a folder: seed000000.png, …
       hires sample sampler=bundle out=best.png top_by=energy keep=0.5        # the half of lowest energy, lowest first
       hires sample sampler=bundle out=calm.png truncation=0.7                # latents times 0.7
-      hires sample sampler=bundle out=wider.png prior=standard            # latents from N(0, I)
+      hires sample sampler=bundle out=wider.png prior=standard               # latents from N(0, I)
       hires sample sampler=bundle out=refined.png langevin.steps=20          # refined by the energy
     """
 
