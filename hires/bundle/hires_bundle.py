@@ -583,8 +583,7 @@ class Bundle:
 
         `keys` are seeds, whose draws of N(0, I) the circles join before they are placed as `prior` says, or K latents (K, d) such as mu of
         `infer`. F = (K - 1) steps + 1, the last picture that of the last key; with `loop` F = K steps and the picture after the last would
-        be the first again. Raises ValueError for fewer than two keys, no step, or
-        where there is no generator.
+        be the first again. Raises ValueError for fewer than two keys, no step, or where there is no generator.
         """
         self._require("generator")
         z = keys.float().cpu() if isinstance(keys, Tensor) else latents(keys, self.latent)  # on the CPU: the same path on any device

@@ -24,6 +24,7 @@ from hires.verbs import Result
 from pipelines import DataError, Loader, Shards
 
 MOMENTS = 4000  # pictures, where none were asked for
+LARGEST = 128  # pixels a side, where none were asked for: at 1024x1024 a picture takes a second or more of two cores
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Config:
     resolution: int = 0  # the newest that is stable at that level; 0 = whichever level it has
     formats: str = ""  # onnx, pt2 or onnx,pt2: the networks in these formats as well
     # training pictures that pass the inference model once, for the Gaussian that seeds' latents come from (prior=aggregate); 0 = N(0, I);
-    # empty = 4000, where the system has codes and its pictures are there
+    # empty = 4000 up to 128x128, where the system has codes and its pictures are there
     moments: int | None = setting(None, at_least=0)
 
 
@@ -89,14 +90,18 @@ def run(config: Config) -> Exported:
 def _moments(loaded: from_run.RunNetworks, count: int | None) -> Aggregate | None:
     """Moments of the codes of `count` training pictures, or all there are, drawn by a fixed permutation; None for 0.
 
-    Where `count` is None a run without codes has none, and one whose pictures cannot be read has none and says why. Raises HiresError or
-    DataError where a number was asked for.
+    Where `count` is None a run without codes has none; nor has one of large pictures, or of pictures that cannot be read, which is told.
+    Raises HiresError or DataError where a number was asked for.
     """
     inference, objective = loaded.networks.get("inference"), loaded.config.objective
     coded = inference is not None and system(objective).PRIOR_CODES
     if count and not coded:
         raise HiresError(f"moments={count}: objective={objective.name} has no inference model whose codes stand for latents; leave it out")
     if not coded or count == 0:
+        return None
+    if count is None and loaded.resolution > LARGEST:
+        size = f"{loaded.resolution}x{loaded.resolution}"
+        print(f"seeds' latents come from N(0, I): at {size} moments={MOMENTS} would take long; ask for them to have the codes' Gaussian")
         return None
     try:
         return _fitted(loaded, inference, count or MOMENTS)

@@ -137,6 +137,14 @@ def test_what_cannot_be_is_told_in_a_line(bundles, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_large_pictures_give_moments_only_where_asked(bundles, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hires.verbs.export.LARGEST", 4)
+    for name, settings, prior in (("unasked", [], "standard"), ("asked", ["moments=20"], "aggregate")):
+        assert main(["export", f"run={bundles / 'run'}", f"out={tmp_path / name}", *settings]) == 0
+        assert hires_bundle.load(tmp_path / name).prior == prior
+        assert ("at 8x8 moments=4000 would take long" in capsys.readouterr().out) == (prior == "standard")
+
+
 def test_a_run_whose_pictures_are_gone_is_exported_and_the_reason_told(bundles, tmp_path, capsys):
     (bundles / "data").rename(bundles / "gone")
     try:
