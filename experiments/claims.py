@@ -70,8 +70,13 @@ def subject(run: Path, images: str = ""):
     return of_networks(loaded.networks, loaded.config.objective, run.name, loaded.images, size, loaded.alpha, torch.device("cpu"))
 
 
-def measured(run: Path, data: Path, *names: str, images: str = "", count: int = 1000) -> dict[str, float]:
-    """Numbers of hires.evaluation's measures of a run: at most `count` samples and held-out pictures, in EfficientNet's features."""
+def measured(
+    run: Path, data: Path, *names: str, images: str = "", count: int = 1000, against: str = "uniform,constant"
+) -> dict[str, float]:
+    """Numbers of hires.evaluation's measures of a run: at most `count` samples and held-out pictures, in EfficientNet's features.
+
+    Of detection, the AUROC; `against` is its detection.against.
+    """
     import torch
 
     from hires import evaluation
@@ -81,13 +86,26 @@ def measured(run: Path, data: Path, *names: str, images: str = "", count: int = 
     torch.set_num_threads(1)
     settings = evaluation.Settings(images=count)
     settings.metrics.features = "efficientnet"
-    settings.reconstruction.features = True
+    settings.reconstruction.features, settings.detection.against = True, against
     material, found = Material(subject(run, images), Shards.open(str(data)), count), {}
     for name in names:
         for key, value in evaluation.MEASURES[name].measure(material, settings).items():
+            if name == "detection" and isinstance(value, list):
+                value = value[0][0]  # of rates with their intervals
             if isinstance(value, float):
                 found[key] = round(value, 5)
     return found
+
+
+def seconds(run: Path, images: int) -> int:
+    """How long a run took to see so many images, by its log: on a shared machine a rough number."""
+    before, total = 0, 0.0
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if "seconds_per_kimg" in record and before < record["images"] <= images:
+            total += record["seconds_per_kimg"] * (record["images"] - before) / 1000
+            before = record["images"]
+    return round(total)
 
 
 def where(run: Path | None = None) -> dict[str, str]:
@@ -170,11 +188,12 @@ def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (head, ["---"] * len(head), *lines))
 
 
-def publish(name: str, text: str) -> None:
-    """Put a claim's text between its two comments in the page of claims, at the end where it has none."""
+def publish(name: str, text: str, page_at: Path | None = None) -> None:
+    """Put a claim's text between its two comments in the page of claims, or another page, at the end where it has none."""
+    path = page_at or PAGE
     first, last = f"<!-- {name}: written by experiments/{name}.py -->", f"<!-- end of {name} -->"
-    page = PAGE.read_text() if PAGE.exists() else "# The papers' claims\n"
+    page = path.read_text() if path.exists() else "# The papers' claims\n"
     part = f"{first}\n\n{text.strip()}\n\n{last}"
     if first not in page:
         page = f"{page.rstrip()}\n\n{first}{last}\n"
-    PAGE.write_text(page[: page.index(first)] + part + page[page.index(last) + len(last) :])
+    path.write_text(page[: page.index(first)] + part + page[page.index(last) + len(last) :])

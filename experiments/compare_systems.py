@@ -1,154 +1,143 @@
-"""The systems side by side at 32x32: each trains about as long on one core with the same networks, and is measured the same way.
+"""Ten systems side by side at 32x32, each by its own recipe, at equal updates and at equal time, judged alike.
 
-    python experiments/compare_systems.py train data=data/faces out=compare/faces seconds=180      # all, or systems=vgan,gan
-    python experiments/compare_systems.py measure data=data/faces out=compare/faces
-    python experiments/compare_systems.py show out=compare/faces picture=systems.png
+    python experiments/compare_systems.py data=CELEBA out=runs/claims                # all of it; the same command goes on
+    python experiments/compare_systems.py data=CELEBA systems=vgan,gan seeds=0       # parts of it
+    python experiments/compare_systems.py data=CELEBA textures=DTD cifar=CIFAR       # more pictures for the energies to tell apart
+    python experiments/compare_systems.py show out=runs/claims picture=systems.png   # into docs/records/systems.md; samples, a row each
 
-`train` runs each system for a few steps of every phase, sets the images of each level so that the levels take fixed shares of the seconds,
-and trains it by `hires train experiment=compare_32`; the same command again goes on with the systems that are not done. `measure` is
-`hires evaluate` of each run, `show` the tables of what is there and a picture, a row of samples a system. Seed 0; batch and rate are each
-system's own recipe.
+Every system trains experiment=compare_32, the same small growing networks and batch, for the same rounds; then once more for as many
+images as take it the triangle's seconds, all phases stretched alike. Weights, chains and the energy's rate are its own. Samples are judged
+by a Frechet distance in EfficientNet's features (no FID) and by their spread; reconstructions by their squared error and by the share whose
+own original is the nearest of all held-out pictures; energies by what they tell from held-out pictures.
 """
 
-import json
-import os
+import itertools
 from pathlib import Path
-import resource
-import shutil
-import subprocess
+import statistics
 import sys
 
-# name: settings, on top of experiment=compare_32
-WIDE = [f"schedule.levels.{r}.{setting}" for r in (4, 8, 16, 32) for setting in ("batch=32", "lr=2e-3")]
-SMALL_BUFFER = "objective.chains.replay=1000"  # of 10,000, each would be taken out but three times in 30,000 images
+import claims
+
+NAME, PAGE = "compare_systems", claims.ROOT / "docs/records/systems.md"
+TRIANGLE = "triangle"
+BUFFER = "objective.chains.replay=1000"  # of 10,000, each would be taken out but four times in 44,000 images
 SYSTEMS = {
-    "triangle": ["objective=divergence_triangle"],
+    TRIANGLE: ["objective=divergence_triangle"],
     "bounded": ["objective=bounded"],
     "latent_ebm": ["objective=latent_ebm"],
     "vae": ["objective=vae"],
-    "vgan": ["objective=vgan", *WIDE],
-    "gan": ["objective=gan", *WIDE],
-    "vcd": ["objective=vcd", "objective.rho=0.5", "objective.generator_steps=2", "schedule.energy_lr=0.5", *WIDE],
-    "f_ebm": ["objective=f_ebm", SMALL_BUFFER, *WIDE],
-    "f_ebm_generator": ["objective=f_ebm", "objective.sampler=generator", *WIDE],
-    "contrastive_divergence": ["objective=contrastive_divergence", SMALL_BUFFER, *WIDE],
+    "vgan": ["objective=vgan", "schedule.energy_lr=1"],
+    "gan": ["objective=gan"],
+    "vcd": ["objective=vcd", "objective.generator_steps=2", "schedule.energy_lr=0.5"],  # docs/records/vgan.md
+    "f_ebm": ["objective=f_ebm", "schedule.energy_lr=1", BUFFER],
+    "f_ebm_generator": ["objective=f_ebm", "schedule.energy_lr=1", "objective.sampler=generator"],
+    "contrastive_divergence": ["objective=contrastive_divergence", "schedule.energy_lr=1", BUFFER],
 }
-ENCODED = ("triangle", "bounded", "latent_ebm", "vae", "vcd")  # have an inference model
+LEVELS = {4: (0, 8000), 8: (4000, 6000), 16: (4000, 8000), 32: (4000, 10_000)}  # images (fading, stable) at equal updates
+DECAY, BATCH = 4000, 16
+COUNT = 500  # samples and held-out pictures: a chain of 400 Langevin steps takes half a second
+FRECHET, ERROR, FOUND = "frechet_efficientnet_lite0", "reconstruction_mse", "reconstruction_found_efficientnet_lite0"
 SCORES = ("energy", "pair_energy", "reconstruction")  # of measure=detection
-LEVELS = (4, 8, 16, 32)
-SHARES = {4: 0.1, 8: 0.15, 16: 0.25, 32: 0.5}  # of the seconds
-FADE = 1 / 3  # of a level's seconds
-TRIAL = 256  # images of each phase that are timed
-TOGETHER = 32  # images are rounded to whole batches of this
 
 
-def main(action: str, *settings: str) -> None:
-    """`train`, `measure` or `show`, with key=value behind it."""
-    given = dict(setting.split("=", 1) for setting in settings)
-    out = Path(given["out"])
-    names = given["systems"].split(",") if "systems" in given else list(SYSTEMS)
-    if action == "show":
-        runs = [out / name for name in SYSTEMS if (out / name / "budget.json").exists()]
-        print(table(runs))
-        if "picture" in given:
-            picture(runs, given["picture"])
-    for name in names if action != "show" else []:
-        {"train": train, "measure": measure}[action](name, given, out)
-
-
-def hires(*arguments: str) -> float:
-    """Run a verb; its processor time in seconds."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "hires", *arguments], check=True, env=environment)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def train(name: str, given: dict, out: Path) -> None:
-    """Time the system, choose its images, train it; writes budget.json beside the run."""
-    common = ["train", "experiment=compare_32", f"data.root={given['data']}", *SYSTEMS[name], "train.trial=false"]
-    told = out / name / "budget.json"
-    if told.exists():
+def main(*words: str) -> None:
+    """Compute what is missing, or `show`."""
+    shows = list(words[:1]) == ["show"]
+    defaults = {"data": "", "out": "runs/claims", "systems": ",".join(SYSTEMS), "seeds": "0,1,2", "precision": "auto"}
+    given = claims.given(words[shows:], **defaults, textures="", cifar="", picture="")
+    out, systems = Path(given["out"]) / NAME, given["systems"].split(",")
+    for system in systems:
+        if system not in SYSTEMS:
+            sys.exit(f"systems={system}: wanted {', '.join(SYSTEMS)}")
+    if shows:
+        claims.publish(NAME, text(), PAGE)
+        print(text())
+        if given["picture"]:
+            picture([run for system in SYSTEMS if (run := out / f"{system}_updates_0").exists()], given["picture"])
         return
-    plan = out / name / "images.json"
-    if not plan.exists():
-        trial = out / f"{name}-trial"
-        shutil.rmtree(trial, ignore_errors=True)
-        short = {r: (0 if r == LEVELS[0] else TRIAL, TRIAL) for r in LEVELS}
-        hires(*common, f"run={trial}", *lengths(short), "schedule.decay=0", f"monitor.status_every={TRIAL}", "monitor.snapshot_every=1M")
-        images = chosen(rates(trial / "metrics.jsonl"), float(given["seconds"]))
-        shutil.rmtree(trial)
-        plan.parent.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps(images))
-    images = {int(r): pair for r, pair in json.loads(plan.read_text()).items()}
-    shutil.rmtree(plan.parent)  # a run that was interrupted begins anew: its seconds are to be whole
-    plan.parent.mkdir()
-    plan.write_text(json.dumps(images))
-    decay = images[LEVELS[-1]][1] // 2
-    seconds = hires(*common, f"run={out / name}", *lengths(images), f"schedule.decay={decay}", *extra(given))
-    total = sum(map(sum, images.values()))
-    told.write_text(json.dumps({"system": name, "images": total, "seconds": round(seconds, 1), "levels": images, "of": SYSTEMS[name]}))
+    against = ",".join(["uniform", "constant", *(f"{name}:{given[name]}" for name in ("textures", "cifar") if given[name])])
+    parts = [(int(seed), system, equal) for seed in given["seeds"].split(",") for system in systems for equal in ("updates", "time")]
+    parts = [part for part in parts if part[1:] != (TRIANGLE, "time")]
+    progress = claims.Progress(len(parts))
+    for seed, system, equal in parts:
+        progress.next(f"{system}, equal {equal}, seed {seed}")
+        part = {"seed": seed, "system": system, "equal": equal}
+        if claims.there(NAME, **part):
+            continue
+        stretch = 1.0
+        if equal == "time":
+            first, own = (claims.there(NAME, seed=seed, system=one, equal="updates") for one in (TRIANGLE, system))
+            if not first or not own:
+                sys.exit(f"{system}, seed {seed}: equal time wants the triangle's and its own run of equal updates first")
+            stretch = first["seconds"] / own["seconds"]
+        lengths, images = stretched(stretch)
+        data, run = out / "faces", out / f"{system}_{equal}_{seed}"
+        wanted = "a folder, or an archive, of pictures with train/ and test/"
+        claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted=wanted)
+        settings = [*SYSTEMS[system], *lengths, f"train.seed={seed}", f"train.precision={given['precision']}", "train.trial=false"]
+        claims.hires("train", "experiment=compare_32", *settings, f"run={run}", f"data.root={data}")
+        found = claims.measured(run, data, "fidelity", "diversity", *encoded(system), count=COUNT)
+        if equal == "updates" and system != "vae":
+            found |= claims.measured(run, data, "detection", count=COUNT, against=against)
+        claims.add(NAME, part | {"images": images} | found | {"seconds": claims.seconds(run, images)} | claims.where(run))
+    claims.publish(NAME, text(), PAGE)
 
 
-def extra(given: dict) -> list[str]:
-    """Settings for `hires train` behind those of this program: settings=a=1;b=2."""
-    return [part for part in given.get("settings", "").split(";") if part]
+def encoded(system: str) -> tuple[str, ...]:
+    """The measure of a system that has an inference model, beside its samples."""
+    return ("reconstruction",) if system in ("triangle", "bounded", "latent_ebm", "vae", "vcd") else ()
 
 
-def lengths(images: dict[int, tuple[int, int]]) -> list[str]:
-    """The overrides that give each level its images (fading, stable)."""
-    return [f"schedule.levels.{r}.{k}={n}" for r, pair in images.items() for k, n in zip(("fade", "stable"), pair, strict=True)]
+def stretched(factor: float) -> tuple[list[str], int]:
+    """Overrides that make every phase `factor` times as long, in whole rounds, and the images of all."""
+
+    def images(count: int) -> int:
+        return round(count * factor / BATCH) * BATCH
+
+    levels = {r: (images(fade), images(stable)) for r, (fade, stable) in LEVELS.items()}
+    told = [f"schedule.levels.{r}.{name}={n}" for r, pair in levels.items() for name, n in zip(("fade", "stable"), pair, strict=True)]
+    return [*told, f"schedule.decay={images(DECAY)}"], sum(map(sum, levels.values()))
 
 
-def rates(metrics: Path) -> dict[tuple[int, bool], float]:
-    """Seconds an image of each (resolution, fading), from a trial's records."""
-    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    of_status = [record for record in records if "seconds_per_kimg" in record]
-    found = {}
-    for i, (r, fading) in enumerate((r, fading) for r in LEVELS for fading in (True, False) if (r, fading) != (LEVELS[0], True)):
-        assert of_status[i]["resolution"] == r, of_status[i]
-        found[r, fading] = of_status[i]["seconds_per_kimg"] / 1000
-    return found
-
-
-def chosen(rate: dict[tuple[int, bool], float], seconds: float) -> dict[int, tuple[int, int]]:
-    """Images (fading, stable) of each level that take their shares of the seconds."""
-    images = {}
-    for r in LEVELS:
-        share = SHARES[r] * seconds
-        fade = 0.0 if r == LEVELS[0] else FADE * share
-        counts = (fade / rate[r, True] if fade else 0, (share - fade) / rate[r, False])
-        images[r] = tuple(round(n / TOGETHER) * TOGETHER for n in counts)
-    return images
-
-
-def measure(name: str, given: dict, out: Path) -> None:
-    """`hires evaluate` of the run; settings=detection.against=… says what its energy is to be told from."""
-    measures = "swd,diversity,reconstruction,detection" if name in ENCODED else "swd,diversity,detection"
-    hires("evaluate", f"run={out / name}", f"data={given['data']}", f"measure={measures}", *extra(given))
-
-
-def table(runs: list[Path]) -> str:
-    """What each run's budget and evaluation say, in two Markdown tables: samples, and AUROC of the scores that judge pictures."""
-    rows = ["| system | images | seconds | swd ×1000, 32 / 16 / 8 px | its floor | diversity | RMSE |", "| --- " * 7 + "|"]
-    told, sets = [], []
-    for run in runs:
-        budget = json.loads((run / "budget.json").read_text())
-        found = sorted(run.glob("evaluation-*.json"))
-        e = json.loads(found[-1].read_text()) if found else {}
-        swd, floor = (" / ".join(f"{v:.0f}" for v in e.get(key, [])) for key in ("swd", "swd_floor"))
-        rmse = f"{e['reconstruction_mse'] ** 0.5:.3f}" if "reconstruction_mse" in e else ""
-        diversity = f"{e['diversity']:.2f}" if "diversity" in e else ""
-        rows.append(f"| {run.name} | {budget['images']:,} | {budget['seconds']:.0f} | {swd} | {floor} | {diversity} | {rmse} |")
+def text() -> str:
+    """The tables of the rows that are there."""
+    rows = claims.rows(NAME)
+    lines, orders = [], []
+    for equal in ("updates", "time"):
+        of: dict[str, list[dict]] = {system: [] for system in SYSTEMS}
+        for row in rows:
+            if row["equal"] == equal or row["system"] == TRIANGLE:
+                of[row["system"]].append(row)
+        means = {system: statistics.mean(row[FRECHET] for row in own) for system, own in of.items() if own}
+        best = sorted(means, key=means.__getitem__)
+        for system in best:
+            own = of[system]
+            images = sorted({row["images"] for row in own})
+            cells = [f"{images[0] / 1000:.0f} k" if len(images) == 1 else f"{images[0] / 1000:.0f}–{images[-1] / 1000:.0f} k"]
+            cells += [claims.shown([row["seconds"] for row in own], digits=0), claims.shown([row[FRECHET] for row in own], digits=1)]
+            cells += [claims.shown([row["diversity"] for row in own])]
+            cells += [claims.shown([row[key] for row in own if key in row], digits=digits) for key, digits in ((ERROR, 4), (FOUND, 3))]
+            lines.append([system, f"equal {equal}", *cells])
+        for better, worse in itertools.pairwise(best):
+            said = claims.verdict(*([row[FRECHET] for row in of[system]] for system in (better, worse)))
+            orders.append([f"{better} before {worse}", f"equal {equal}", said])
+    sets = sorted({key.rsplit("_", 1)[1] for row in rows for key in row if key.startswith("detection_")})
+    told = []
+    for system in SYSTEMS:
         for score in SCORES:
-            own = f"detection_{score}_"
-            areas = {key.removeprefix(own): value[0] for key, value in e.items() if key.startswith(own)}
-            sets = sets or list(areas)
-            if areas:
-                told.append(f"| {run.name} | {score} | " + " | ".join(f"{areas[name][0]:.2f}" for name in sets) + " |")
-    head = [f"| system | score | {' | '.join(sets)} |", "| --- " * (len(sets) + 2) + "|"]
-    return "\n".join([*rows, "", *head, *told])
+            own = [row for row in rows if row["system"] == system and f"detection_{score}_uniform" in row]
+            if own:
+                told.append([system, score, *(claims.shown([row[f"detection_{score}_{name}"] for row in own]) for name in sets)])
+    floors = sorted({round(row[f"{FRECHET}_floor"], 1) for row in rows})
+    head = ["system", "", "images", "seconds", "Fréchet (EfficientNet)", "diversity", "error", "found again"]
+    return "\n\n".join([
+        claims.table(head, lines),
+        f"Mean ± deviation over seeds, and (seeds); real against real: {' and '.join(map(str, floors))}.",
+        claims.table(["order of samples", "", "verdict"], orders),
+        "AUROC of held-out faces against other pictures (training faces should be .5), at equal updates:",
+        claims.table(["system", "score", *sets], told),
+        claims.made(rows),
+    ])  # fmt: skip
 
 
 def picture(runs: list[Path], path: str) -> None:
@@ -156,16 +145,10 @@ def picture(runs: list[Path], path: str) -> None:
     from matplotlib.figure import Figure
     import torch
 
-    from hires.bundle import from_run
-    from hires.evaluation.subject import of_networks
-
     figure = Figure(figsize=(12, 0.72 * len(runs)), dpi=100)
     axes = figure.subplots(len(runs), 1, squeeze=False)[:, 0]
     for axis, run in zip(axes, runs, strict=True):
-        loaded = from_run.load(str(run))
-        network = loaded.config.network
-        size = loaded.resolution, network.image_channels, network.latent
-        of = of_networks(loaded.networks, loaded.config.objective, run.name, loaded.images, size, loaded.alpha, torch.device("cpu"))
+        of = claims.subject(run)
         with torch.no_grad():
             x = of.draw(list(range(16)))
             noise = torch.Generator().manual_seed(0)
@@ -173,7 +156,8 @@ def picture(runs: list[Path], path: str) -> None:
                 x = of.transition(x, noise)
         row = torch.nn.functional.pad((x.clamp(-1, 1) + 1) / 2, (1, 1, 1, 1)).permute(2, 0, 3, 1).flatten(1, 2)
         axis.imshow(row.cpu().numpy())
-        axis.set_ylabel(run.name.replace("f_", "f-").replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=9)
+        name = run.name.removesuffix("_updates_0").replace("f_", "f-").replace("_", "\n")
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     figure.subplots_adjust(left=0.1, right=0.998, top=0.998, bottom=0.002, hspace=0.04)

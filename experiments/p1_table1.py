@@ -15,7 +15,6 @@ these features. The paper's other baselines are not built here.
 """
 
 from collections.abc import Callable
-import json
 from pathlib import Path
 import sys
 
@@ -73,7 +72,7 @@ def main(*words: str) -> None:
             if not claims.there(NAME, **part):
                 names = ("fidelity", "diversity") if system in ("gan", "wgan") else ("fidelity", "diversity", "reconstruction")
                 found = claims.measured(run, data, *names, images=str(at))
-                claims.add(NAME, part | found | {"seconds": seconds(run, at)} | claims.where(run))
+                claims.add(NAME, part | found | {"seconds": claims.seconds(run, at)} | claims.where(run))
     if given["scale"] != "gpu":
         claims.publish(NAME, text())
 
@@ -87,20 +86,9 @@ def compared(run: Path, triangle: Path, system: str, images: int, every: int) ->
     most = images * LENGTHS[system]
     at = {images * ROUNDS.get(system, 1), most}
     if (triangle / "metrics.jsonl").exists():
-        spent = seconds(triangle, images)
-        at |= {max((n for n in range(every, most + 1, every) if seconds(run, n) <= spent), default=most)}
+        spent = claims.seconds(triangle, images)
+        at |= {max((n for n in range(every, most + 1, every) if claims.seconds(run, n) <= spent), default=most)}
     return sorted(at)
-
-
-def seconds(run: Path, images: int) -> int:
-    """How long a run took to see so many images, by its log: on a shared machine a rough number."""
-    before, total = 0, 0.0
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        if "seconds_per_kimg" in record and before < record["images"] <= images:
-            total += record["seconds_per_kimg"] * (record["images"] - before) / 1000
-            before = record["images"]
-    return round(total)
 
 
 def text() -> str:
