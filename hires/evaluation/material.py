@@ -8,6 +8,7 @@ from torch import Tensor
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from hires.bundle.aggregate import MOMENTS, fit
 from hires.bundle.hires_bundle import pictures_at_once
 from hires.errors import HiresError
 from hires.evaluation.subject import Subject
@@ -29,8 +30,9 @@ class Material:
     Batches are cut alike for any number of ranks, so the numbers are the same too.
     """
 
-    def __init__(self, subject: Subject, shards: Shards, images: int, folder: Path | None = None):
-        """`images`: samples drawn, and held-out pictures at most; `folder`: where measures put their pictures, None = nowhere.
+    def __init__(self, subject: Subject, shards: Shards, images: int, folder: Path | None = None, codes: bool = False):
+        """`images`: samples drawn, and held-out pictures at most; `folder`: where measures put their pictures, None = nowhere; `codes`:
+        samples come from the Gaussian of the codes of training pictures, as a bundle's do, not from N(0, I).
 
         Raises HiresError or DataError where the data do not fit the subject.
         """
@@ -46,6 +48,7 @@ class Material:
         self.images = images
         self.at_once = pictures_at_once(subject.resolution)
         self.unwritten: HiresError | None = None  # why a picture is not in the folder
+        self._codes = codes  # until the first samples
         self._drawn: Tensor | None = None
         self._read: dict[tuple[str, int], Tensor] = {}
         if subject.settle:
@@ -78,6 +81,7 @@ class Material:
     @torch.no_grad()
     def drawn(self, count: int = 0) -> Tensor:
         """Samples (N, C, r, r) of the seeds 0, 1, … as the system makes them, not clamped; N = `count` or `images`."""
+        self._place()
         count = count or self.images
         if self._drawn is None or len(self._drawn) < count:
             found = in_ranks(count, self.at_once, lambda rows: self.subject.draw(list(rows)).float().cpu())
@@ -95,6 +99,7 @@ class Material:
     @torch.no_grad()
     def of_samples(self, function: Callable[[Tensor], Tensor], count: int = 0) -> Tensor:
         """function(pictures (B, C, r, r)) -> (B, …) over the rounded samples, batch by batch, without holding them all at one time."""
+        self._place()
         count, drawn = count or self.images, self._drawn
 
         def batch(rows: range) -> Tensor:
@@ -121,6 +126,13 @@ class Material:
         keys = self.shards.keys(split)[first : first + count]
         labels = labels_of(keys, f"data={self.shards.root}")
         return self._faded(self._loader(split).read(indices)), labels
+
+    def _place(self) -> None:
+        """Give the subject the codes' Gaussian to draw from, where it was asked for: fitted once, when samples are wanted."""
+        if self._codes:
+            posterior, self._codes = self.subject.posterior, False
+            moments = self.of_pictures(lambda x: torch.stack(posterior(x), 1), "train", MOMENTS)
+            self.subject.place = fit(lambda part: part.unbind(1), [moments]).place
 
     def _pictures(self, split: str, count: int) -> Tensor:
         if (split, count) not in self._read:

@@ -40,6 +40,8 @@ class Subject:
     bound: Of | None = None  # images -> minus the evidence bound (B,), in its loss's scale, of objective=vae
     features: Of | None = None  # images -> what the energy's last layer reads (B, F)
     untrained: Of | None = None  # the same of the network as it starts, of a seed of its own
+    coded: bool = False  # whether a picture's code stands for a latent, so that latents may come from the Gaussian of the codes
+    place: Of = lambda w: w  # draws of N(0, I) (B, d) -> the latents of seeds
     draw: Callable[[list[int]], Tensor] | None = None  # seeds -> images, not clamped; seed n gives the same image in any list
     transition: Callable[[Tensor, torch.Generator], Tensor] | None = None  # images and a CPU generator -> their next states, on the CPU
     settle: Callable[[Tensor], None] | None = None  # sets batch norm's statistics by training pictures (N, C, r, r), where there is any
@@ -75,7 +77,8 @@ def of_networks(
     if G:
         subject.generate = lambda z: G(z.to(device), alpha)
         subject.decode = lambda z: decoder(z.to(device), alpha)
-        subject.draw = lambda seeds: subject.generate(latents(seeds, subject.latent))
+        subject.draw = lambda seeds: subject.generate(subject.place(latents(seeds, subject.latent)))
+        subject.coded = I is not None and system(objective).PRIOR_CODES
     if I:
         subject.posterior = lambda x: I(x.to(device), alpha)
         subject.encode = lambda x: subject.posterior(x)[0]

@@ -22,7 +22,8 @@ def measures(run: Run) -> dict:
     heads = []
     for images, record in records:
         count, data, side = (record.get(name, "?") for name in ("images", "data", "resolution"))
-        heads.append((f"{images:,} images seen", f"{count} pictures of {data}, {side}×{side}"))
+        prior = ", samples from the codes' Gaussian" * (record.get("prior") == "aggregate")
+        heads.append((f"{images:,} images seen", f"{count} pictures of {data}, {side}×{side}{prior}"))
     newest = {start: (images, record) for images, record in records for start in columned(record)}
     tables = [_own_table(start, images, record) for start, (images, record) in newest.items()]
     return {"heads": heads, "rows": rows, "older": len(run.evaluations) - len(records), "tables": tables}

@@ -13,6 +13,7 @@ import torch
 
 from hires import evaluation
 from hires.bundle import from_run
+from hires.bundle.aggregate import LARGEST
 from hires.errors import HiresError
 from hires.evaluation import Settings, subject
 from hires.evaluation.material import Material
@@ -27,6 +28,7 @@ from hires.verbs import Result
 from pipelines import Shards
 
 USUAL = ["swd", "reconstruction", "diversity"]  # where none are named: those that fit the system
+PRIORS = ("standard", "aggregate")
 PLACE = ("of", "data", "resolution", "images")  # what a record's measures hold for
 
 
@@ -40,7 +42,7 @@ class Config(Settings):
     run: str = ""  # a run's newest checkpoint, or
     at: str = ""  # its newest at or before that many images, such as 12M, or best (train.keep_best); or
     sampler: str = ""  # a bundle
-    prior: str = ""  # of a bundle's latents, as hires sample has it: standard | aggregate
+    prior: str = ""  # of the samples' latents, as hires sample has it: standard | aggregate; empty = what an export draws from
     data: str = MISSING  # shards with a held-out split
     measure: str = ""  # such as swd,fidelity: docs/measuring.md; empty = what fits of swd, reconstruction and diversity
     out: str = ""  # a JSON file to write as well
@@ -65,8 +67,8 @@ def run(config: Config) -> Evaluated:
         raise HiresError("give either run=… or sampler=…")
     if config.at and config.sampler:
         raise HiresError(f"at={config.at}: only a run has checkpoints to choose from, not sampler=…")
-    if config.run and config.prior not in ("", "standard"):
-        raise HiresError(f"prior={config.prior}: only a bundle holds moments of codes; hires export makes one, then sampler=…")
+    if config.prior not in ("", *PRIORS):
+        raise HiresError(f"prior={config.prior}: wanted {' or '.join(PRIORS)}")
     if config.out and Path(config.out).suffix != ".json":
         raise HiresError(f"out={config.out}: wanted the name of a .json file")
     several = int(distributed.environment(dict(os.environ))["WORLD_SIZE"]) > 1
@@ -84,11 +86,20 @@ def run(config: Config) -> Evaluated:
 
 
 def measured(config: Config, names: list[str], device: torch.device) -> tuple[dict, Path | None, list[HiresError]]:
-    """The record: what was measured, on what, each measure's findings in order; the pictures' folder; and what went wrong on the way."""
-    of = _open(config, device)
+    """The record: what was measured, on what, each measure's findings in order, what latents came from; the pictures' folder; and what
+    went wrong on the way.
+    """
+    of, prior, trained_on = _of_bundle(config, device) if config.sampler else _of_run(config, device)
     names = names or evaluation.fitting(USUAL, of)
     evaluation.check(names, of, config)
-    material = Material(of, Shards.open(config.data), config.images, _folder(config, of))
+    shards = Shards.open(config.data)
+    if prior == "aggregate" and trained_on not in ("", shards.identity):
+        problem = f"data={config.data} holds other pictures than the run was trained on"
+        if config.prior:
+            raise HiresError(f"prior=aggregate: {problem}")
+        print(f"samples' latents come from N(0, I): {problem}")
+        prior = "standard"
+    material = Material(of, shards, config.images, _folder(config, of), codes=not config.sampler and prior == "aggregate")
     count = min(config.images, material.shards.count("holdout"))
     record = {"of": of.name, "data": config.data, "resolution": of.resolution, "images": count, "seen": of.images}
     ended = []
@@ -99,21 +110,29 @@ def measured(config: Config, names: list[str], device: torch.device) -> tuple[di
             text = in_words(error).removeprefix(f"measure={name}: ")
             ended = [HiresError(f"measure={name}: {text}")]
             break
+    if len(record) > len(PLACE) + 1:
+        record["prior"] = prior
     return record, material.folder, ([material.unwritten] if material.unwritten else []) + ended
 
 
-def _open(config: Config, device: torch.device) -> Subject:
-    if config.sampler:
-        bundle = open_bundle(config.sampler, str(device), "")
-        drawing.check(bundle, prior=config.prior)
-        prior = config.prior or bundle.prior
-        name = config.sampler if prior == "standard" else f"{config.sampler} (prior={prior})"
-        return subject.of_bundle(bundle, name, prior)
+def _of_bundle(config: Config, device: torch.device) -> tuple[Subject, str, str]:
+    bundle = open_bundle(config.sampler, str(device), "")
+    drawing.check(bundle, prior=config.prior)
+    prior = config.prior or bundle.prior
+    return subject.of_bundle(bundle, config.sampler, prior), prior, ""
+
+
+def _of_run(config: Config, device: torch.device) -> tuple[Subject, str, str]:
+    """The subject of a run, what its samples' latents come from, by default those of its export, and the identity of its shards."""
     loaded = from_run.load(config.run, config.at)
     network = loaded.config.network
     size = loaded.resolution, network.image_channels, network.latent
     name = f"{config.run} ({loaded.images:,} images)"
-    return subject.of_networks(loaded.networks, loaded.config.objective, name, loaded.images, size, loaded.alpha, device)
+    of = subject.of_networks(loaded.networks, loaded.config.objective, name, loaded.images, size, loaded.alpha, device)
+    if config.prior == "aggregate" and not of.coded:
+        raise HiresError(f"prior=aggregate: objective={of.system} has no inference model whose codes stand for latents; leave it out")
+    prior = config.prior or ("aggregate" if of.coded and loaded.resolution <= LARGEST else "standard")
+    return of, prior, loaded.data
 
 
 def _folder(config: Config, of: Subject) -> Path | None:
@@ -187,8 +206,9 @@ def _read(path: Path) -> dict:
 
 
 def _alike(one: dict, other: dict) -> bool:
-    """Whether two records stand on the same pictures."""
+    """Whether two records stand on the same pictures, and samples of the same prior."""
     same = all(one[key] == other[key] for key in ("resolution", "images"))
+    same = same and one.get("prior", "standard") == other.get("prior", "standard")
     return same and Path(one["data"]).resolve() == Path(other["data"]).resolve()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hires.bundle import from_run
-from hires.bundle.aggregate import Aggregate, fit
+from hires.bundle.aggregate import LARGEST, MOMENTS, Aggregate, fit
 from hires.bundle.card import facts, listed, names
 from hires.bundle.chains import chains_of
 from hires.bundle.formats import parse_formats
@@ -22,9 +22,6 @@ from hires.ground.showing import progress
 from hires.objectives import system
 from hires.verbs import Result
 from pipelines import DataError, Loader, Shards
-
-MOMENTS = 4000  # pictures, where none were asked for
-LARGEST = 128  # pixels a side, where none were asked for: at 1024x1024 a picture takes a second or more of two cores
 
 
 @dataclass

@@ -18,6 +18,7 @@ from hires.errors import HiresError
 from hires.evaluation.subject import of_bundle
 from hires.explore.model import Explorer
 from hires.training.trainer import Trainer
+from pipelines import PrepareConfig, SplitConfig, prepare
 
 D = 6
 
@@ -61,8 +62,7 @@ def test_no_more_pictures_than_dimensions_give_a_diagonal_and_one_gives_a_line()
 def bundles(world, tiny, tmp_path_factory):
     """A run exported with moments and without."""
     folder = tmp_path_factory.mktemp("aggregate")
-    root = next(word.partition("=")[2] for word in tiny if word.startswith("data.root="))
-    shutil.copytree(root, folder / "data")
+    prepare(PrepareConfig(source="digits", out=str(folder / "data"), resolution=8, workers=1, split=SplitConfig(holdout=60)))
     assert Trainer(configuration.load("train", [*tiny, f"data.root={folder / 'data'}", f"run={folder / 'run'}"]), world).train() == 0
     for name, settings in (("with", ["moments=300"]), ("without", ["moments=0"])):
         assert main(["export", f"run={folder / 'run'}", f"out={folder / name}", *settings]) == 0
@@ -89,6 +89,27 @@ def test_a_bundle_draws_from_either_prior_and_says_how_far_they_are_apart(bundle
         assert main(["sample", f"sampler={bundles / 'with'}", f"out={tmp_path / name}/", "seeds=0-1", *settings]) == 0
     own, standard, aggregate = ((tmp_path / name / "seed000000.png").read_bytes() for name in ("own", "standard", "aggregate"))
     assert own == aggregate != standard
+
+
+def test_a_run_is_measured_as_its_export_is(bundles, tmp_path, capsys, monkeypatch):
+    """A run has no moments stored: they are fitted anew, and the same numbers come out, from either prior."""
+    monkeypatch.setattr("hires.evaluation.material.MOMENTS", 300)
+
+    def found(*words: str) -> dict:
+        out = tmp_path / "record.json"
+        assert main(["evaluate", f"data={bundles / 'data'}", "measure=diversity,swd", "images=20", f"out={out}", *words]) == 0
+        return json.loads(out.read_text())
+
+    of_run, of_bundle = found(f"run={bundles / 'run'}"), found(f"sampler={bundles / 'with'}")
+    assert of_run["prior"] == of_bundle["prior"] == "aggregate"
+    standard = found(f"run={bundles / 'run'}", "prior=standard"), found(f"sampler={bundles / 'without'}")
+    assert [one["prior"] for one in standard] == ["standard", "standard"]
+    for one, other in ((of_run, of_bundle), standard):
+        assert one["diversity"] == pytest.approx(other["diversity"], rel=1e-3) and one["swd"] == pytest.approx(other["swd"], rel=1e-2)
+    assert abs(of_run["diversity"] - standard[0]["diversity"]) > 1e-2 * of_run["diversity"]
+    kept = sorted(path.relative_to(bundles / "run").parts[0] for path in (bundles / "run").rglob("evaluation-*.json"))
+    assert kept[0].startswith("evaluation-") and kept[1].startswith("measures-")  # the two priors' numbers do not mix
+    assert "kept separately" in capsys.readouterr().out
 
 
 def test_walks_and_the_page_draw_seeds_from_the_same_prior(bundles, tmp_path):
@@ -125,7 +146,10 @@ def test_what_cannot_be_is_told_in_a_line(bundles, tmp_path, capsys):
     assert "wanted standard or aggregate" in told("sample", f"sampler={bundles / 'with'}", f"{out}/", "prior=normal")
     wanted = ("evaluate", f"data={tmp_path}", "prior=aggregate")
     assert "holds no moments" in told(*wanted, f"sampler={bundles / 'without'}")
-    assert "only a bundle" in told(*wanted, f"run={bundles / 'run'}")
+    elsewhere = tmp_path / "elsewhere"
+    prepare(PrepareConfig(source="digits", out=str(elsewhere), resolution=8, workers=1, split=SplitConfig(holdout=60, seed=1)))
+    assert "holds other pictures" in told("evaluate", f"data={elsewhere}", "prior=aggregate", f"run={bundles / 'run'}")
+    assert "wanted standard or aggregate" in told("evaluate", f"data={elsewhere}", "prior=normal", f"run={bundles / 'run'}")
     assert "moments=-1" in told("export", f"run={bundles / 'run'}", out, "moments=-1")
     assert "holds no moments" in told("explore", f"sampler={bundles / 'without'}", "prior=aggregate")
     assert "a code is a latent" in told("video", f"sampler={bundles / 'with'}", f"{out}.mp4", "codes=none", "prior=standard")

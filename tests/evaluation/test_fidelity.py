@@ -122,7 +122,7 @@ def test_with_weights_it_is_what_torch_fidelity_finds_on_the_same_pictures(weigh
 
 def test_without_weights_one_line_says_so_and_the_others_go_on(labelled_digits, tmp_path, monkeypatch, capsys):
     shards = Shards.open(labelled_digits)
-    monkeypatch.setattr(evaluate, "_open", lambda config, device: of_pictures(shards))
+    monkeypatch.setattr(evaluate, "_of_bundle", lambda config, device: (of_pictures(shards), "standard", ""))
     out = tmp_path / "out.json"
     wanted = ["measure=fidelity,diversity", "images=50", f"out={out}", "device=cpu"]
     assert main(["evaluate", "sampler=s", f"data={labelled_digits}", *wanted]) == 0
