@@ -2,6 +2,7 @@
 
     python experiments/p4_table2.py data=CELEBA out=runs/claims                        # all of it; the same command goes on
     python experiments/p4_table2.py data=CELEBA divergences=jensen_shannon,cd seeds=0  # parts of it
+    python experiments/p4_table2.py data=CELEBA images=24000 precision=bf16            # shorter, on a CPU with fast bf16
     python experiments/p4_table2.py show                                               # into docs/records/claims.md
     python experiments/p4_table2.py scale=gpu                                          # the paper's own size, as commands
 
@@ -34,8 +35,9 @@ def main(*words: str) -> None:
     """Compute what is missing, or `show`."""
     if claims.shows(NAME, text, words):
         return
-    more = {"divergences": ",".join(PAPER), "seeds": "0,1", "images": "", "lambda": "equal"}
+    more = {"divergences": ",".join(PAPER), "seeds": "0,1", "images": "", "lambda": "equal", "precision": "fp32"}
     given = claims.given(words, data="", out="runs/claims", scale="cpu", **more)
+    precision = given["precision"]
     width, steps, replay, batch, images, samples = SCALES[given["scale"]]
     images, out = int(given["images"] or images), Path(given["out"]) / NAME
     names = given["divergences"].split(",")
@@ -45,17 +47,19 @@ def main(*words: str) -> None:
     parts = [(int(seed), name) for seed in given["seeds"].split(",") for name in names]
     progress = claims.Progress(len(parts))
     for seed, name in parts:
-        run, data, weight = out / f"{name}_{given['lambda']}_{seed}", out / "faces", CURVATURE.get(name, 1.0)
+        run = out / (f"{name}_{given['lambda']}_{seed}" + f"_{precision}" * (precision != "fp32"))
+        data, weight = out / "faces", CURVATURE.get(name, 1.0)
         own = [f"objective.lambda_u={weight}", f"objective.lambda_h={weight}"] if given["lambda"] == "equal" else []
         of = ["objective=contrastive_divergence_p4"] if name == "cd" else ["objective=p4", f"objective.divergence={name}", *own]
         level = [f"schedule.levels.32.{key}" for key in (f"batch={batch}", f"micro_batch={min(batch, 128)}", f"stable={images}")]
         chains = [f"objective.chains.steps={steps}", f"objective.chains.replay={replay}"]
-        settings = ["experiment=p4_cifar10", *of, f"network.width={width}", f"train.seed={seed}", *level, *chains]
+        sizes = [f"network.width={width}", f"train.precision={precision}"]
+        settings = ["experiment=p4_cifar10", *of, *sizes, f"train.seed={seed}", *level, *chains]
         if given["scale"] == "gpu":
             print("hires train", *settings, f"run={run} data.root={data}")
             continue
         progress.next(f"{name}, seed {seed}")
-        part = {"seed": seed, "divergence": name, "weights": given["lambda"], "width": width, "images": images}
+        part = {"seed": seed, "divergence": name, "weights": given["lambda"], "width": width, "images": images, "precision": precision}
         if not claims.there(NAME, **part):
             wanted = "a folder, or an archive, of pictures with train/ and test/"
             claims.prepared(given["data"], data, "resolution=32", "split.prefix=test/", wanted=wanted)
@@ -83,7 +87,7 @@ def text() -> str:
         cd = values("cd", weights, keys[0])
         orders += [[f"{name} before cd", weights, claims.verdict(values(name, weights, keys[0]), cd)] for name in PAPER if name != "cd"]
     floors = sorted({round(row[f"{keys[0]}_floor"], 2) for row in rows if f"{keys[0]}_floor" in row})
-    sizes = "; ".join(sorted({f"width {row['width']:g}, {row['images']:,} images" for row in rows}))
+    sizes = "; ".join(sorted({f"width {row['width']:g}, {row['precision']}, {row['images']:,} images" for row in rows}))
     head = ["", "L2 weights", "paper, FID, CIFAR-10 with labels", "paper, FID, CelebA 32", "ours, Fréchet (EfficientNet)", "diversity"]
     return "\n\n".join(
         [

@@ -26,8 +26,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def precision_of(asked: str, device: torch.device, needs_fp32: bool = False) -> str:
-    """`asked` itself, or what auto means on `device`: bf16 where it is fast and the configuration can use it, else fp32.
+def precision_of(asked: str, device: torch.device) -> str:
+    """`asked` itself, or what auto means on `device`: bf16 where it is fast, else fp32.
 
     Raises HiresError for a name that is not one of PRECISIONS.
     """
@@ -35,7 +35,7 @@ def precision_of(asked: str, device: torch.device, needs_fp32: bool = False) -> 
         raise HiresError(f"train.precision={asked}: wanted {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
     if asked != "auto":
         return asked
-    return "bf16" if has_fast_bf16(device) and not needs_fp32 else "fp32"
+    return "bf16" if has_fast_bf16(device) else "fp32"
 
 
 def use_threads(asked: int, resolution: int) -> None:

@@ -4,9 +4,9 @@ import math
 
 from torch import Tensor, nn
 import torch.nn.functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 from hires.networks.growing import EqualizedConv2d, EqualizedLinear, GrowingEncoder, NetworkConfig
+from hires.networks.spectral import normalise
 
 
 def bound_layers(network: nn.Module) -> None:
@@ -16,7 +16,7 @@ def bound_layers(network: nn.Module) -> None:
             # a normalised random layer shrinks its input; sqrt(2) keeps the signal and its gradient alive through many levels
             module.scale = math.sqrt(2)
             nn.init.ones_(module.weight)  # torch wants numbers to start from; initialise() sets weights and singular vectors
-            spectral_norm(module)
+            normalise(module)
 
 
 class Energy(GrowingEncoder):

@@ -11,10 +11,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 from hires.networks import dcgan
 from hires.networks.growing import NetworkConfig
+from hires.networks.spectral import normalise
 
 RESOLUTIONS = (28, 32, 64)
 LEAK = 0.1  # of the energy; I has 0.2
@@ -70,7 +70,7 @@ class PairEnergy(dcgan.Fixed):
         self.latent = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([config.latent, *self.of_latent]))
         self.joint, self.head = nn.Linear(2 * wide, 2 * wide), nn.Linear(2 * wide, 1)
         for layer in (*self.image, *self.latent, self.joint, self.head):
-            spectral_norm(layer)
+            normalise(layer)
 
     def features(self, x: Tensor, alpha: float = 1.0) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] -> (B, 512 times the width), the image's end of the pair."""

@@ -13,26 +13,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
-from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
-from torch.nn.utils.parametrize import register_parametrization
 
 from hires.networks import dcgan
 from hires.networks.growing import NetworkConfig
+from hires.networks.spectral import AtMostOne, normalise
 
 RESOLUTIONS = (32,)
 LEAK = 0.2
-
-
-class AtMostOne(_SpectralNorm):
-    """A weight divided by its largest singular value where that is above 1."""
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """A weight of any shape, the outputs first -> one like it."""
-        matrix = self._reshape_weight_to_matrix(weight)
-        if self.training:
-            self._power_method(matrix, self.n_power_iterations)
-        u, v = self._u.clone(memory_format=torch.contiguous_format), self._v.clone(memory_format=torch.contiguous_format)
-        return weight / torch.vdot(u, torch.mv(matrix, v)).clamp_min(1)
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
@@ -45,9 +32,8 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, halves: bool):
         super().__init__()
         self.halves = halves
-        self.conv0, self.conv1 = spectral_norm(_conv(inputs, outputs)), _conv(outputs, outputs)
-        register_parametrization(self.conv1, "weight", AtMostOne(self.conv1.weight))
-        self.beside = spectral_norm(_conv(inputs, outputs)) if inputs != outputs else nn.Identity()
+        self.conv0, self.conv1 = normalise(_conv(inputs, outputs)), normalise(_conv(outputs, outputs), AtMostOne)
+        self.beside = normalise(_conv(inputs, outputs)) if inputs != outputs else nn.Identity()
 
     def forward(self, h: Tensor) -> Tensor:
         return self._sum(h, self.conv1(F.leaky_relu(self.conv0(h), LEAK)))
@@ -79,7 +65,7 @@ class Energy(dcgan.Fixed):
         if form != "identity":
             raise ValueError(f"objective.energy={form} with network=p4: only identity is built for this network")
         narrow, wide = self.widths = config.scaled(128, 256)
-        self.from_image = spectral_norm(_conv(config.image_channels, narrow))
+        self.from_image = normalise(_conv(config.image_channels, narrow))
         widths, self.classes = [narrow, narrow, wide, wide, wide, wide], config.classes
         block = partial(BlockByClass, classes=config.classes) if config.classes else Block
         self.blocks = nn.ModuleList(block(a, b, i % 2 == 0) for i, (a, b) in enumerate(pairwise([narrow, *widths])))

@@ -71,10 +71,6 @@ class ObjectiveConfig(ABC):
         """Bytes, of all ranks together, of what the objective carries from step to step beside the players."""
         return 0
 
-    def needs_fp32(self) -> bool:
-        """Whether a network of the game cannot be trained in bf16."""
-        return False
-
 
 class Reconstructs:
     """Of settings with a reconstruction term."""

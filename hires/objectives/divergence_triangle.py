@@ -100,11 +100,6 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     def weights_at(self, resolution: int) -> dict[str, float]:
         return {"κ": self.kappa(resolution), "γ": self.gamma(resolution)}
 
-    def needs_fp32(self) -> bool:
-        # under spectral normalisation DeepSpeed leaves the singular vectors in fp32 beside bf16 weights, which the power iteration
-        # cannot multiply
-        return self.energy == "softplus"
-
 
 @dataclass
 class Batch:

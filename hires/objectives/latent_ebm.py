@@ -77,9 +77,6 @@ class Config(Reconstructs, Penalised, ObjectiveConfig):
     def weights_at(self, resolution: int) -> dict[str, float]:
         return {"κ": self.kappa(resolution), "γ": self.gamma(resolution)}
 
-    def needs_fp32(self) -> bool:
-        return self.energy == "softplus"  # as in divergence_triangle
-
 
 @dataclass
 class Batch:

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 import torch.distributed as dist
+from torch.nn.utils import parametrize
 
 from hires.errors import HiresError
 from hires.ground.ranges import setting
@@ -161,18 +162,20 @@ def refine(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Where `config.steps` Langevin steps lead from `begin` (b, C, r, r), and terms of them; noise from the streams langevin0, …
 
-    `energy` maps images to (B,), or where given images and their `labels` (b,).
+    `energy` maps images to (B,), or where given images and their `labels` (b,). Weights under spectral normalisation are made once for
+    all steps.
     """
     parts = list(begin.split(micro_batch or len(begin)))
     of = [energy] * len(parts) if labels is None else [lambda x, y=y: energy(x, y) for y in labels.split(micro_batch or len(begin))]
     slope, size = torch.zeros((), device=begin.device), config.step_size * begin.shape[-1] ** 2
-    for k in range(config.steps):
-        kicks = (config.noise * draw(f"langevin{k}", begin[0].numel())).view(begin.shape).split(micro_batch or len(begin))
-        for i, kick in enumerate(kicks):
-            if config.noise_first:
-                parts[i], kick = parts[i] + kick, None
-            parts[i], g = langevin.step(of[i], parts[i], size, kick, config.reach, bound=1.0)
-            slope = slope + g.flatten(1).norm(dim=1).sum()
+    with parametrize.cached():
+        for k in range(config.steps):
+            kicks = (config.noise * draw(f"langevin{k}", begin[0].numel())).view(begin.shape).split(micro_batch or len(begin))
+            for i, kick in enumerate(kicks):
+                if config.noise_first:
+                    parts[i], kick = parts[i] + kick, None
+                parts[i], g = langevin.step(of[i], parts[i], size, kick, config.reach, bound=1.0)
+                slope = slope + g.flatten(1).norm(dim=1).sum()
     end = torch.cat(parts)
     moved = (end - begin).square().mean((1, 2, 3)).sqrt().mean()
     return end, {"chain_slope": slope / len(begin) / config.steps, "chain_moved": moved}

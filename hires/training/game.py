@@ -27,9 +27,6 @@ def check(config: RunConfig, schedule: Schedule, world_size: int) -> None:
     schedule.check_world(world_size)
     objectives.check(config.objective, config.network, config.zero.stage)
     _check_rows(config, schedule, world_size)
-    if config.train.precision == "bf16" and needs_fp32(config):
-        found = "network=p4" if config.network.kind == "p4" else "objective.energy=softplus"
-        raise HiresError(f"{found} with train.precision=bf16: spectral normalisation wants train.precision=fp32")
     if config.optimizer.name == "adadelta" and config.zero.stage and world_size > 1:
         found = f"optimizer.name=adadelta with zero.stage={config.zero.stage} on {world_size} processes"
         raise HiresError(f"{found}: its state is not sharded; wanted zero=stage0")
@@ -72,20 +69,15 @@ def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None
             raise HiresError(f"{found}: the batch norm of its {normed[0]} would take its statistics over one rank's share; run one process")
 
 
-def needs_fp32(config: RunConfig) -> bool:
-    """Whether a configuration trains in fp32 alone: train.precision=auto takes it then, and bf16 is refused."""
-    return config.objective.needs_fp32() or config.network.kind == "p4"
-
-
 def settle_precision(config: RunConfig, world: World) -> RunConfig:
     """`config` with what train.precision=auto means for this run; a collective.
 
     A run keeps the precision of its newest checkpoint on whatever machine it is resumed. A new one takes bf16 where every rank's device
-    computes it fast and the configuration can use it, else fp32.
+    computes it fast, else fp32.
     """
     if config.train.precision != "auto":
         return config
-    here = distributed.gather(machine.precision_of("auto", world.device, needs_fp32(config)))
+    here = distributed.gather(machine.precision_of("auto", world.device))
     precision = distributed.from_first(_precision_before(config)) or ("bf16" if set(here) == {"bf16"} else "fp32")
     return replace(config, train=replace(config.train, precision=precision))
 

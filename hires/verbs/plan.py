@@ -87,10 +87,10 @@ def _settled(config: Config) -> tuple[Config, str]:
     """`config` with what train.precision=auto would become, and where: on the GPUs asked for, else on this machine."""
     if config.train.precision != "auto":
         return config, ""
-    fp32, gpus = game.needs_fp32(config), config.gpus_per_node is not None
+    gpus = config.gpus_per_node is not None
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    precision = machine.precision_of("bf16" if gpus and not fp32 else "auto", device, fp32)
-    whose = "" if fp32 else " as on GPUs since Ampere" if gpus else " as on this machine (train.precision=bf16 plans for newer GPUs)"
+    precision = machine.precision_of("bf16" if gpus else "auto", device)
+    whose = " as on GPUs since Ampere" if gpus else " as on this machine (train.precision=bf16 plans for newer GPUs)"
     return replace(config, train=replace(config.train, precision=precision)), whose if precision == "fp32" or gpus else ""
 
 

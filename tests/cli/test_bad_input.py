@@ -61,7 +61,6 @@ CONFIGURATION = {
     "a length that is none": (["train.checkpoint_every=often"], ["train.checkpoint_every=often"]),
     "max_images that is none": (["train.max_images=-5"], ["train.max_images=-5"]),
     "a resolution not in the table": (["schedule.resolution=2048"], ["schedule.resolution=2048"]),
-    "bf16 with spectral norms": (["train.precision=bf16", "objective.energy=softplus"], ["train.precision=bf16", "softplus"]),
     "another precision": (["train.precision=fp8"], ["train.precision=fp8", "fp32"]),
     "another stage": (["zero.stage=5"], ["zero.stage=5"]),
     "stage 3 with a penalty": (["zero.stage=3", "objective.r1=1"], ["zero.stage=3", "objective.r1"]),

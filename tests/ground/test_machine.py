@@ -36,7 +36,6 @@ def a_processor(monkeypatch, capability: str, avx512_bf16: bool, amx: bool, forb
 def test_a_processor_with_bf16_instructions_gets_bf16(monkeypatch, processor, fast):
     a_processor(monkeypatch, *processor)
     assert machine.precision_of("auto", CPU) == ("bf16" if fast else "fp32")
-    assert machine.precision_of("auto", CPU, needs_fp32=True) == "fp32"
 
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
@@ -46,17 +45,16 @@ def test_a_gpu_from_8_0_gets_bf16(monkeypatch, capability, precision):
 
 
 def test_what_is_named_is_taken_and_a_wrong_name_refused():
-    assert [machine.precision_of(name, CPU, needs_fp32=True) for name in ("bf16", "fp32")] == ["bf16", "fp32"]
+    assert [machine.precision_of(name, CPU) for name in ("bf16", "fp32")] == ["bf16", "fp32"]
     with pytest.raises(HiresError, match=r"train\.precision=fp16: wanted auto, fp32 or bf16"):
         machine.precision_of("fp16", CPU)
 
 
-def test_auto_is_fp32_where_bf16_does_not_train(world, monkeypatch, tmp_path):
-    a_processor(monkeypatch, "AVX512", True, True)
+@pytest.mark.parametrize(("features", "precision"), [(("AVX512", True, True), "bf16"), (("AVX2", False, False), "fp32")])
+def test_a_new_run_takes_what_the_machine_computes_fast(world, monkeypatch, tmp_path, features, precision):
+    a_processor(monkeypatch, *features)
     config = load("train", ["experiment=digits", f"run={tmp_path}", "data.root=none"])
-    assert game.settle_precision(config, world).train.precision == "bf16"
-    config = load("train", ["experiment=digits", f"run={tmp_path}", "data.root=none", "objective.energy=softplus"])
-    assert game.settle_precision(config, world).train.precision == "fp32"
+    assert game.settle_precision(config, world).train.precision == precision
 
 
 def test_a_run_keeps_its_precision_and_says_it(hires, tiny, tmp_path):

@@ -57,10 +57,12 @@ def settings(sets: Path, *more: str, data: str = "labelled"):
 
 @pytest.fixture(scope="module")
 def runs(sets, world) -> Path:
-    """The run `whole`, and `parts`, stopped at its half."""
-    for name, moments in (("whole", ("32",)), ("parts", ("16", "32"))):
-        for images in moments:
-            assert Trainer(settings(sets, f"run={sets / name}", f"train.max_images={images}"), world).train() == 0
+    """The runs `whole` and `whole-bf16`, and `parts` and `parts-bf16`, stopped at their halves."""
+    for precision, end in (("fp32", ""), ("bf16", "-bf16")):
+        for name, moments in (("whole", ("32",)), ("parts", ("16", "32"))):
+            for images in moments:
+                words = f"run={sets / name}{end}", f"train.max_images={images}", f"train.precision={precision}"
+                assert Trainer(settings(sets, *words), world).train() == 0
     return sets
 
 
@@ -75,8 +77,10 @@ def test_each_rank_has_the_labels_of_its_pictures(sets, world):
                 assert torch.equal(feed.labels(phase) * 100, feed.of(phase)[:, 0, 7, 9]) and len(feed.labels(phase)) == 8 // size
 
 
-def test_a_run_with_labels_goes_on_to_the_bit(runs):
-    whole, parts = (sorted((runs / name / "checkpoints" / "images-000000000032").glob("*.safetensors")) for name in ("whole", "parts"))
+@pytest.mark.parametrize("end", ["", "-bf16"])
+def test_a_run_with_labels_and_spectral_norms_goes_on_to_the_bit(runs, end):
+    folders = (runs / f"{name}{end}" / "checkpoints" / "images-000000000032" for name in ("whole", "parts"))
+    whole, parts = (sorted(folder.glob("*.safetensors")) for folder in folders)
     assert [path.name for path in whole] == [path.name for path in parts]
     moments = {}
     for a, b in zip(whole, parts, strict=True):
