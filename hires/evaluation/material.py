@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from hires.bundle.aggregate import MOMENTS, fit
-from hires.bundle.hires_bundle import pictures_at_once
+from hires.bundle.hires_bundle import latents, pictures_at_once
 from hires.errors import HiresError
 from hires.evaluation.subject import Subject
 from hires.ground.distributed import gather
@@ -48,7 +48,8 @@ class Material:
         self.images = images
         self.at_once = pictures_at_once(subject.resolution)
         self.unwritten: HiresError | None = None  # why a picture is not in the folder
-        self._codes = codes  # until the first samples
+        self.sampled = False  # whether a measure has asked for samples
+        self._codes, self._gaussian = codes, None  # the latter from the first samples on
         self._drawn: Tensor | None = None
         self._read: dict[tuple[str, int], Tensor] = {}
         if subject.settle:
@@ -81,10 +82,10 @@ class Material:
     @torch.no_grad()
     def drawn(self, count: int = 0) -> Tensor:
         """Samples (N, C, r, r) of the seeds 0, 1, … as the system makes them, not clamped; N = `count` or `images`."""
-        self._place()
+        self._prepare()
         count = count or self.images
         if self._drawn is None or len(self._drawn) < count:
-            found = in_ranks(count, self.at_once, lambda rows: self.subject.draw(list(rows)).float().cpu())
+            found = in_ranks(count, self.at_once, self._draw)
             if not found.isfinite().all():
                 raise HiresError(f"{self.subject.name}: its samples are not all finite; there is nothing to measure")
             if found.numel() * 4 > HELD:
@@ -99,12 +100,12 @@ class Material:
     @torch.no_grad()
     def of_samples(self, function: Callable[[Tensor], Tensor], count: int = 0) -> Tensor:
         """function(pictures (B, C, r, r)) -> (B, …) over the rounded samples, batch by batch, without holding them all at one time."""
-        self._place()
+        self._prepare()
         count, drawn = count or self.images, self._drawn
 
         def batch(rows: range) -> Tensor:
             held = drawn is not None and len(drawn) >= count
-            images = drawn[rows.start : rows.stop] if held else self.subject.draw(list(rows)).float().cpu()
+            images = drawn[rows.start : rows.stop] if held else self._draw(rows)
             found = function(as_pictures(images)).cpu()
             if found.is_floating_point():  # as a picture NaN is grey, and would be measured as such
                 found[~images.isfinite().flatten(1).all(1)] = torch.nan
@@ -127,12 +128,18 @@ class Material:
         labels = labels_of(keys, f"data={self.shards.root}")
         return self._faded(self._loader(split).read(indices)), labels
 
-    def _place(self) -> None:
-        """Give the subject the codes' Gaussian to draw from, where it was asked for: fitted once, when samples are wanted."""
-        if self._codes:
-            posterior, self._codes = self.subject.posterior, False
+    def _prepare(self) -> None:
+        """Before samples: fit the codes' Gaussian, once, where they are to come from it."""
+        self.sampled = True
+        if self._codes and not self._gaussian:
+            posterior = self.subject.posterior
             moments = self.of_pictures(lambda x: torch.stack(posterior(x), 1), "train", MOMENTS)
-            self.subject.place = fit(lambda part: part.unbind(1), [moments]).place
+            self._gaussian = fit(lambda part: part.unbind(1), [moments])
+
+    def _draw(self, rows: range) -> Tensor:
+        of = self.subject
+        images = of.generate(self._gaussian.place(latents(list(rows), of.latent))) if self._gaussian else of.draw(list(rows))
+        return images.float().cpu()
 
     def _pictures(self, split: str, count: int) -> Tensor:
         if (split, count) not in self._read:

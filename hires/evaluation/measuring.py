@@ -5,7 +5,6 @@ from collections.abc import Callable
 from torch import nn
 
 from hires import evaluation
-from hires.bundle.aggregate import LARGEST
 from hires.errors import HiresError
 from hires.evaluation import subject
 from hires.evaluation.material import Material
@@ -58,8 +57,7 @@ class Measuring:
 
         A collective. The same pictures and latents each time, so that numbers of one level differ by the networks alone.
         """
-        of = self._subject(networks, images, resolution, alpha)
-        material = Material(of, self._shards, self._settings.images, codes=of.coded and resolution <= LARGEST)
+        material = Material(self._subject(networks, images, resolution, alpha), self._shards, self._settings.images)
         found, lower = {}, {}
         for name in self.names:
             module = evaluation.MEASURES[name]

@@ -41,7 +41,6 @@ class Subject:
     features: Of | None = None  # images -> what the energy's last layer reads (B, F)
     untrained: Of | None = None  # the same of the network as it starts, of a seed of its own
     coded: bool = False  # whether a picture's code stands for a latent, so that latents may come from the Gaussian of the codes
-    place: Of = lambda w: w  # draws of N(0, I) (B, d) -> the latents of seeds
     draw: Callable[[list[int]], Tensor] | None = None  # seeds -> images, not clamped; seed n gives the same image in any list
     transition: Callable[[Tensor, torch.Generator], Tensor] | None = None  # images and a CPU generator -> their next states, on the CPU
     settle: Callable[[Tensor], None] | None = None  # sets batch norm's statistics by training pictures (N, C, r, r), where there is any
@@ -77,7 +76,7 @@ def of_networks(
     if G:
         subject.generate = lambda z: G(z.to(device), alpha)
         subject.decode = lambda z: decoder(z.to(device), alpha)
-        subject.draw = lambda seeds: subject.generate(subject.place(latents(seeds, subject.latent)))
+        subject.draw = lambda seeds: subject.generate(latents(seeds, subject.latent))
         subject.coded = I is not None and system(objective).PRIOR_CODES
     if I:
         subject.posterior = lambda x: I(x.to(device), alpha)
@@ -134,6 +133,7 @@ def of_bundle(bundle: Bundle, name: str, prior: str = "") -> Subject:
         subject.posterior = lambda x: bundle.inference(x.to(bundle.device))
         subject.encode = lambda x: subject.posterior(x)[0]
         subject.decode = subject.generate
+        subject.coded = not draws_by_chains
     if bundle.energy:
         subject.energy, subject.of_pairs = lambda x: bundle.energy(x.to(bundle.device)), bundle.pair_energy is not None
     return subject

@@ -9,7 +9,7 @@ from hires.report.charts import number
 
 PLACE = ("of", "data", "resolution", "images", "seen", "prior")  # of a record: what it was measured on
 DIRECTIONS = ("lower", "higher", "one")
-PLACES = ("data", "resolution", "images", "prior")  # two records' measures can be compared where these are the same, and stands_on
+PLACES = ("data", "resolution", "images")  # two records' measures can be compared where these are the same, and stands_on
 INCEPTION = ("fid", "kid", "inception_score", "precision", "recall")  # measures that bear no name of their features
 COUNTS = ("_labels", "_pairs", "_pictures", "_epochs", "_width")
 LONG = 12  # entries of a list that are shown

@@ -67,7 +67,8 @@ def measured(run: Run) -> dict[tuple[str, str], list[tuple[float, float]]]:
     found: dict[tuple[str, str], dict[int, tuple[float, object]]] = {}
     events = [event for event in run.events if isinstance(event.get("measures"), dict)]
     taken = [(event["images"], [event.get("level")], event["measures"], TRAINED) for event in events]
-    taken += [(images, [record.get(place) for place in PLACES], record, "") for images, record in run.evaluations]
+    for images, record in run.evaluations:
+        taken.append((images, [*(record.get(place) for place in PLACES), record.get("prior") == "aggregate"], record, ""))
     for images, place, record, source in taken:
         for name, value in flat(record):
             if (one := single(value)) is not None:

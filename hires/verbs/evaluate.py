@@ -1,7 +1,9 @@
 """`hires evaluate`."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+import itertools
 import json
 import os
 from pathlib import Path
@@ -93,13 +95,13 @@ def measured(config: Config, names: list[str], device: torch.device) -> tuple[di
     names = names or evaluation.fitting(USUAL, of)
     evaluation.check(names, of, config)
     shards = Shards.open(config.data)
-    if prior == "aggregate" and trained_on not in ("", shards.identity):
-        problem = f"data={config.data} holds other pictures than the run was trained on"
+    elsewhere = config.run and prior == "aggregate" and trained_on != shards.identity
+    problem = f"data={config.data} holds other pictures than the run was trained on"
+    if elsewhere:
         if config.prior:
             raise HiresError(f"prior=aggregate: {problem}")
-        print(f"samples' latents come from N(0, I): {problem}")
         prior = "standard"
-    material = Material(of, shards, config.images, _folder(config, of), codes=not config.sampler and prior == "aggregate")
+    material = Material(of, shards, config.images, _folder(config, of), codes=bool(config.run) and prior == "aggregate")
     count = min(config.images, material.shards.count("holdout"))
     record = {"of": of.name, "data": config.data, "resolution": of.resolution, "images": count, "seen": of.images}
     ended = []
@@ -110,8 +112,10 @@ def measured(config: Config, names: list[str], device: torch.device) -> tuple[di
             text = in_words(error).removeprefix(f"measure={name}: ")
             ended = [HiresError(f"measure={name}: {text}")]
             break
-    if len(record) > len(PLACE) + 1:
+    if material.sampled and of.coded:
         record["prior"] = prior
+        if elsewhere and material.first:
+            print(f"samples' latents come from N(0, I): {problem}")
     return record, material.folder, ([material.unwritten] if material.unwritten else []) + ended
 
 
@@ -166,15 +170,19 @@ def _report(config: Config, record: dict, folder: Path | None) -> tuple[list[Pat
 
 
 def _keep(path: Path, folder: Path, record: dict) -> Path:
-    """Add the record to what was measured before on the same pictures; of records on other pictures the one on more of them keeps the
-    name that others look for, and the other goes into the measures' folder. Returns where this record went.
+    """Add the record to what was measured before on the same pictures and from the same prior; of two that differ the one on more pictures
+    keeps the name that others look for, of as many the older, or that of the codes' Gaussian, as the run's export draws. The other goes
+    into the measures' folder. Returns where this record went.
     """
     before = _read(path)
     if before and not _alike(before, record):
-        older = before["images"] >= record["images"]
+        more, since = before["images"] - record["images"], _prior(before) == "standard" and _prior(record) == "aggregate"
+        older = more > 0 or (more == 0 and not since)
         moved = record if older else before
-        aside = folder / f"evaluation-of-{moved['images']}.json"
-        print(f"{aside}: kept separately: it is based on {moved['images']} pictures of {moved['data']}, {path.name} on others")
+        names = _names(folder / f"evaluation-of-{moved['images']}.json")
+        aside = next(name for name in names if not (there := _read(name)) or _alike(there, moved))
+        drawn = f" and samples of prior={_prior(moved)}" if _prior(moved) else ""
+        print(f"{aside}: kept separately: it is based on {moved['images']} pictures of {moved['data']}{drawn}, {path.name} on others")
         _add(aside, moved)
         if older:
             return aside
@@ -206,10 +214,21 @@ def _read(path: Path) -> dict:
 
 
 def _alike(one: dict, other: dict) -> bool:
-    """Whether two records stand on the same pictures, and samples of the same prior."""
-    same = all(one[key] == other[key] for key in ("resolution", "images"))
-    same = same and one.get("prior", "standard") == other.get("prior", "standard")
+    """Whether two records stand on the same pictures, and samples of the same prior, where both have any."""
+    same = all(one[key] == other[key] for key in ("resolution", "images")) and len({_prior(one), _prior(other)} - {""}) < 2
     return same and Path(one["data"]).resolve() == Path(other["data"]).resolve()
+
+
+def _prior(record: dict) -> str:
+    """What a record's samples come from, empty where it has none; before there was a choice they came from N(0, I)."""
+    sampled = any(key.startswith(("swd", "diversity", "ms_ssim", "frechet", "fid")) for key in record)
+    return record.get("prior", "standard" if sampled else "")
+
+
+def _names(path: Path) -> Iterator[Path]:
+    """a.json, a-2.json, a-3.json, …"""
+    yield path
+    yield from (path.with_stem(f"{path.stem}-{k}") for k in itertools.count(2))
 
 
 def _write(path: Path, record: dict) -> None:

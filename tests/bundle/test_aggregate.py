@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from hires import config as configuration
-from hires.bundle import hires_bundle
+from hires.bundle import from_run, hires_bundle
 from hires.bundle.aggregate import fit
 from hires.cli import main
 from hires.errors import HiresError
-from hires.evaluation.subject import of_bundle
+from hires.evaluation.material import Material
+from hires.evaluation.subject import of_bundle, of_networks
 from hires.explore.model import Explorer
 from hires.training.trainer import Trainer
-from pipelines import PrepareConfig, SplitConfig, prepare
+from pipelines import PrepareConfig, Shards, SplitConfig, prepare
 
 D = 6
 
@@ -107,9 +108,46 @@ def test_a_run_is_measured_as_its_export_is(bundles, tmp_path, capsys, monkeypat
     for one, other in ((of_run, of_bundle), standard):
         assert one["diversity"] == pytest.approx(other["diversity"], rel=1e-3) and one["swd"] == pytest.approx(other["swd"], rel=1e-2)
     assert abs(of_run["diversity"] - standard[0]["diversity"]) > 1e-2 * of_run["diversity"]
-    kept = sorted(path.relative_to(bundles / "run").parts[0] for path in (bundles / "run").rglob("evaluation-*.json"))
-    assert kept[0].startswith("evaluation-") and kept[1].startswith("measures-")  # the two priors' numbers do not mix
-    assert "kept separately" in capsys.readouterr().out
+    assert "kept separately: it is based on 20 pictures of" in capsys.readouterr().out
+
+
+def test_numbers_of_two_priors_do_not_mix_and_none_is_lost(bundles, tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(bundles / "run", run, ignore=shutil.ignore_patterns("evaluation-*", "measures-*"))
+    prepare(PrepareConfig(source="digits", out=str(elsewhere), resolution=8, workers=1, split=SplitConfig(holdout=60, seed=1)))
+
+    def measure(names: str, *words: str, data=bundles / "data") -> None:
+        assert main(["evaluate", f"run={run}", f"data={data}", f"measure={names}", "images=20", *words]) == 0
+
+    def kept() -> list[tuple[str, set[str]]]:
+        paths = sorted(run.glob("evaluation-*.json")) + sorted(run.glob("measures-*/evaluation-*.json"))
+        records = [json.loads(path.read_text()) for path in paths]
+        return [(record.get("prior", ""), {"swd", "diversity", "reconstruction_mse"} & record.keys()) for record in records]
+
+    measure("reconstruction")  # draws nothing, so it fits beside samples of either prior
+    measure("diversity", "prior=standard")
+    assert kept() == [("standard", {"reconstruction_mse", "diversity"})]
+    measure("diversity")  # as the export draws: that record is what the card and the report show
+    assert kept() == [("aggregate", {"diversity"}), ("standard", {"reconstruction_mse", "diversity"})]
+    measure("reconstruction")
+    measure("swd", "prior=standard")
+    measure("diversity", data=elsewhere)
+    assert kept() == [
+        ("aggregate", {"reconstruction_mse", "diversity"}),
+        ("standard", {"diversity"}),
+        ("standard", {"reconstruction_mse", "diversity", "swd"}),
+    ]
+
+
+def test_codes_that_cannot_be_fitted_are_said_each_time(bundles, world):
+    loaded = from_run.load(str(bundles / "run"))
+    for parameter in loaded.networks["inference"].parameters():
+        parameter.data.fill_(torch.nan)
+    of = of_networks(loaded.networks, loaded.config.objective, "a", loaded.images, (8, 1, 8), 1.0, torch.device("cpu"))
+    material = Material(of, Shards.open(str(bundles / "data")), 20, codes=True)
+    for _ in range(2):
+        with pytest.raises(HiresError, match="not all finite"):
+            material.drawn()
 
 
 def test_walks_and_the_page_draw_seeds_from_the_same_prior(bundles, tmp_path):

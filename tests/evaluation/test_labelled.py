@@ -102,7 +102,7 @@ def test_without_names_what_fits_is_measured(runs, held_out, tmp_path, capsys):
     """At 4x4 no bands, of a VGAN no reconstruction."""
     assert main(["evaluate", f"run={runs / 'vgan'}", f"data={held_out}", "images=40", f"out={tmp_path / 'a.json'}"]) == 0
     assert str(tmp_path / "a.json") in capsys.readouterr().out
-    assert {"diversity", "prior"} == json.loads((tmp_path / "a.json").read_text()).keys() - {"of", "data", "resolution", "images"}
+    assert {"diversity"} == json.loads((tmp_path / "a.json").read_text()).keys() - {"of", "data", "resolution", "images"}
 
 
 def test_a_run_that_cannot_be_written_to_loses_no_measure(runs, held_out, tmp_path, capsys):
