@@ -55,7 +55,11 @@ def main(*words: str) -> None:
         if given["picture"]:
             picture([run for system in SYSTEMS if (run := out / f"{system}_updates_0").exists()], given["picture"])
         return
-    against = ",".join(["uniform", "constant", *(f"{name}:{given[name]}" for name in ("textures", "cifar") if given[name])])
+    sets = {name: given[name] for name in ("textures", "cifar") if given[name]}
+    for name, place in sets.items():
+        if not Path(place).exists():
+            sys.exit(f"{name}={place}: not there; wanted a folder of pictures, or leave it out")
+    against = ",".join(["uniform", "constant", *(f"{name}:{place}" for name, place in sets.items())])
     parts = [(int(seed), system, equal) for seed in given["seeds"].split(",") for system in systems for equal in ("updates", "time")]
     parts = [part for part in parts if part[1:] != (TRIANGLE, "time")]
     progress = claims.Progress(len(parts))

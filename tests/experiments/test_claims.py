@@ -21,7 +21,7 @@ def claims(tmp_path, monkeypatch) -> Iterator:
     monkeypatch.setattr(found, "ROWS", tmp_path / "claims")
     monkeypatch.setattr(found, "PAGE", tmp_path / "claims.md")
     yield found
-    for name in ("claims", *SCRIPTS):
+    for name in ("claims", "compare_systems", *SCRIPTS):
         sys.modules.pop(name, None)
 
 
@@ -54,7 +54,7 @@ def test_a_verdict_is_of_all_seeds(claims, better, worse, said):
     assert claims.verdict(better, worse) == said
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", ["compare_systems", *SCRIPTS])
 def test_a_claim_says_in_a_line_what_it_lacks(name, claims, tmp_path, capsys):
     script = importlib.import_module(name)
     for words, told in ((["data=nowhere"], "data=nowhere: not there.*hires prepare"), (["pace=3"], "pace=3: wanted data=")):
@@ -125,3 +125,23 @@ def test_a_table_tells_the_order(claims):
     assert "| ρ = 0.01 | 1.7 | 2.55 ± 0.07 (2) |" in text
     assert "| ρ = 0.01 before none | holds |" in text and "| none before ρ = 0 | within the spread |" in text
     assert "| none before ρ = 1 | open |" in text
+
+
+def test_systems_are_stretched_to_the_triangles_seconds_in_whole_rounds_and_told_in_order(claims):
+    systems = importlib.import_module("compare_systems")
+    words, images = systems.stretched(1.7)
+    config = configuration.load("train", ["experiment=compare_32", *words])
+    levels = Schedule(config.schedule).levels
+    assert levels[-1].end == images == pytest.approx(1.7 * 44_000, rel=1e-3)
+    assert all(count % level.config.batch == 0 for level in levels for count in (level.fade, level.end))
+    rows = [("triangle", "updates", 5.0), ("gan", "updates", 6.0), ("gan", "time", 4.0), ("vae", "updates", 9.0)]
+    for seed in (0, 1):
+        for system, equal, distance in rows:
+            found = {systems.FRECHET: distance + 0.1 * seed, f"{systems.FRECHET}_floor": 1.0, "diversity": 1.0}
+            found |= {"images": 44_000, "seconds": 9}
+            made = {"commit": "c", "machine": "m", "date": "d"}
+            claims.add("compare_systems", {"seed": seed, "system": system, "equal": equal} | found | made)
+    text = systems.text()
+    for order in ("| triangle before gan | equal updates | holds |", "| gan before vae | equal updates | holds |"):
+        assert order in text
+    assert "| gan before triangle | equal time | holds |" in text and "vae before" not in text
