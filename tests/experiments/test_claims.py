@@ -11,7 +11,7 @@ from hires import config as configuration
 from hires.training import game
 from hires.training.schedule import Schedule
 
-SCRIPTS = ("p1_table1", "p2_table3", "p2_table4", "p3_table1", "p3_table2", "p4_table2")
+SCRIPTS = ("p1_table1", "p2_table1", "p2_table3", "p2_table4", "p3_table1", "p3_table2", "p4_table2")
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def claims(tmp_path, monkeypatch) -> Iterator:
     monkeypatch.setattr(found, "ROWS", tmp_path / "claims")
     monkeypatch.setattr(found, "PAGE", tmp_path / "claims.md")
     yield found
-    for name in ("claims", "compare_systems", *SCRIPTS):
+    for name in ("claims", "beside", "compare_systems", *SCRIPTS):
         sys.modules.pop(name, None)
 
 
@@ -71,7 +71,7 @@ def test_the_papers_own_size_is_told_as_commands(name, claims, capsys):
     assert all(line.startswith("hires evaluate run=runs/claims/") for line in lines[1::2])
 
 
-@pytest.mark.parametrize("name", ["p1_table1", "p2_table3", "p2_table4", "p4_table2"])
+@pytest.mark.parametrize("name", ["p1_table1", "p2_table1", "p2_table3", "p2_table4", "p4_table2"])
 def test_the_papers_own_size_is_of_commands_that_train(name, claims, capsys):
     importlib.import_module(name).main("scale=gpu", "seeds=0")
     lines = capsys.readouterr().out.splitlines()
@@ -94,20 +94,20 @@ def test_areas_are_ordered_from_the_larger_on(claims):
 
 
 def test_systems_are_compared_at_equal_updates_and_at_equal_time(claims):
-    script = importlib.import_module("p1_table1")
+    script, beside = importlib.import_module("p1_table1"), importlib.import_module("beside")
     where = {"width": 0.25, "precision": "fp32", "diversity": 0.5, "commit": "abc", "machine": "a core", "date": "2026-01-01"}
     for system, images, seconds, distance in (("triangle", 100, 60, 50.0), ("gan", 100, 30, 60.0), ("gan", 200, 60, 40.0)):
-        row = {"seed": 0, "system": system, "images": images, "seconds": seconds, script.FRECHET: distance}
+        row = {"seed": 0, "system": system, "images": images, "seconds": seconds, beside.FRECHET: distance}
         claims.add("p1_table1", row | where)
-    text = script.text()
+    text = script.TABLE.text()
     assert "| triangle before gan, samples | equal updates | open, one seed for it |" in text
     assert "| triangle before gan, samples | equal time | open, one seed against it |" in text
-    claims.add("p1_table1", {"seed": 0, "system": "vae", "images": 100, "seconds": 9, script.FRECHET: 9.0} | where | {"precision": "bf16"})
-    assert "| triangle before vae, samples | equal time | open |" in script.text()  # of another precision than the triangle
+    claims.add("p1_table1", {"seed": 0, "system": "vae", "images": 100, "seconds": 9, beside.FRECHET: 9.0} | where | {"precision": "bf16"})
+    assert "| triangle before vae, samples | equal time | open |" in script.TABLE.text()  # of another precision than the triangle
     for images, seconds, distance in ((100, 50, 55.0), (500, 250, 45.0), (600, 300, 10.0)):  # its generator steps in every fifth round
-        row = {"seed": 0, "system": "wgan", "images": images, "seconds": seconds, script.FRECHET: distance}
+        row = {"seed": 0, "system": "wgan", "images": images, "seconds": seconds, beside.FRECHET: distance}
         claims.add("p1_table1", row | where)
-    text = script.text()
+    text = script.TABLE.text()
     assert "| triangle before wgan, samples | equal updates | open, one seed against it |" in text
     assert "| triangle before wgan, samples | equal time | open, one seed for it |" in text
     assert "| wgan | equal updates | 36.36 |  | 45.0 (1) |" in text
