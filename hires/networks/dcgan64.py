@@ -1,8 +1,8 @@
 """P1's networks for 64x64, and its ImageNet at 32x32: those of dcgan32 with twice the channels and batch norm in all three.
 
 The paper says no more. Here at 32x32 every width is doubled, and at 64x64 a size with half the channels lies before it at the image's
-end; batch norm follows each convolution but the last. An energy with it is a function of its batch: in training real pictures and samples
-lie in one, the samples whose gradient the generator gets in another; in use it has the statistics of real pictures.
+end; batch norm follows each convolution but the last. With it a network is a function of its batch: in training real pictures and each kind
+of fake go through the energy and the inference model apart, as in DCGAN; in use both have the statistics of real pictures.
 `network.width` scales.
 """
 

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from hires import networks
 from hires.errors import HiresError
 from hires.ground.ranges import setting
-from hires.networks import NetworkConfig
+from hires.networks import NetworkConfig, batch_norm
 from hires.objectives import base
 from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Player, Rates, Reconstructs, Record
 from hires.objectives.corruption import corrupted, size_of
@@ -163,6 +163,9 @@ class Objective(base.Objective):
             raise HiresError(f"{found}: it is built for growing networks, network=base or slim")
         if "reconstructions" in config.energy_sees and config.updates == "published":
             raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted updates=energy_first or simultaneous")
+        if config.r1 and shape.kind == "dcgan64":
+            found = f"objective.r1={config.r1} with network.kind=dcgan64"
+            raise HiresError(f"{found}: the penalty is of single images, which this energy's batch norm mixes; set objective.r1=0")
         if zero_stage == 3 and config.r1:
             raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
         if zero_stage == 3 and config.energy == "softplus":
@@ -262,6 +265,11 @@ class Objective(base.Objective):
 
     # -------------------------------------------------------------------------------------------- turns
 
+    def _energies(self, images: Tensor, size: int, alpha: float) -> Tensor:
+        """U of images (N, C, r, r) -> (N,): of all at once, or where it has batch norm of a kind at a time, `size` images, as in DCGAN."""
+        kinds = images.split(size) if batch_norm.layers(self.U.network) else [images]
+        return torch.cat([self.U(kind, alpha) for kind in kinds])
+
     def _lowered(self, u: Tensor) -> Tensor:
         """What stands for an image's energy u where it is to fall: itself, or -ln of the discriminator's sigmoid(-u)."""
         return F.softplus(u) if self.logistic else u
@@ -294,7 +302,7 @@ class Objective(base.Objective):
     def _energy_backward(
         self, part: Batch, fakes: Tensor, penalise: bool, share: float, record: Record, want_gradient: bool
     ) -> Tensor | None:
-        """L_alpha into the energy; with `want_gradient` also g_U, out of the same backward.
+        """L_alpha into the energy; with `want_gradient` also g_U, out of the same backward (with batch norm, of one more).
 
         dL/dx_tilde_i = c_i / B dU/dx_tilde_i with c_i = dL/dU(x_tilde_i) B = -1 + 2 lambda_U U(x_tilde_i), or -sigmoid(-U(x_tilde_i)) in
         place of -1; dividing by c_i gives the generator's message. |c_i| is held at HELD or more (it vanishes where U = 1 / (2 lambda_U));
@@ -302,10 +310,12 @@ class Objective(base.Objective):
         """
         config, B = self.config, len(part.x)
         fakes = fakes.requires_grad_(want_gradient)
-        u = self.U(torch.cat([part.x, fakes]), part.alpha)
+        u = self._energies(torch.cat([part.x, fakes]), B, part.alpha)
         u_x, u_f = u[:B], u[B:]
         apart = self._lowered(u_x).mean() + (F.softplus(-u_f) if self.logistic else -u_f).mean()
         loss = apart + config.lambda_u * (u_x.square().mean() + u_f.square().mean())
+        mixed = want_gradient and bool(batch_norm.layers(self.U.network))
+        g_u = torch.autograd.grad(self._lowered(u_f).sum() / B, fakes, retain_graph=True)[0] if mixed else None
         self.U.backward(share * loss)
         if penalise and self.gamma:
             x = part.x if config.r1_on == "real" else torch.cat([part.x, fakes.detach()[:B]])
@@ -321,8 +331,8 @@ class Objective(base.Objective):
             energy_size=u.abs().mean(),
             loss_energy=loss,
         )
-        if not want_gradient:
-            return None
+        if mixed or not want_gradient:
+            return g_u
         u_f = u_f.detach()
         c = 2 * config.lambda_u * u_f - (torch.sigmoid(-u_f) if self.logistic else 1)
         held = c.abs() < HELD
@@ -350,7 +360,7 @@ class Objective(base.Objective):
         if g_u is None:
             seen = torch.cat([x_tilde.detach(), x_hat.detach()]) if self.reconstructs else x_tilde.detach()
             seen = seen.requires_grad_()
-            (g_u,) = torch.autograd.grad(self._lowered(self.U(seen, part.alpha)).sum() / B, seen)
+            (g_u,) = torch.autograd.grad(self._lowered(self._energies(seen, B, part.alpha)).sum() / B, seen)
         g_samples, g_hat = g_u[:B], g_u[B : 2 * B]  # what is said of refined or corrupted images is not for G
         g_real = self.kappa * R + self.config.range * overshoot(x_hat)
         if self.reconstructs:
@@ -366,9 +376,10 @@ class Objective(base.Objective):
         self._record_generator(record, part, x_tilde, x_hat, R, g_samples)
 
     def _infer(self, part: Batch, x_tilde: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Posteriors of the real images and of the samples out of one pass."""
-        mu, logvar = self._clamped(self.I(torch.cat([part.x, x_tilde]), part.alpha))
-        B = len(part.x)
+        """Posteriors of the real images and of the samples out of one pass, or of two where I has batch norm."""
+        B, both = len(part.x), torch.cat([part.x, x_tilde])
+        kinds = both.split(B) if batch_norm.layers(self.I.network) else [both]
+        mu, logvar = self._clamped(tuple(map(torch.cat, zip(*(self.I(kind, part.alpha) for kind in kinds), strict=True))))
         return mu[:B], logvar[:B], mu[B:], logvar[B:]
 
     def _clamped(self, posterior: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

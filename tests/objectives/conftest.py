@@ -35,6 +35,7 @@ class Settings:
     reconstructions: bool = False  # the energy sees reconstructions as well
     refined: tuple[int, float] | None = None  # the energy sees where so many steps of such a size lead from the samples as well
     corrupted: bool = False  # the energy sees corrupted real images as well
+    by_kind: bool = False  # real images and each kind of fake go through the energy apart: batch norm mixes what lies in one batch
     adam: dict = field(default_factory=lambda: {"betas": (0.5, 0.999), "eps": 1e-8})
     clip: float = 100.0
 
@@ -90,8 +91,12 @@ class Reference:
     def gradients(self, name, loss):
         return torch.autograd.grad(loss, list(self.nets[name].parameters()), retain_graph=True)
 
+    def energies(self, images, B, alpha):
+        """One call, where what lies in a batch beside an image is of no concern to the energy."""
+        return torch.cat([self.U(kind, alpha) for kind in images.split(B)]) if self.s.by_kind else self.U(images, alpha)
+
     def energy_loss(self, x, fakes, alpha, penalise, seen):
-        u = self.U(torch.cat([x, fakes]), alpha)  # one call: what lies in a batch beside an image is of no concern to the energy
+        u = self.energies(torch.cat([x, fakes]), len(x), alpha)
         u_x, u_f = u[: len(x)], u[len(x) :]
         loss = u_x.mean() - u_f.mean()
         if self.s.logistic:
@@ -178,7 +183,7 @@ class Reference:
         R, K, N = self.R(x_hat, x), self.K(mu, logvar), self.N(z, *self.posterior(x_tilde, alpha))
         seen |= {"R": R, "K": K, "N": N}
         if self.s.updates == "energy_first":
-            u_f = self.U(torch.cat([x_tilde, x_hat]) if self.s.reconstructions else x_tilde, alpha)
+            u_f = self.energies(torch.cat([x_tilde, x_hat]) if self.s.reconstructions else x_tilde, len(x), alpha)
         # each player's loss, all differentiated before anyone steps; phi reaches the energy through x_hat alone
         shared = self.s.kappa * R + self.excess(x_hat) + self.s.lambda_z * N
         pull = self.pull(u_f, len(x))
