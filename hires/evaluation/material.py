@@ -20,7 +20,7 @@ from hires.networks.batch_norm import LATENTS
 from hires.networks.growing import fade_images
 from pipelines import Loader, Shards
 
-HELD = 4e9  # bytes of samples kept for the next measure; more are drawn again
+HELD = 4e9  # bytes of samples kept for all measures; where there are more, each draws its own
 
 
 class Material:
@@ -82,16 +82,13 @@ class Material:
     @torch.no_grad()
     def drawn(self, count: int = 0) -> Tensor:
         """Samples (N, C, r, r) of the seeds 0, 1, … as the system makes them, not clamped; N = `count` or `images`."""
-        self._prepare()
         count = count or self.images
-        if self._drawn is None or len(self._drawn) < count:
+        found = self._held(count)
+        if found is None:
             found = in_ranks(count, self.at_once, self._draw)
-            if not found.isfinite().all():
-                raise HiresError(f"{self.subject.name}: its samples are not all finite; there is nothing to measure")
-            if found.numel() * 4 > HELD:
-                return found
-            self._drawn = found
-        return self._drawn[:count]
+        if not found.isfinite().all():
+            raise HiresError(f"{self.subject.name}: its samples are not all finite; there is nothing to measure")
+        return found
 
     def samples(self, count: int = 0) -> Tensor:
         """The same samples as pictures: clamped to [-1, 1] and rounded to 256 levels, as the data are."""
@@ -99,13 +96,12 @@ class Material:
 
     @torch.no_grad()
     def of_samples(self, function: Callable[[Tensor], Tensor], count: int = 0) -> Tensor:
-        """function(pictures (B, C, r, r)) -> (B, …) over the rounded samples, batch by batch, without holding them all at one time."""
-        self._prepare()
-        count, drawn = count or self.images, self._drawn
+        """function(pictures (B, C, r, r)) -> (B, …) over the rounded samples, of which HELD bytes are kept at most."""
+        count = count or self.images
+        held = self._held(count)
 
         def batch(rows: range) -> Tensor:
-            held = drawn is not None and len(drawn) >= count
-            images = drawn[rows.start : rows.stop] if held else self._draw(rows)
+            images = self._draw(rows) if held is None else held[rows.start : rows.stop]
             found = function(as_pictures(images)).cpu()
             if found.is_floating_point():  # as a picture NaN is grey, and would be measured as such
                 found[~images.isfinite().flatten(1).all(1)] = torch.nan
@@ -135,6 +131,15 @@ class Material:
             posterior = self.subject.posterior
             moments = self.of_pictures(lambda x: torch.stack(posterior(x), 1), "train", MOMENTS)
             self._gaussian = fit(lambda part: part.unbind(1), [moments])
+
+    def _held(self, count: int) -> Tensor | None:
+        """The first `count` samples, drawn once for all measures: chains take minutes. None where they would take more than HELD bytes."""
+        self._prepare()
+        if self._drawn is None or len(self._drawn) < count:
+            if 4 * count * self.subject.channels * self.subject.resolution**2 > HELD:
+                return None
+            self._drawn = in_ranks(count, self.at_once, self._draw)
+        return self._drawn[:count]
 
     def _draw(self, rows: range) -> Tensor:
         of = self.subject

@@ -37,15 +37,21 @@ def test_the_scores_do_not_depend_on_the_number_of_processes(worlds):
     assert {"frechet_classifier_digits", "score_classifier_digits"} < set(worlds[1]["classifier"])
 
 
-def test_samples_are_pictures_and_each_is_its_seeds(labelled_digits):
+@pytest.mark.parametrize("held", [4e9, 1000.0])
+def test_samples_are_pictures_and_each_is_its_seeds_drawn_once_where_they_fit(held, labelled_digits, monkeypatch):
+    asked = []
+
     def draw(seeds: list[int]) -> torch.Tensor:
+        asked.extend(seeds)
         return torch.stack([torch.linspace(-1.5, 1.5, 64).view(1, 8, 8) * (1 + seed) for seed in seeds])
 
+    monkeypatch.setattr("hires.evaluation.material.HELD", held)
     material = Material(Subject("s", "", 0, 8, 1, 4, 1.0, torch.device("cpu"), draw=draw), Shards.open(labelled_digits), 10)
     material.at_once = 4
-    one_by_one = material.of_samples(lambda x: x)  # nothing drawn before: made batch by batch
+    one_by_one = material.of_samples(lambda x: x)
     samples = material.samples()
     assert torch.equal(one_by_one, samples) and torch.equal(material.of_samples(lambda x: x), samples)
+    assert asked == list(range(10)) * (1 if held == 4e9 else 3)  # ten of them are 2,560 bytes
     levels = (samples + 1) * 127.5
     assert samples.abs().max() == 1 and torch.allclose(levels, levels.round(), atol=1e-4)
     assert torch.equal(material.drawn(), draw(list(range(10)))) and torch.equal(material.samples(3), samples[:3])
