@@ -243,16 +243,19 @@ class _FixedEncoder(nn.Module):
     def __init__(self, config: dict, name: str):
         super().__init__()
         self.image_channels, self.resolution = config["image_channels"], config["resolution"]
+        self.layered = name == "energy" and config.get("energy_norm") == "layer"
         inputs, self.last, self.side = self.image_channels, _fixed_widths(config, name)[-1], _SIDES[self.resolution][0]
         for i, width in enumerate(_fixed_widths(config, name)):
             kernel, stride = (3, 1) if i == 0 else (4, 2)
             self.add_module(f"conv{i}", nn.Conv2d(inputs, width, kernel, stride, 1, bias=name in config.get("normed", [])))
+            if self.layered:
+                self.add_module(f"norm{i}", nn.GroupNorm(1, width))
             inputs = width
 
     def features(self, x: Tensor) -> Tensor:
         _require_images(x, self.image_channels, self.resolution)
-        for conv in _convs(self):
-            x = _leaky(conv(x))
+        for i, conv in enumerate(_convs(self)):
+            x = _leaky(self.get_submodule(f"norm{i}")(conv(x)) if self.layered else conv(x))
         return x
 
 
@@ -654,6 +657,8 @@ def _read_config(path: Path) -> dict:
         raise ValueError(f"{path}: experts={config['experts']}, wanted 1 to {_MOST['latent']}")
     if config["energy_form"] == "experts" and ("experts" not in config or config["kind"] not in ("growing", "p3")):
         raise ValueError(f"{path}: energy_form=experts with kind={config['kind']}, wanted kind=growing or p3, and the number of experts")
+    if config.get("energy_norm", "layer") != "layer":
+        raise ValueError(f"{path}: energy_norm={config['energy_norm']!r}, wanted layer")
     if "classes" in config and config["kind"] != "p4":
         raise ValueError(f"{path}: classes={config['classes']} with kind={config['kind']}, wanted kind=p4")
     chains = config.get("chains")

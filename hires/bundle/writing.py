@@ -96,7 +96,7 @@ def fold(network: nn.Module) -> dict[str, Tensor]:
             if module.bias is not None:
                 tensors[f"{name}.bias"] = module.bias
             before, turned = name, isinstance(module, nn.ConvTranspose2d)
-        elif isinstance(module, p4.BlockByClass):
+        elif isinstance(module, p4.BlockByClass | nn.GroupNorm):
             tensors |= dict(module.named_parameters(name, recurse=False))
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             # of the layer before it, which has no bias; its outputs are its weight's first dimension, of a transposed one the second
@@ -127,6 +127,8 @@ def forms(networks: dict[str, nn.Module]) -> dict:
     found |= {"squashes": isinstance(G, Decoder | p3.Decoder)} if G else {}
     if normed := [name for name, network in networks.items() if batch_norm.layers(network)]:
         found["normed"] = normed
+    if isinstance(U, dcgan.Down) and U.norm == "layer":
+        found["energy_norm"] = U.norm
     return found | {f"has_{name}": name in networks for name in KNOWN}
 
 

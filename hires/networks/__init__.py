@@ -40,7 +40,7 @@ def build(config: NetworkConfig, player: str, resolution: int, fading: bool = Fa
 def initialise(network: nn.Module, generator: Callable[[str], torch.Generator]) -> None:
     """Set every parameter from a random stream of its own, `generator(name)`, so a level starts the same whenever it is added.
 
-    Equalised layers N(0, 1) (ProGAN); plain convolutions N(0, 0.02) and batch-norm gains N(1, 0.02) (P1); biases 0. Plain layers under
+    Equalised layers N(0, 1) (ProGAN); plain convolutions N(0, 0.02) and gains of norms N(1, 0.02) (P1); biases 0. Plain layers under
     spectral normalisation, biases too, as torch starts them, uniform within 1 / sqrt(fan_in): so does P2's code, whose other start misses
     them. P3's and P4's networks as hires.networks.p3 and p4 have it.
     """
@@ -62,7 +62,7 @@ def initialise(network: nn.Module, generator: Callable[[str], torch.Generator]) 
             if name.endswith("bias"):
                 parameter.zero_()
                 continue
-            mean = 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0
+            mean = 1.0 if isinstance(module, nn.BatchNorm2d | nn.GroupNorm) else 0.0
             std = 1.0 if equalised else 0.02
             parameter.copy_(torch.randn(parameter.shape, generator=generator(name)) * std + mean)
         if bounded:

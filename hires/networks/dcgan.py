@@ -51,33 +51,33 @@ class Up(Fixed):
 
 
 class Down(Fixed):
-    """Images (B, C, r, r) -> features on the smallest square; convolutions without biases, batch norm where `norm`, leaky 0.2."""
+    """Images (B, C, r, r) -> features on the smallest square; convolutions without biases, a norm, leaky 0.2."""
 
-    def __init__(self, channels: int, widths: list[int], resolution: int, norm: bool):
-        """`widths`: channels at each size, the image's own first."""
+    def __init__(self, channels: int, widths: list[int], resolution: int, norm: str):
+        """`widths`: channels at each size, the image's own first; `norm`: batch, layer (over channels and plane) or none."""
         super().__init__(resolution)
         inputs = channels
         for i, width in enumerate(widths):
             kernel, stride = (3, 1) if i == 0 else (4, 2)
             setattr(self, f"conv{i}", nn.Conv2d(inputs, width, kernel, stride, 1, bias=False))
-            if norm:
-                setattr(self, f"norm{i}", BatchNorm2d(width))
+            if norm != "none":
+                setattr(self, f"norm{i}", BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(1, width))
             inputs = width
-        self.sizes, self.normed, self.widths = len(widths), norm, widths
+        self.sizes, self.norm, self.widths = len(widths), norm, widths
 
     def features(self, x: Tensor, alpha: float = 1.0) -> Tensor:
         """Images (B, C, r, r) in [-1, 1] -> (B, width, side, side)."""
         h = x.to(self.conv0.weight.dtype, memory_format=torch.channels_last)
         for i in range(self.sizes):
             h = getattr(self, f"conv{i}")(h)
-            h = F.leaky_relu(getattr(self, f"norm{i}")(h) if self.normed else h, 0.2)
+            h = F.leaky_relu(h if self.norm == "none" else getattr(self, f"norm{i}")(h), 0.2)
         return h
 
 
 class DownToEnergy(Down):
     """U: image (B, C, r, r) -> energy (B,)."""
 
-    def __init__(self, channels: int, widths: list[int], resolution: int, side: int, norm: bool, form: str, kind: str):
+    def __init__(self, channels: int, widths: list[int], resolution: int, side: int, norm: str, form: str, kind: str):
         super().__init__(channels, widths, resolution, norm)
         if form != "identity":
             raise ValueError(f"objective.energy={form} with network={kind}: only identity is built for these networks")
@@ -100,7 +100,7 @@ class DownToScore(DownToEnergy):
 class DownToCode(Down):
     """I: image (B, C, r, r) -> mu, logvar (B, d)."""
 
-    def __init__(self, channels: int, widths: list[int], latent: int, resolution: int, side: int, norm: bool):
+    def __init__(self, channels: int, widths: list[int], latent: int, resolution: int, side: int, norm: str):
         super().__init__(channels, widths, resolution, norm)
         self.mu = nn.Conv2d(widths[-1], latent, side)
         self.logvar = nn.Conv2d(widths[-1], latent, side)

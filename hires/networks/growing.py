@@ -29,6 +29,8 @@ class NetworkConfig:
     channels_max: int = setting(512, at_least=1)
     convs: int = setting(2, at_least=1)  # 3x3 convolutions a level
     width: float = setting(1.0, above=0, below=math.inf)  # a factor on the channels of the fixed networks; 1 as published
+    # behind the convolutions of dcgan32's and dcgan64's energy: the paper's (none, batch norm) | layer norm, of one image at a time
+    energy_norm: str = setting("published", among=("published", "layer"))
     classes: int = setting(0, at_least=0)  # labels that p4's energy reads beside a picture; 0 = none
     image_channels: int = setting(3, among=(1, 3))
     # separate: convolution, activation, mean, which draws better faces (docs/records/recipe.md); fused: a level's last convolution and the
@@ -38,6 +40,10 @@ class NetworkConfig:
     def channels(self, resolution: int) -> int:
         """Feature maps at `resolution`."""
         return max(1, min(self.channels_base // resolution, self.channels_max))
+
+    def behind(self, published: str) -> str:
+        """The norm behind the convolutions of an energy that has `published` (none, batch) in its paper: that, or layer."""
+        return published if self.energy_norm == "published" else self.energy_norm
 
     def scaled(self, *channels: int) -> list[int]:
         """The channels of a fixed network's layers at this `width`."""

@@ -39,7 +39,7 @@ class Inference(dcgan.DownToCode):
 
     def __init__(self, config: NetworkConfig, resolution: int = 32, fading: bool = False):
         side, doublings = dcgan.square(resolution, "p2", RESOLUTIONS)
-        super().__init__(config.image_channels, _doubled(config, 48, doublings + 1), config.latent, resolution, side, True)
+        super().__init__(config.image_channels, _doubled(config, 48, doublings + 1), config.latent, resolution, side, "batch")
 
 
 class Energy(dcgan.DownToEnergy):
@@ -48,7 +48,7 @@ class Energy(dcgan.DownToEnergy):
     def __init__(self, config: NetworkConfig, resolution: int = 32, fading: bool = False, form: str = "identity"):
         side, doublings = dcgan.square(resolution, "p2", RESOLUTIONS)
         widths = [*_doubled(config, 64, doublings), *config.scaled(64 * 2 ** (doublings - 1))]
-        super().__init__(config.image_channels, widths, resolution, side, False, form, "p2")
+        super().__init__(config.image_channels, widths, resolution, side, "none", form, "p2")
 
 
 class PairEnergy(dcgan.Fixed):

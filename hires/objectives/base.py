@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hires import networks
-from hires.errors import NotFinite
+from hires.errors import HiresError, NotFinite
 from hires.networks import NetworkConfig, batch_norm
 
 # draw(stream, size) -> N(0, 1) noise (B, size) for this rank's rows of the global batch, a function of (seed, stream, images seen)
@@ -162,6 +162,13 @@ class Objective(ABC):
 
     def restore(self, checkpoint: Any) -> None:  # noqa: B027 - most have nothing to restore
         """Take up what `carried` gave when `checkpoint` was written: `checkpoint.read("carried", name, "state", start, numel)`."""
+
+
+def require_single(what: str, shape: NetworkConfig) -> None:
+    """Raise HiresError where `what` penalises images one by one and the energy, of a kind with batch norm as published, mixes them."""
+    if shape.energy_norm == "published":
+        found = f"{what} with network.kind={shape.kind}: the penalty is of single images, which this energy's batch norm mixes"
+        raise HiresError(f"{found}; set network.energy_norm=layer")
 
 
 class Record:

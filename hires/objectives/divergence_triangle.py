@@ -164,8 +164,7 @@ class Objective(base.Objective):
         if "reconstructions" in config.energy_sees and config.updates == "published":
             raise HiresError(f"objective.energy_sees={config.energy_sees}: wanted updates=energy_first or simultaneous")
         if config.r1 and shape.kind == "dcgan64":
-            found = f"objective.r1={config.r1} with network.kind=dcgan64"
-            raise HiresError(f"{found}: the penalty is of single images, which this energy's batch norm mixes; set objective.r1=0")
+            base.require_single(f"objective.r1={config.r1}", shape)
         if zero_stage == 3 and config.r1:
             raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
         if zero_stage == 3 and config.energy == "softplus":

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 
 from hires.errors import HiresError
 from hires.ground.ranges import setting
-from hires.networks import Generator, NetworkConfig, batch_norm, dcgan32, p3
+from hires.networks import Generator, NetworkConfig, batch_norm, dcgan32, dcgan64, p3
 from hires.networks.expert_energy import GanEnergy
-from hires.objectives import vgan
+from hires.objectives import base, vgan
 from hires.objectives.base import Draw, ObjectiveConfig, Penalised, Player, Rates, Record
 from hires.objectives.corruption import corrupted, size_of
 from hires.objectives.terms import squared_slopes
@@ -82,17 +82,16 @@ class Objective(vgan.Objective):
 
     @staticmethod
     def network(config: Config, shape: NetworkConfig, player: str, resolution: int, fading: bool) -> nn.Module:
-        if family := {"p3": p3, "dcgan32": dcgan32}.get(shape.kind):
+        if family := {"p3": p3, "dcgan32": dcgan32, "dcgan64": dcgan64}.get(shape.kind):
             return (family.Generator if player == "generator" else family.GanEnergy)(shape, resolution, fading)
         return (Generator if player == "generator" else GanEnergy)(shape, resolution, fading)
 
     @staticmethod
     def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
-        if shape.kind not in ("growing", "p3", "dcgan32"):
-            raise HiresError(f"network.kind={shape.kind} with objective=gan: wanted growing networks, network=p3 or dcgan32")
-        if shape.kind == "dcgan32" and config.r1:
-            found = "objective.r1 with objective=gan and network.kind=dcgan32"
-            raise HiresError(f"{found}: the penalty is of single images, which this energy's batch norm mixes; set objective.r1=0")
+        if shape.kind not in ("growing", "p3", "dcgan32", "dcgan64"):
+            raise HiresError(f"network.kind={shape.kind} with objective=gan: wanted growing networks, network=p3, dcgan32 or dcgan64")
+        if config.r1 and shape.kind in ("dcgan32", "dcgan64"):
+            base.require_single(f"objective.r1={config.r1}", shape)
         if zero_stage == 3 and config.r1:
             raise HiresError("objective.r1 with zero.stage=3: its second derivative crashes in ZeRO-3; set objective.r1=0 or zero.stage=2")
 

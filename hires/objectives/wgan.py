@@ -84,8 +84,7 @@ class Objective(base.Objective):
     @staticmethod
     def check(config: Config, shape: NetworkConfig, zero_stage: int) -> None:
         if shape.kind == "dcgan64":
-            found = "network.kind=dcgan64 with objective=wgan: the penalty is of single images, which this energy's batch norm mixes"
-            raise HiresError(f"{found}; wanted network=dcgan32 or p2, or growing networks")
+            base.require_single("objective=wgan", shape)
         if zero_stage == 3:
             raise HiresError("objective=wgan with zero.stage=3: its penalty's second derivative crashes in ZeRO-3; set zero.stage=2")
 

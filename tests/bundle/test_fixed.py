@@ -18,6 +18,8 @@ from hires.objectives.replay import ChainsConfig, refine
 CASES = {
     "p2": (latent_ebm.Config(energy="softplus"), NetworkConfig(kind="p2", latent=5, width=0.05, image_channels=1), 28),
     "dcgan64": (divergence_triangle.Config(), NetworkConfig(kind="dcgan64", latent=5, width=0.02), 64),
+    "layer norm": (divergence_triangle.Config(), NetworkConfig(kind="dcgan64", latent=5, width=0.02, energy_norm="layer"), 32),
+    "gan with layer norm": (gan.Config(), NetworkConfig(kind="dcgan64", latent=5, width=0.05, energy_norm="layer"), 64),
     "gan": (gan.Config(), NetworkConfig(kind="dcgan32", latent=5, width=0.05), 32),
     "wgan": (wgan.Config(), NetworkConfig(kind="p2", latent=5, width=0.05), 64),
     "p3 vgan": (vgan.Config(experts=5, over_experts="sum"), NetworkConfig(kind="p3", latent=5, width=0.05), 32),
@@ -70,6 +72,7 @@ def test_a_bundle_gives_what_the_networks_give(name, tmp_path, same_network):
         ({"widths": {"generator": [True, 2]}}, "generator"),
         ({"latent": True}, "latent=True, wanted int"),
         ({"normed": 5}, "normed=5, wanted list"),
+        ({"energy_norm": "instance"}, "energy_norm='instance', wanted layer"),
         ({"energy_takes": "xz", "widths": {"generator": [8, 8, 4]}}, "none for energy and latent"),
     ],
 )

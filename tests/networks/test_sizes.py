@@ -131,6 +131,19 @@ def test_dcgan64_has_twice_the_channels_and_batch_norm_in_all_three(player):
         large(pictures)
 
 
+@pytest.mark.parametrize(("kind", "resolution"), [("dcgan32", 32), ("dcgan64", 64)])
+@pytest.mark.parametrize("of", ["Energy", "GanEnergy"])
+def test_layer_norm_leaves_an_energy_a_function_of_one_image(kind, resolution, of):
+    energy = getattr(networks.FIXED[kind], of)(NetworkConfig(kind=kind, width=0.125, energy_norm="layer"), resolution)
+    networks.initialise(energy, lambda name: torch.Generator().manual_seed(len(name)))
+    x = torch.rand(4, 3, resolution, resolution, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    kinds = torch.nn.BatchNorm2d | torch.nn.GroupNorm
+    assert [m.num_channels for m in energy.modules() if isinstance(m, kinds)] == energy.widths
+    torch.testing.assert_close(torch.cat([energy(one) for one in x.split(1)]), energy(x))
+    h = energy.norm0(energy.conv0(x)) - energy.norm0.bias[:, None, None]
+    torch.testing.assert_close((h / energy.norm0.weight[:, None, None]).flatten(1).std(1, unbiased=False), torch.ones(4), rtol=1e-2, atol=0)
+
+
 def test_dcgan32_is_fixed_at_32():
     with pytest.raises(ValueError, match="32"):
         networks.build(NetworkConfig(kind="dcgan32"), "generator", 64)

@@ -30,9 +30,10 @@ def published_weights(updates: str) -> Config:
     return Config(updates=updates, **weights, r1=0.0, range=0.0, reconstruct_box=1, logvar_min=0.0, logvar_max=0.0)
 
 
-def start(plain, kind: str, width: float) -> dict[str, torch.nn.Module]:
+def start(plain, kind: str, width: float, energy_norm: str = "published") -> dict[str, torch.nn.Module]:
     """The three networks; E and I at He's scale, for the published start leaves their outputs so small that no term but R pulls."""
-    nets = {name: networks.build(NetworkConfig(kind=kind, latent=D, width=width), name, 32) for name in PLAYERS}
+    shape = NetworkConfig(kind=kind, latent=D, width=width, energy_norm=energy_norm)
+    nets = {name: networks.build(shape, name, 32) for name in PLAYERS}
     for name, net in nets.items():
         networks.initialise(net, lambda parameter, name=name: plain.stream(f"{name}/{parameter}"))
         with torch.no_grad():
@@ -43,7 +44,7 @@ def start(plain, kind: str, width: float) -> dict[str, torch.nn.Module]:
     return nets
 
 
-def compare(plain, world, nets: dict, config: Config, settings) -> dict[str, int]:
+def compare(plain, world, nets: dict, config: Config, settings, penalise: bool = False) -> dict[str, int]:
     """Play ROUNDS of both and compare every term and parameter; returns how often each player's gradient was clipped."""
     reference = plain.Reference(copy.deepcopy(nets), settings)
     adam = OptimizerConfig(beta1=0.5, beta2=0.999, eps=settings.adam["eps"], clip=settings.clip)
@@ -51,7 +52,7 @@ def compare(plain, world, nets: dict, config: Config, settings) -> dict[str, int
     triangle = Objective(config, D, players)
     for data in plain.draw(ROUNDS, BATCH, D, 3, 32):
         x, z, eps = (data[key].double() for key in ("x", "z", "eps"))
-        expected = reference.round(x, z, eps, LR, ENERGY_LR)
+        expected = reference.round(x, z, eps, LR, ENERGY_LR, penalise=penalise)
         batch = Batch(*(t.to(world.device) for t in (x, z, eps)), [], corrupted=x.flip(2) if settings.corrupted else None)
         found = triangle.round(batch, Rates(LR, ENERGY_LR, 0.0), 32, due=True)
         assert expected.keys() == {"energy_real", "energy_fake", "loss_energy", "R", "K", "N"}
@@ -88,6 +89,16 @@ def test_batch_norm_sees_one_kind_of_images_at_a_time(updates, world, plain, in_
     compare(plain, world, start(plain, "dcgan64", 0.125), config, settings)
 
 
+@pytest.mark.parametrize("updates", UPDATES)
+def test_layer_norm_is_of_one_image_and_lets_it_be_penalised(updates, world, plain, in_double):
+    changes = {"contrast": "logistic", "energy_sees": "samples_and_corrupted", "lambda_u": 0.05, "r1": 10.0, "r1_on": "both", "r1_every": 1}
+    config = dataclasses.replace(published_weights(updates), **changes)
+    told = {"corrupted": True, "logistic": True, "gamma": 10.0, "penalise_samples": True}
+    settings = plain.Settings(updates=updates, lambda_u=0.05, **told)
+    compare(plain, world, start(plain, "dcgan32", 0.25, "layer"), config, settings, penalise=True)
+
+
 def test_a_penalty_of_single_images_is_refused_with_batch_norm():
-    with pytest.raises(HiresError, match=r"objective\.r1=0\.5 with network\.kind=dcgan64.*set objective\.r1=0"):
+    with pytest.raises(HiresError, match=r"objective\.r1=0\.5 with network\.kind=dcgan64.*set network\.energy_norm=layer"):
         Objective.check(Config(r1=0.5), NetworkConfig(kind="dcgan64"), 1)
+    Objective.check(Config(r1=0.5), NetworkConfig(kind="dcgan64", energy_norm="layer"), 1)

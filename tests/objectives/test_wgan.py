@@ -77,7 +77,7 @@ def test_rounds_are_the_published_ones(nets, world, plain, in_double):
 
 @pytest.mark.parametrize(
     ("kind", "stage", "words"),
-    [("dcgan64", 1, "batch norm.*dcgan32 or p2"), ("dcgan32", 3, r"zero\.stage=3"), ("p3", 1, "p3.*wgan"), ("p4", 1, "p4.*wgan")],
+    [("dcgan64", 1, "batch norm.*energy_norm=layer"), ("dcgan32", 3, r"zero\.stage=3"), ("p3", 1, "p3.*wgan"), ("p4", 1, "p4.*wgan")],
 )
 def test_what_does_not_train_is_refused_in_one_line(kind, stage, words):
     with pytest.raises(HiresError, match=words) as refusal:
