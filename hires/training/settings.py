@@ -105,8 +105,8 @@ def with_later_settings(plain: dict) -> dict:
         section, key = name.split(".")
         if isinstance(plain.get(section), dict) and key in plain[section]:
             plain = plain | {section: {today.split(".")[1] if one == key else one: value for one, value in plain[section].items()}}
-    network = {"downsampling": "separate", "width": 1.0, "classes": 0}
-    before = {"network": network, "objective": {"energy_weight": 1.0, "energy_sees": "samples"}}
+    # a new setting of the networks has a default that builds what was built before it
+    before = {"network": asdict(NetworkConfig()), "objective": {"energy_weight": 1.0, "energy_sees": "samples"}}
     triangle = isinstance(plain.get("objective"), dict) and plain["objective"].get("name") == "divergence_triangle"
     sections = [name for name in before if isinstance(plain.get(name), dict) and (name == "network" or triangle)]
     plain = plain | {name: before[name] | plain[name] for name in sections}

@@ -1,13 +1,16 @@
 """A run that goes on with other settings says so, or is refused where it would not be the run that it was."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+import json
 
 import pytest
 import torch
 
 from hires import config as configuration
+from hires.checkpoints import reading
 from hires.errors import HiresError
 from hires.ground import noise
+from hires.networks import NetworkConfig
 from hires.training.game import Game
 from hires.training.schedule import Schedule
 from hires.training.settings import run_config, to_dict
@@ -26,11 +29,30 @@ def resume(world, tiny, tmp_path_factory):
         assert Trainer(config, world).train() == 0
 
     go_on()
+    go_on.run = run
     return go_on
 
 
 def test_the_same_settings_say_nothing(resume, capsys):
     resume()
+    assert "other settings" not in capsys.readouterr().out
+
+
+def test_a_run_of_before_a_network_had_a_setting_goes_on(resume, capsys):
+    """Each setting of the networks that has its default is taken out of the checkpoint's configuration, as if it were new."""
+    path = resume.run / "checkpoints" / "images-000000000096" / reading.MANIFEST
+    text = path.read_text()
+    manifest = json.loads(text)
+    del manifest["sha256"]
+    defaults = asdict(NetworkConfig())
+    kept = {key: value for key, value in manifest["config"]["network"].items() if value != defaults[key]}
+    assert {"energy_norm", "downsampling", "width"}.isdisjoint(kept) and kept
+    manifest["config"]["network"] = kept
+    path.write_text(reading.manifest_text(manifest))
+    try:
+        resume()
+    finally:
+        path.write_text(text)
     assert "other settings" not in capsys.readouterr().out
 
 
