@@ -51,7 +51,7 @@ class Up(Fixed):
 
 
 class Down(Fixed):
-    """Images (B, C, r, r) -> features on the smallest square; convolutions without biases, a norm, leaky 0.2."""
+    """Images (B, C, r, r) -> features on the smallest square; convolutions without biases, a norm or none, leaky 0.2."""
 
     def __init__(self, channels: int, widths: list[int], resolution: int, norm: str):
         """`widths`: channels at each size, the image's own first; `norm`: batch, layer (over channels and plane) or none."""

@@ -92,7 +92,7 @@ class Reference:
         return torch.autograd.grad(loss, list(self.nets[name].parameters()), retain_graph=True)
 
     def energies(self, images, B, alpha):
-        """One call, where what lies in a batch beside an image is of no concern to the energy."""
+        """One call, where what lies in a batch beside an image is of no concern to the energy; with `by_kind` one for each B images."""
         return torch.cat([self.U(kind, alpha) for kind in images.split(B)]) if self.s.by_kind else self.U(images, alpha)
 
     def energy_loss(self, x, fakes, alpha, penalise, seen):

@@ -44,8 +44,8 @@ def start(plain, kind: str, width: float, energy_norm: str = "published") -> dic
     return nets
 
 
-def compare(plain, world, nets: dict, config: Config, settings, penalise: bool = False) -> dict[str, int]:
-    """Play ROUNDS of both and compare every term and parameter; returns how often each player's gradient was clipped."""
+def compare(plain, world, nets: dict, config: Config, settings, penalise: bool = False) -> tuple[dict[str, float], dict[str, int]]:
+    """Play ROUNDS of both and compare every term; returns each player's largest difference of a parameter, and how often it was clipped."""
     reference = plain.Reference(copy.deepcopy(nets), settings)
     adam = OptimizerConfig(beta1=0.5, beta2=0.999, eps=settings.adam["eps"], clip=settings.clip)
     players = {n: new_player(n, copy.deepcopy(net), adam, ZeroConfig(0), "fp32", world.device) for n, net in nets.items()}
@@ -58,14 +58,15 @@ def compare(plain, world, nets: dict, config: Config, settings, penalise: bool =
         assert expected.keys() == {"energy_real", "energy_fake", "loss_energy", "R", "K", "N"}
         for name, value in expected.items():
             assert found[name].item() == pytest.approx(value, abs=1e-5), name
+    apart = {}
     for name, player in players.items():
         own = player.gather("weight")
         parameters = {n: p.detach() for n, p in reference.nets[name].named_parameters()}
         moved = plain.worst(parameters, {n: p.detach() for n, p in nets[name].named_parameters()})
         assert moved > 0.9 * ROUNDS * (ENERGY_LR if name == "energy" else LR)
-        assert plain.worst({n: own[n] for n in parameters}, parameters) < 1e-5, name
+        apart[name] = plain.worst({n: own[n] for n in parameters}, parameters)
         player.destroy()
-    return reference.clipped
+    return apart, reference.clipped
 
 
 @pytest.mark.slow
@@ -74,7 +75,8 @@ def test_rounds_agree_with_plain_autograd(updates, world, plain, in_double):
     config = published_weights(updates)
     assert config.kappa(32) == 3072
     assert config.beta * D == pytest.approx(1.0)
-    clipped = compare(plain, world, start(plain, "dcgan32", 0.25), config, plain.Settings(updates=updates))
+    apart, clipped = compare(plain, world, start(plain, "dcgan32", 0.25), config, plain.Settings(updates=updates))
+    assert max(apart.values()) < 1e-5
     assert any(clipped.values())  # so the comparison covers clipping
 
 
@@ -86,7 +88,8 @@ def test_batch_norm_sees_one_kind_of_images_at_a_time(updates, world, plain, in_
     config = dataclasses.replace(published_weights(updates), **changes)
     told = {"reconstructions": "reconstructions" in sees, "corrupted": True, "by_kind": True, "logistic": True}
     settings = plain.Settings(updates=updates, lambda_u=0.05, energy_weight=3.0, **told)
-    compare(plain, world, start(plain, "dcgan64", 0.125), config, settings)
+    apart, _ = compare(plain, world, start(plain, "dcgan64", 0.125), config, settings)
+    assert max(apart.values()) < 1e-5
 
 
 @pytest.mark.parametrize("updates", UPDATES)
@@ -95,7 +98,8 @@ def test_layer_norm_is_of_one_image_and_lets_it_be_penalised(updates, world, pla
     config = dataclasses.replace(published_weights(updates), **changes)
     told = {"corrupted": True, "logistic": True, "gamma": 10.0, "penalise_samples": True}
     settings = plain.Settings(updates=updates, lambda_u=0.05, **told)
-    compare(plain, world, start(plain, "dcgan32", 0.25, "layer"), config, settings, penalise=True)
+    apart, _ = compare(plain, world, start(plain, "dcgan32", 0.25, "layer"), config, settings, penalise=True)
+    assert max(apart.values()) < 1e-5
 
 
 def test_a_penalty_of_single_images_is_refused_with_batch_norm():
