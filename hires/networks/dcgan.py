@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from hires.networks.batch_norm import BatchNorm2d
 
-SQUARES = {28: (7, 2), 32: (4, 3), 64: (4, 4)}  # resolution -> side of the smallest square, doublings of it
+SQUARES = {28: (7, 2), 32: (4, 3), 64: (4, 4), 128: (4, 5)}  # resolution -> side of the smallest square, doublings of it
 
 
 def square(resolution: int, kind: str, among: tuple[int, ...]) -> tuple[int, int]:

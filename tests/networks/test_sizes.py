@@ -115,23 +115,27 @@ def test_dcgan32_is_the_published_network(player):
 
 @pytest.mark.parametrize("player", PLAYERS)
 def test_dcgan64_has_twice_the_channels_and_batch_norm_in_all_three(player):
-    """At 32x32 as its ImageNet's; at 64x64 there is one size more."""
+    """At 32x32 as its ImageNet's; at 64x64 and at 128x128 there is each time one size more, of half the channels, at the image's end."""
     kinds = torch.nn.Conv2d | torch.nn.ConvTranspose2d
-    small, large = (networks.build(preset("dcgan64"), player, size) for size in (32, 64))
     ends = 2 if player == "inference" else 1
-    widths = {size: [m.out_channels for m in net.modules() if isinstance(m, kinds)][:-ends] for size, net in ((32, small), (64, large))}
-    assert widths[32] == [2 * out for _, _, out in DCGAN[player][:-ends]]
-    assert len(widths[64]) == len(widths[32]) + 1 and set(widths[32]) <= set(widths[64])
-    for net, size in ((small, 32), (large, 64)):
-        assert [m.num_features for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)] == widths[size]
-    pictures = torch.zeros(2, 3, 64, 64)
-    shape = large(torch.zeros(2, 100)).shape if player == "generator" else pictures.shape
-    assert shape == pictures.shape
-    if player != "generator":
-        large(pictures)
+    outwards = 1 if player == "generator" else -1  # G begins at the smallest square, the others end there
+    found = {}
+    for size in (32, 64, 128):
+        net = networks.build(preset("dcgan64"), player, size)
+        widths = [m.out_channels for m in net.modules() if isinstance(m, kinds)][:-ends]
+        assert [m.num_features for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)] == widths
+        found[size] = widths[::outwards]
+        pictures = torch.zeros(2, 3, size, size)
+        if player == "generator":
+            assert net(torch.zeros(2, 100)).shape == pictures.shape
+        else:
+            net(pictures)
+    assert found[32][::outwards] == [2 * out for _, _, out in DCGAN[player][:-ends]]
+    for size in (64, 128):
+        assert found[size] == [*found[size // 2], found[size // 2][-1] // 2]
 
 
-@pytest.mark.parametrize(("kind", "resolution"), [("dcgan32", 32), ("dcgan64", 64)])
+@pytest.mark.parametrize(("kind", "resolution"), [("dcgan32", 32), ("dcgan64", 64), ("dcgan64", 128)])
 @pytest.mark.parametrize("of", ["Energy", "GanEnergy"])
 def test_layer_norm_leaves_an_energy_a_function_of_one_image(kind, resolution, of):
     energy = getattr(networks.FIXED[kind], of)(NetworkConfig(kind=kind, width=0.125, energy_norm="layer"), resolution)
