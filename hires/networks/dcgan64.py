@@ -1,7 +1,7 @@
 """P1's networks for 64x64, and its ImageNet at 32x32: those of dcgan32 with twice the channels and batch norm in all three.
 
 The paper says no more. Here at 32x32 every width is doubled, at 64x64 a size with half the channels lies before it at the image's end,
-and at 128x128, where the paper has none, one more; batch norm follows each convolution but the last. With it a network is a function of
+and at 128x128, where the paper has none, one of 64; batch norm follows each convolution but the last. With it a network is a function of
 its batch: in training real pictures and each kind of fake go through the energy and the inference model apart, as in DCGAN; in use both
 have the statistics of real pictures.
 `network.energy_norm=layer` gives the energy layer norm instead, `network.width` scales.
@@ -41,11 +41,11 @@ class Inference(dcgan.DownToCode):
 
     def __init__(self, config: NetworkConfig, resolution: int = 64, fading: bool = False):
         side, doublings = dcgan.square(resolution, "dcgan64", RESOLUTIONS)
-        widths = config.scaled(32, 64, 128, 256, 512, 1024)[-doublings - 1 :]
+        widths = config.scaled(64, 64, 128, 256, 512, 1024)[-doublings - 1 :]
         super().__init__(config.image_channels, widths, config.latent, resolution, side, "batch")
 
 
 def _layout(config: NetworkConfig, resolution: int) -> tuple[list[int], int, int]:
     """Of an energy: widths, resolution, side of the smallest square."""
     side, doublings = dcgan.square(resolution, "dcgan64", RESOLUTIONS)
-    return config.scaled(32, 64, 128, 256, 512, 512)[-doublings - 1 :], resolution, side
+    return config.scaled(64, 64, 128, 256, 512, 512)[-doublings - 1 :], resolution, side
