@@ -208,7 +208,7 @@ class _EnergyOfImages(nn.Module):
         return self.pairs(x, self.inference(x)[0])
 
 
-_SIDES = {28: (7, 2), 32: (4, 3), 64: (4, 4)}  # of the fixed networks: resolution -> side of the smallest square, doublings of it
+_SIDES = {28: (7, 2), 32: (4, 3), 64: (4, 4), 128: (4, 5)}  # resolution -> smallest square, doublings of it
 _DCGAN32 = {"generator": [512, 512, 256, 128], "inference": [64, 128, 256, 512], "energy": [64, 128, 256, 256]}
 
 

@@ -45,8 +45,11 @@ def _check_decayed(config: RunConfig) -> None:
 def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None:
     """Raise HiresError for a schedule or a world that the networks of a fixed size do not fit."""
     kind, levels = config.network.kind, [level.resolution for level in schedule.levels]
-    if config.network.energy_norm != "published" and kind not in ("dcgan32", "dcgan64"):
-        raise HiresError(f"network.energy_norm={config.network.energy_norm} with network.kind={kind}: wanted network=dcgan32 or dcgan64")
+    if (norm := config.network.energy_norm) != "published":
+        if kind not in ("dcgan32", "dcgan64"):
+            raise HiresError(f"network.energy_norm={norm} with network.kind={kind}: wanted network=dcgan32 or dcgan64")
+        if "energy" not in (players := config.objective.players()):
+            raise HiresError(f"network.energy_norm={norm}: objective={config.objective.name} has {', '.join(players)}")
     if kind == "growing":
         if config.network.width != 1:
             raise HiresError(f"network.width={config.network.width}: growing networks take channels_base and channels_max; wanted 1")

@@ -18,6 +18,7 @@ from hires.objectives.replay import ChainsConfig, refine
 CASES = {
     "p2": (latent_ebm.Config(energy="softplus"), NetworkConfig(kind="p2", latent=5, width=0.05, image_channels=1), 28),
     "dcgan64": (divergence_triangle.Config(), NetworkConfig(kind="dcgan64", latent=5, width=0.02), 64),
+    "dcgan64 at 128x128": (divergence_triangle.Config(), NetworkConfig(kind="dcgan64", latent=5, width=0.02, energy_norm="layer"), 128),
     "layer norm": (divergence_triangle.Config(), NetworkConfig(kind="dcgan64", latent=5, width=0.02, energy_norm="layer"), 32),
     "gan with layer norm": (gan.Config(), NetworkConfig(kind="dcgan64", latent=5, width=0.05, energy_norm="layer"), 64),
     "gan": (gan.Config(), NetworkConfig(kind="dcgan32", latent=5, width=0.05), 32),

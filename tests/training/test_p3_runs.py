@@ -89,6 +89,7 @@ def test_its_bundle_gives_pictures_codes_and_energies(runs):
         (["network=slim", "network.width=1"], 1, "growing networks are of powers of two"),
         (["objective=vae"], 1, "network.kind=p3 with objective=vae"),
         (["network.energy_norm=layer"], 1, "network.energy_norm=layer with network.kind=p3: wanted network=dcgan32 or dcgan64"),
+        (["network=dcgan32", "objective=vae", "network.energy_norm=layer"], 1, "energy_norm=layer: objective=vae has generator, inference"),
     ],
 )
 def test_what_cannot_train_is_refused_in_a_line(words, processes, told):
