@@ -68,9 +68,7 @@ def load(run: str, at: str = "", resolution: int = 0) -> RunNetworks:
     loaded = {}
     for name in config.objective.players():
         network = empty_network(config, name, manifest["resolution"], manifest["fading"])
-        lacking = checkpoint.load_network(network, name, "ema")
-        if lacking:
-            raise HiresError(f"{path}: {name} lacks {', '.join(sorted(lacking)[:3])}")
+        checkpoint.load_network(network, name, "ema")
         loaded[name] = network.eval().requires_grad_(False)
         if name == "generator" and batch_norm.layers(network):  # older checkpoints hold the running statistics of training
             batch_norm.measure(network, batch_norm.prior(config.network.latent))

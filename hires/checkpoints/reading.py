@@ -154,17 +154,17 @@ class Checkpoint:
             raise HiresError(f"{self.path}: {player}'s {name} ({field}) has {covered} of {numel} elements")
         return out
 
-    def load_network(self, network: torch.nn.Module, player: str, field: str = "weight") -> set[str]:
-        """Copy `field` ('weight' or 'ema') of every parameter that the checkpoint holds into a network; returns the names it lacks.
+    def load_network(self, network: torch.nn.Module, player: str, field: str = "weight", grown: bool = False) -> None:
+        """Copy `field` ('weight' or 'ema') of every parameter, and the buffers, into a network; one that has `grown` keeps what is new.
 
-        Raises HiresError where a parameter has another size: a checkpoint of another network.
+        Raises HiresError for a checkpoint of another network: a parameter has another size, or is not in it and the network has not grown.
         """
-        missing, known = set(), self.names(player)
-        state = network.state_dict()
+        missing, state = set(), network.state_dict()
         parameters = {n for n, _ in network.named_parameters()}
+        held = {kind: self.names(player, kind) for kind in (field, "buffer")}
         for name in sorted(state):
             kind = field if name in parameters else "buffer"
-            if name not in (known if name in parameters else self.names(player, "buffer")):
+            if name not in held[kind]:
                 missing.add(name)
                 continue
             if self.numel(player, name, kind) != state[name].numel():
@@ -175,7 +175,8 @@ class Checkpoint:
             state[name].copy_(self.read(player, name, kind, 0, state[name].numel()).view(state[name].shape))
         if parameters and not (parameters - missing):
             raise HiresError(f"{self.path}: nothing in it belongs to this {player}: the checkpoint is of another network")
-        return missing
+        if missing and not grown:
+            raise HiresError(f"{self.path}: {player} lacks {', '.join(sorted(missing)[:3])}: the checkpoint is of another network")
 
     def load_optimizer(self, player: Restored, moments: bool) -> None:
         """Fill this rank's fragments of a player: exact fp32 weights and moving averages, and Adam's moments and steps where `moments`."""

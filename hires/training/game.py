@@ -135,13 +135,13 @@ class Game:
         self.players: dict[str, Player] = {}
         for name in config.objective.players():
             network = build_network(config, name, shape.resolution, shape.fading)
+            grows = checkpoint is not None and checkpoint.manifest["resolution"] != shape.resolution
             if checkpoint:
-                checkpoint.load_network(network, name)
+                checkpoint.load_network(network, name, grown=grows)
             # with one process there is nothing to shard, and DeepSpeed's copies and reductions would cost for nothing
             zero = config.zero if world.size > 1 else ZeroConfig(0)
             one = new_player(name, network, config.optimizer, zero, config.train.precision, world.device)
             if checkpoint:
-                grows = checkpoint.manifest["resolution"] != shape.resolution
                 checkpoint.load_optimizer(one, moments=not grows or config.schedule.growth_moments == "keep")
             self.players[name] = one
         self.objective = system(config.objective)(config.objective, config.network.latent, self.players)

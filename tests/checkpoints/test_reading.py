@@ -69,7 +69,7 @@ def test_a_checkpoint_of_one_stage_is_read_by_another(here, there, make_player, 
     second = make_player("inference", stage=there)
     checkpoint = reading.Checkpoint(path)
     # what the trainer does: network first, engine over it, then the engine's own fp32 state
-    assert not checkpoint.load_network(network := _fresh("inference"), "inference")
+    checkpoint.load_network(network := _fresh("inference"), "inference")
     assert all(torch.equal(p, saved["weight"][n]) for n, p in network.named_parameters())
     checkpoint.load_optimizer(second, moments=True)
     for field, tensors in saved.items():
@@ -122,6 +122,10 @@ def test_a_checkpoint_of_another_network_is_refused_naming_the_parameter(make_pl
         checkpoint.load_network(other, "energy")
     with pytest.raises(HiresError, match="another network"):
         checkpoint.load_network(Generator(NetworkConfig(latent=6, channels_base=64, channels_max=4), 8), "generator")
+    larger = _fresh("energy", 16)
+    with pytest.raises(HiresError, match=r"energy lacks levels\.16x16.*another network"):
+        checkpoint.load_network(larger, "energy")
+    checkpoint.load_network(larger, "energy", grown=True)
     player.destroy()
 
 
