@@ -130,6 +130,7 @@ def facts(loaded: RunNetworks, run: str) -> dict[str, Any]:
         "run": folder.resolve().name,
         "images_seen": loaded.images,
         "seed": loaded.config.train.seed,
+        "energy_weight": float(getattr(loaded.config.objective, "energy_weight", 1.0)),  # of U in the generator's loss
         "commit": UNKNOWN if commit == "unknown" else commit,
         "data": root.rstrip("/").rpartition("/")[2],  # its name: where it lies on this machine is nobody's business
         "data_sha256": loaded.data or UNKNOWN,

@@ -55,10 +55,12 @@ def draw(
 ) -> Iterator[Drawn]:
     """The pictures of `seeds`, in order, as many at a time as memory likes; a seed is the same picture in any list, up to rounding.
 
-    `refine.space=pictures` moves pixels down U(x) from x = G(psi w); `latents` moves w, drawn from N(0, I), down U(G(psi w)) + |w|^2 / 2,
-    the prior tilted by the energy, so that every picture remains one of the generator's. psi w becomes a latent by Bundle.place, which
-    puts it among the codes where the bundle holds their moments. A bundle with Langevin chains of its own draws by these, x is where they
-    end. Energies, which take as long as pictures, are left out where `energies` is false and nothing is refined, or there is no energy.
+    `refine.space=pictures` moves pixels down U(x) from x = G(psi w); `latents` moves w, drawn from N(0, I), down a U(G(psi w)) + |w|^2 / 2,
+    the prior tilted by the energy, so that every picture remains one of the generator's; a is `refine.weight`, or the weight of U in the
+    training of the bundle's generator. psi w becomes a latent by Bundle.place, which puts it among the codes where the bundle holds their
+    moments. A bundle with Langevin chains of its own draws by these, x is where they end. Energies, which take as long as pictures, are
+    left out where `energies` is false and nothing is refined, or there is no energy.
+
     Raises HiresError as `check` and `langevin` do.
     """
 
@@ -66,10 +68,11 @@ def draw(
         return bundle.generator(bundle.place(truncate(w, truncation), prior)).clamp(-1, 1)
 
     def tilted(w: Tensor) -> Tensor:
-        return bundle.energy(generate(w)) + w.square().sum(1) / 2
+        return weight * bundle.energy(generate(w)) + w.square().sum(1) / 2
 
     check(bundle, truncation, refine, prior=prior)
     energies = energies and bundle.energy is not None
+    weight = refine.weight or bundle.config.get("energy_weight", 1.0)
     at_once, (s, noise) = pictures_at_once(bundle.resolution), settings(refine, bundle.resolution)
     for part in [seeds[i : i + at_once] for i in range(0, len(seeds), at_once)]:
         w = bundle.latents(part, "standard")

@@ -24,11 +24,14 @@ class LangevinConfig:
     # times s: 1 samples at temperature 1, 0 goes straight downhill; null: 0 on pictures, 1 on latents
     noise: float | None = setting(None, at_least=0, below=math.inf)
     space: str = setting("pictures", among=SPACES)  # pictures | latents
+    weight: float | None = setting(None, above=0, below=math.inf)  # of U against |w|^2 / 2 on latents; null: as it trained the generator
 
 
 def check(config: LangevinConfig) -> None:
     """Raise HiresError for a value that means nothing."""
     check_ranges(config, "langevin.")
+    if config.weight is not None and config.space != "latents":
+        raise HiresError(f"langevin.weight={config.weight:g} with langevin.space={config.space}: wanted langevin.space=latents")
 
 
 def settings(config: LangevinConfig, resolution: int) -> tuple[float, float]:

@@ -1,11 +1,14 @@
 """Langevin steps against what is known of them on U(x) = |x|^2 / 2, and their noise against batches."""
 
+from types import SimpleNamespace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 import torch
 
 from hires.errors import HiresError
+from hires.sampling.drawing import draw
 from hires.sampling.refining import LangevinConfig, check, langevin
 
 
@@ -56,12 +59,31 @@ def test_a_bound_holds_pictures_in_their_range():
     assert torch.equal(found, torch.ones(1, 4))
 
 
+@pytest.mark.parametrize(("weight", "trained", "a"), [(None, {}, 1), (None, {"energy_weight": 4.0}, 4), (9.0, {"energy_weight": 4.0}, 9)])
+def test_refined_latents_are_of_the_prior_tilted_by_the_weighted_energy(weight, trained, a):
+    """Here that is N(3 a / (1 + a), 1 / (1 + a)), whose variance steps of s raise by 1 / (1 - s^2 (1 + a) / 4)."""
+    s, d = 0.2, 6
+    bundle = SimpleNamespace(
+        resolution=32, latent=d, device="cpu", config=trained, place=lambda w, prior: w, generator=lambda w: (w / 100)[:, None, None],
+        energy=lambda x: (100 * x - 3).square().flatten(1).sum(1) / 2,
+        latents=lambda seeds, prior: torch.randn(len(seeds), d, generator=torch.Generator().manual_seed(seeds[0])),
+    )  # fmt: skip
+    refine = LangevinConfig(steps=200, step_size=s, space="latents", weight=weight)
+    w = 100 * torch.cat([part.pictures for part in draw(bundle, list(range(400)), refine=refine)]).flatten()
+    spread = 1 / (1 + a) / (1 - s**2 * (1 + a) / 4)
+    assert abs(w.mean() - 3 * a / (1 + a)) < 4 * (spread / len(w)) ** 0.5
+    assert abs(w.var() / spread - 1) < 4 * (2 / len(w)) ** 0.5
+
+
 def test_steps_too_large_are_one_line():
     with pytest.raises(HiresError, match=r"wanted a smaller langevin\.step_size than 1000"):
         langevin(bowl, torch.ones(1, 4), [0], 100, 1000.0, 1.0)
 
 
-@pytest.mark.parametrize("change", [{"steps": -1}, {"step_size": 0.0}, {"step_size": float("nan")}, {"noise": -0.1}, {"space": "codes"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": -1}, {"step_size": 0.0}, {"step_size": float("nan")}, {"noise": -0.1}, {"space": "codes"}, {"weight": 2.0}],
+)
 def test_settings_that_mean_nothing_are_one_line(change):
     with pytest.raises(HiresError, match=f"langevin.{next(iter(change))}="):
         check(LangevinConfig(**change))
