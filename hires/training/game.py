@@ -31,7 +31,7 @@ def check(config: RunConfig, schedule: Schedule, world_size: int) -> None:
         found = f"optimizer.name=adadelta with zero.stage={config.zero.stage} on {world_size} processes"
         raise HiresError(f"{found}: its state is not sharded; wanted zero=stage0")
     _check_decayed(config)
-    _check_fixed(config, schedule, world_size)
+    _check_fixed(config, schedule)
 
 
 def _check_decayed(config: RunConfig) -> None:
@@ -42,8 +42,8 @@ def _check_decayed(config: RunConfig) -> None:
             raise HiresError(f"optimizer.weight_decay.{name}={value}: objective={config.objective.name} has {', '.join(players)}")
 
 
-def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None:
-    """Raise HiresError for a schedule or a world that the networks of a fixed size do not fit."""
+def _check_fixed(config: RunConfig, schedule: Schedule) -> None:
+    """Raise HiresError for a schedule that the networks of a fixed size do not fit."""
     kind, levels = config.network.kind, [level.resolution for level in schedule.levels]
     if (norm := config.network.energy_norm) != "published":
         if kind not in ("dcgan32", "dcgan64"):
@@ -62,16 +62,12 @@ def _check_fixed(config: RunConfig, schedule: Schedule, world_size: int) -> None
     if kind == "p4" and config.zero.stage == 3:
         raise HiresError("network=p4 with zero.stage=3: spectral normalisation needs whole weights; set zero.stage=2")
     micro, place = schedule.levels[0].config.micro_batch, f"schedule.levels.{levels[0]}.micro_batch"
-    if (world_size > 1 or micro) and kind != "p4":  # it has no batch norm, and seconds of spectral norms
+    if micro and kind != "p4":  # it has no batch norm, and seconds of spectral norms
         with torch.device("meta"):
             made = {name: empty_network(config, name, levels[0], False) for name in config.objective.players()}
-        normed = [name for name, network in made.items() if batch_norm.layers(network)]
-        if normed and micro:
+        if normed := [name for name, network in made.items() if batch_norm.layers(network)]:
             batch_norms = f"the batch norm of network={kind}'s {normed[0]}"
             raise HiresError(f"{place}={micro}: {batch_norms} would take its statistics over a micro-batch; wanted 0")
-        if normed:
-            found = f"network={kind} on {world_size} processes"
-            raise HiresError(f"{found}: the batch norm of its {normed[0]} would take its statistics over one rank's share; run one process")
 
 
 def settle_precision(config: RunConfig, world: World) -> RunConfig:
@@ -174,7 +170,8 @@ class Game:
         rounds = (phase.images - phase.level_start) // phase.batch
         if due is None:
             due = rounds % self.objective.every == 0
-        return self.objective.round(batch, Rates(phase.lr, phase.energy_lr, decay, rounds), phase.resolution, due, phase.micro_batch)
+        with batch_norm.over_ranks((one.network for one in self.players.values()), self.world.size):
+            return self.objective.round(batch, Rates(phase.lr, phase.energy_lr, decay, rounds), phase.resolution, due, phase.micro_batch)
 
     def norms(self) -> dict[str, Tensor]:
         """The norms of the gradients since this was last asked, on the device, of the players whose steps do not refuse themselves."""
@@ -198,7 +195,8 @@ class Game:
             inputs = batch_norm.prior(self.config.network.latent).to(self.world.device) if takes[name] == "z" else self._seen
             if inputs is not None:
                 average = self._average(name)
-                batch_norm.measure(average, inputs)
+                with batch_norm.over_ranks([average], self.world.size):
+                    batch_norm.measure(average, inputs)
                 one.network.load_state_dict(dict(average.named_buffers()), strict=False)
 
     def _average(self, name: str) -> nn.Module:

@@ -50,7 +50,7 @@ def test_growing_generator_makes_each_image_from_its_latent_alone_and_published_
     z = torch.randn(4, 8, generator=stream("z"))
     G = make(GROWING, "generator").train()
     assert (G(z)[0] - G(z[:1])[0]).abs().max() < 1e-4
-    G = make(DCGAN, "generator").train()  # batch norm: the reason why dcgan32 trains in one process
+    G = make(DCGAN, "generator").train()  # batch norm
     assert (G(z)[0] - G(z[:2])[0]).abs().max() > 1e-2
 
 

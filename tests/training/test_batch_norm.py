@@ -1,4 +1,4 @@
-"""Batch norm in use: statistics of the averaged weights on latents of the prior, on pictures, and on pictures' codes; never training's."""
+"""Batch norm: over several ranks, and in use with statistics of the averaged weights on what a network is given, never training's."""
 
 import copy
 from pathlib import Path
@@ -10,7 +10,6 @@ from torch import nn
 from hires import config as configuration
 from hires.bundle import from_run
 from hires.checkpoints import reading
-from hires.errors import HiresError
 from hires.evaluation import subject
 from hires.networks import batch_norm
 from hires.objectives.base import reconstructions
@@ -57,10 +56,52 @@ def run(world, tmp_path_factory):
     return config, trainer
 
 
-def test_several_processes_are_refused_in_a_line(run):
-    config, _ = run
-    with pytest.raises(HiresError, match=r"network=p2 on 2 processes: the batch norm of its generator .* run one process"):
-        game.check(config, Schedule(config.schedule), 2)
+GAMES = {  # settings, resolution, and the worlds of several processes: size, ZeRO stage
+    "triangle": (["experiment=triangle_cifar10", "network=dcgan64", "objective.r1=0", "optimizer.eps=1e-3"], 32, [(2, 1), (2, 3), (4, 2)]),
+    "latent EBM": (["experiment=p2_cifar10", "optimizer.eps=1e-3"], 32, [(2, 1)]),
+    "vcd": (["experiment=p3_vcd_mnist", "zero=stage0"], 28, [(2, 0)]),
+}
+
+
+@pytest.fixture(scope="module")
+def by_world(worlds, tmp_path_factory):
+    """What three rounds of 12 make of games with batch norm, by game, processes and ZeRO stage."""
+    out = tmp_path_factory.mktemp("worlds")
+    settings = ["network.width=0.02", "network.latent=6", "network.image_channels=1", "train.precision=fp32", "train.threads=1"]
+    settings += ["train.trial=false", "train.checkpoint_every=12", "train.keep=9", "monitor.samples=4"]
+    plan: dict[int, list] = {}
+    for name, (own, resolution, sizes) in GAMES.items():
+        data = out / f"data-{resolution}"
+        if not data.exists():
+            prepare(PrepareConfig(source="digits", out=str(data), resolution=resolution, allow_upscale=True, workers=1))
+        lengths = [f"schedule.levels.{resolution}.{key}" for key in ("batch=12", "stable=36")]
+        for size, stage in [(1, 0), *sizes]:
+            there = [f"run={out / name}-{size}x{stage}", f"zero.stage={stage}", f"data.root={data}"]
+            plan.setdefault(size, []).append([*own, *settings, *lengths, *there])
+    worlds(list(plan.items()))
+    return {path.name: everything(path / "checkpoints") for path in out.iterdir() if not path.name.startswith("data")}
+
+
+def everything(folder: Path) -> dict[str, torch.Tensor]:
+    """Moments after a first round by player, and weights and buffers after the last, each as one tensor."""
+    first, last = (reading.Checkpoint(folder / reading.folder_name(images)) for images in (12, 36))
+
+    def whole(checkpoint: reading.Checkpoint, player: str, field: str) -> torch.Tensor:
+        names = sorted(checkpoint.names(player, field))
+        return torch.cat([checkpoint.read(player, name, field, 0, checkpoint.numel(player, name, field)).double() for name in names])
+
+    players = list(last.manifest["steps"])
+    kept = [(player, field) for player in players for field in ("weight", "buffer") if last.names(player, field)]
+    found = {f"{player} {field}": whole(last, player, field) for player, field in kept}
+    return found | {f"{player} exp_avg": whole(first, player, "exp_avg") for player in players}
+
+
+@pytest.mark.parametrize(("name", "size", "stage"), [(name, *world) for name, (*_, sizes) in GAMES.items() for world in sizes])
+def test_a_batch_over_several_ranks_is_normalised_as_one(name, size, stage, by_world):
+    """The numbers of one process up to rounding, which may turn a ReLU on; with each rank's own statistics they are far apart."""
+    alone, here = by_world[f"{name}-1x0"], by_world[f"{name}-{size}x{stage}"]
+    apart = {key: ((here[key] - wanted).abs().max() / wanted.abs().max()).item() for key, wanted in alone.items()}
+    assert max(apart.values()) < 2e-3, apart
 
 
 def test_what_is_loaded_has_the_averages_own_statistics_on_the_prior(run):

@@ -84,7 +84,6 @@ def test_its_bundle_gives_pictures_codes_and_energies(runs):
     ("words", "processes", "told"),
     [
         (["zero=stage1"], 2, "adadelta with zero.stage=1 on 2 processes"),
-        (["zero=stage0"], 2, "batch norm"),
         (["schedule.levels.28.micro_batch=8"], 1, "micro_batch=8: the batch norm"),
         (["network=slim", "network.width=1"], 1, "growing networks are of powers of two"),
         (["objective=vae"], 1, "network.kind=p3 with objective=vae"),
