@@ -30,6 +30,7 @@ ROWS = (
 )
 
 
+@torch.no_grad()
 def main(*settings: str) -> None:
     """Print a row for each way of drawing."""
     given = dict(setting.split("=", 1) for setting in settings)
@@ -38,8 +39,7 @@ def main(*settings: str) -> None:
     real = material.held_out()
     features = opened(Config(features="efficientnet"), material, user_cache())
     of_real, of_training = (reference(material, features, split, len(real), user_cache())[0] for split in ("holdout", "train"))
-    with torch.no_grad():
-        energy = torch.cat([bundle.energy(part) for part in real.split(100)]).mean()
+    energy = torch.cat([bundle.energy(part) for part in real.split(100)]).mean()
     floor = real_floor(real, material.train(), torch.Generator().manual_seed(0))
     sides = " / ".join(str(bundle.resolution >> i) for i in range(len(floor)))
     print(f"| samples | FD | precision, recall | swd ×1000, {sides} px | diversity | energy | moved, RMS |")
