@@ -647,8 +647,7 @@ def _read_config(path: Path) -> dict:
         raise ValueError(f"{path}: energy_form={config['energy_form']!r}, wanted identity, softplus or experts")
     has = {f"has_{name}": bool for name in _HAS}
     groups = {"chains": dict, "aggregate": dict, "sha256": dict}
-    numbers = {"experts": int, "classes": int, "energy_scale": float, "energy_weight": float}
-    for key, kind in {**numbers, "squashes": bool, "normed": list, **groups, **has}.items():
+    for key, kind in {"experts": int, "classes": int, "energy_scale": float, "squashes": bool, "normed": list, **groups, **has}.items():
         if key in config and not isinstance(config[key], kind):
             raise ValueError(f"{path}: {key}={config[key]!r}, wanted {kind.__name__}")
     for key, most in _MOST.items():  # what a damaged number would build without end

@@ -72,7 +72,7 @@ def draw(
 
     check(bundle, truncation, refine, prior=prior)
     energies = energies and bundle.energy is not None
-    weight = refine.weight or bundle.config.get("energy_weight", 1.0)
+    weight = refine.weight or bundle.config.get("info", {}).get("energy_weight", 1.0)  # bundles of old do not tell
     at_once, (s, noise) = pictures_at_once(bundle.resolution), settings(refine, bundle.resolution)
     for part in [seeds[i : i + at_once] for i in range(0, len(seeds), at_once)]:
         w = bundle.latents(part, "standard")

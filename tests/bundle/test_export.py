@@ -96,6 +96,7 @@ def test_config_and_card_tell_where_it_comes_from(bundle, trained):
     config = json.loads((bundle / "config.json").read_text())
     commit = json.loads((trained / "environment.json").read_text())["commit"]
     expected = {"run": "digits", "images_seen": 112, "seed": 0, "data": "digits", "data_pictures": {"train": 1797, "holdout": 0}}
+    expected["energy_weight"] = 10.0  # divergence_triangle's default
     assert expected.items() <= config["info"].items()
     assert config["info"]["commit"] == ("not recorded" if commit == "unknown" else commit)
     text = (bundle / "README.md").read_text()

@@ -64,7 +64,8 @@ def test_refined_latents_are_of_the_prior_tilted_by_the_weighted_energy(weight, 
     """Here that is N(3 a / (1 + a), 1 / (1 + a)), whose variance steps of s raise by 1 / (1 - s^2 (1 + a) / 4)."""
     s, d = 0.2, 6
     bundle = SimpleNamespace(
-        resolution=32, latent=d, device="cpu", config=trained, place=lambda w, prior: w, generator=lambda w: (w / 100)[:, None, None],
+        resolution=32, latent=d, device="cpu", config={"info": trained}, place=lambda w, prior: w,
+        generator=lambda w: (w / 100)[:, None, None],
         energy=lambda x: (100 * x - 3).square().flatten(1).sum(1) / 2,
         latents=lambda seeds, prior: torch.randn(len(seeds), d, generator=torch.Generator().manual_seed(seeds[0])),
     )  # fmt: skip
