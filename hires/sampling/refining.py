@@ -20,7 +20,7 @@ class LangevinConfig:
     """Steps of Langevin dynamics on the energy; docs/records/sampling.md shows what they do."""
 
     steps: int = setting(0, at_least=0)  # 0 = none
-    step_size: float | None = setting(None, above=0, below=math.inf)  # s; null: 0.02 r on pictures of r x r pixels, 0.3 on latents
+    step_size: float | None = setting(None, above=0, below=math.inf)  # s; null: 0.02 r on pictures of r x r pixels, 0.2 on latents
     # times s: 1 samples at temperature 1, 0 goes straight downhill; null: 0 on pictures, 1 on latents
     noise: float | None = setting(None, at_least=0, below=math.inf)
     space: str = setting("pictures", among=SPACES)  # pictures | latents
@@ -41,7 +41,7 @@ def settings(config: LangevinConfig, resolution: int) -> tuple[float, float]:
     pictures are proportional to r.
     """
     pictures = config.space == "pictures"
-    s = config.step_size if config.step_size is not None else 0.02 * resolution if pictures else 0.3
+    s = config.step_size if config.step_size is not None else 0.02 * resolution if pictures else 0.2
     return s, config.noise if config.noise is not None else 0.0 if pictures else 1.0
 
 
