@@ -1,9 +1,9 @@
 """P1's networks for 64x64, and its ImageNet at 32x32: those of dcgan32 with twice the channels and batch norm in all three.
 
 The paper says no more. Here at 32x32 every width is doubled, at 64x64 a size with half the channels lies before it at the image's end,
-and at 128x128, where the paper has none, one of 64; batch norm follows each convolution but the last. With it a network is a function of
-its batch: in training real pictures and each kind of fake go through the energy and the inference model apart, as in DCGAN; in use both
-have the statistics of real pictures.
+and at 128x128, where the paper has none, another of 64; batch norm follows each convolution but the last. With it a network is a function
+of its batch: in training real pictures and each kind of fake go through the energy and the inference model apart, as in DCGAN; in use
+both have the statistics of real pictures.
 `network.energy_norm=layer` gives the energy layer norm instead, `network.width` scales.
 """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor
@@ -68,11 +69,10 @@ def draw(
         return bundle.generator(bundle.place(truncate(w, truncation), prior)).clamp(-1, 1)
 
     def tilted(w: Tensor) -> Tensor:
-        return weight * bundle.energy(generate(w)) + w.square().sum(1) / 2
+        return (refine.weight or _trained_weight(bundle)) * bundle.energy(generate(w)) + w.square().sum(1) / 2
 
     check(bundle, truncation, refine, prior=prior)
     energies = energies and bundle.energy is not None
-    weight = refine.weight or bundle.config.get("info", {}).get("energy_weight", 1.0)  # bundles of old do not tell
     at_once, (s, noise) = pictures_at_once(bundle.resolution), settings(refine, bundle.resolution)
     for part in [seeds[i : i + at_once] for i in range(0, len(seeds), at_once)]:
         w = bundle.latents(part, "standard")
@@ -85,3 +85,11 @@ def draw(
                 pictures = langevin(bundle.energy, pictures, part, refine.steps, s, noise, bound=1.0)
             after = bundle.energy(pictures)
         yield Drawn(part, pictures, after, before)
+
+
+def _trained_weight(bundle: Bundle) -> float:
+    """The weight of U in the loss of the bundle's generator, 1 where an older bundle does not tell."""
+    found = bundle.config.get("info", {}).get("energy_weight", 1.0)
+    if not isinstance(found, float) or not 0 <= found < math.inf:
+        raise HiresError(f"the sampler's config.json: info.energy_weight={found!r}, wanted a number from 0 up; or give langevin.weight")
+    return found

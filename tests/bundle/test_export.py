@@ -286,7 +286,8 @@ def test_a_full_disk_leaves_nothing(trained, tmp_path, kilobytes):
 
 def test_the_bundle_gives_the_checkpoints_pictures(bundle, trained, same_network):
     loaded, handed = from_run.load(str(trained)), hires_bundle.load(bundle)
-    same_network(handed.generator, loaded.networks["generator"], handed.latents([5, 6]))
+    (pictures,) = same_network(handed.generator, loaded.networks["generator"], handed.latents([5, 6]))
+    assert pictures.shape == (2, 1, 8, 8)
 
 
 def test_a_system_without_a_generator_is_told_in_one_line(tiny, world, digits, tmp_path, capsys):

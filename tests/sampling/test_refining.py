@@ -76,6 +76,17 @@ def test_refined_latents_are_of_the_prior_tilted_by_the_weighted_energy(weight, 
     assert abs(w.var() / spread - 1) < 4 * (2 / len(w)) ** 0.5
 
 
+@pytest.mark.parametrize("found", ["ten", -1.0, float("nan"), True])
+def test_a_bundle_with_no_such_weight_is_one_line(found):
+    config = {"info": {"energy_weight": found}}
+    bundle = SimpleNamespace(
+        config=config, latent=1, device="cpu", resolution=32, energy=bowl, place=lambda w, prior: w, generator=lambda w: w,
+        latents=lambda seeds, prior: torch.zeros(len(seeds), 1),
+    )  # fmt: skip
+    with pytest.raises(HiresError, match=r"info\.energy_weight=.*wanted a number from 0 up"):
+        next(draw(bundle, [0], refine=LangevinConfig(steps=1, space="latents")))
+
+
 def test_steps_too_large_are_one_line():
     with pytest.raises(HiresError, match=r"wanted a smaller langevin\.step_size than 1000"):
         langevin(bowl, torch.ones(1, 4), [0], 100, 1000.0, 1.0)
