@@ -1,8 +1,10 @@
-"""How near samples are to the data in the features of a network: FID, KID, Inception Score, precision and recall, by torch-fidelity.
+"""How near samples are to the data in the features of a network: FID, KID, Inception Score, precision and recall, by torch-fidelity; and
+whether they repeat training pictures.
 
 The network is Inception where its weights are given. Any other stands in, and its numbers then bear its name: `frechet_random0`, never FID.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 import os
@@ -31,6 +33,7 @@ from hires.ground.ranges import setting
 
 NEEDS = ("draw",)
 FEWEST = 10  # pictures of a set
+SHOWN = 16  # samples on the sheet
 KINDS = "inception, efficientnet, random:SEED, classifier:DATA, FILE.pt (TorchScript) or FILE.onnx"
 
 
@@ -91,14 +94,18 @@ def measure(material: Material, settings) -> dict:
     other = "holdout" if config.split == "train" else "train"
     floor, floor_remark = reference(material, network, other, len(samples), cache)
     found: dict[str, Any] = {}
+    draw = None
     if material.first:
         found |= scores(samples, real, network)
         if len(floor) >= FEWEST:
             found |= {f"{name}_floor": value for name, value in scores(floor, real, network).items() if not name.endswith("_sd")}
+            if config.split == "train":  # the other way round there are only as many training pictures as samples
+                found[f"copying_{network.name}"], draw = _copies(material, network, samples, floor, real)
         found |= _told(len(samples), len(real), len(floor), samples.shape[1] - network.classes, network, config.split, other)
         remarks = list(dict.fromkeys(filter(None, (remark, floor_remark))))
         found |= {f"cache_{network.name}": "; ".join(remarks)} if remarks else {}
-    return from_first(found) if dist.is_initialized() else found
+    found = from_first(found) if dist.is_initialized() else found
+    return found | (material.picture("fidelity_sheet", draw) if f"copying_{network.name}" in found else {})
 
 
 def lower(found: dict) -> float | None:
@@ -144,6 +151,29 @@ def scores(samples: Tensor, real: Tensor, network: FeatureNetwork) -> dict[str, 
         score, score_sd = prediction_score(samples[:, features:])
         found |= {named("score"): score, f"{named('score')}_sd": score_sd}
     return found
+
+
+def _copies(material: Material, network: FeatureNetwork, samples: Tensor, held_out: Tensor, training: Tensor) -> tuple[float, Callable]:
+    """The chance that a sample is nearer to its nearest training picture than a held-out one to its own, by features (N, D + classes) of
+    each: the test for data-copying of Meehan et al. 2020. And what writes a sheet of the nearest samples beside those pictures.
+    """
+    from hires.evaluation.outliers import rates
+    from hires.evaluation.scores import nearest
+    from hires.media.sheets import save_sheet
+
+    features = samples.shape[1] - network.classes
+    apart, which = nearest(samples[:, :features], training[:, :features])
+    of_held_out, _ = nearest(held_out[:, :features], training[:, :features])
+    share, _, _ = rates(apart.numpy(), of_held_out.numpy())
+
+    def draw(path: Path) -> None:
+        seeds = apart.argsort()[:SHOWN]
+        captions = [f"seed {seed}: {apart[seed]:.3g}" for seed in seeds.tolist()]
+        title = f"{material.subject.name}: samples nearest to a training picture; of held-out ones the median is {of_held_out.median():.3g}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_sheet(path, material.pair(seeds, "train", which[seeds]), captions, ["sample", "training picture"], title, columns=4)
+
+    return share, draw
 
 
 def _fetched(material: Material, cache: Path) -> Path:

@@ -1,6 +1,6 @@
 """What the measures are made of: the subject's samples and a data set's pictures, each made or read once, shared among ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -112,17 +112,20 @@ class Material:
     @torch.no_grad()
     def of_pictures(self, function: Callable[[Tensor], Tensor], split: str, count: int = 0) -> Tensor:
         """function(pictures (B, C, r, r)) -> (B, …) over `count` pictures of a split (0: all), drawn by the fixed permutation."""
-        there = self.shards.count(split)
-        pick = torch.randperm(there, generator=torch.Generator().manual_seed(0))[: count or there].numpy()
-        loader = self._loader(split)
-        return in_ranks(len(pick), self.at_once, lambda rows: function(self._faded(loader.read(pick[rows.start : rows.stop]))).cpu())
+        pick = self._order(split)[: count or None]
+        return in_ranks(len(pick), self.at_once, lambda rows: function(self._read_faded(split, pick[rows.start : rows.stop])).cpu())
+
+    def pair(self, seeds: Tensor, split: str, rows: Tensor) -> Tensor:
+        """(N, 2, C, r, r): the samples of some seeds (N,) beside pictures of a split by their places (N,) in the fixed permutation."""
+        samples = self._drawn[seeds] if self._drawn is not None else torch.cat([self._draw([seed]) for seed in seeds.tolist()])
+        return torch.stack([as_pictures(samples), self._read_faded(split, self._order(split)[rows])], 1)
 
     def labelled(self, split: str, first: int, count: int) -> tuple[Tensor, Tensor]:
         """Pictures first … first + count of a split, in its order (N, C, r, r), fewer where it ends before, and their labels (N,)."""
-        indices = torch.arange(self.shards.count(split))[first : first + count].numpy()
+        indices = torch.arange(self.shards.count(split))[first : first + count]
         keys = self.shards.keys(split)[first : first + count]
         labels = labels_of(keys, f"data={self.shards.root}")
-        return self._faded(self._loader(split).read(indices)), labels
+        return self._read_faded(split, indices), labels
 
     def _prepare(self) -> None:
         """Before samples: fit the codes' Gaussian, once, where they are to come from it."""
@@ -141,9 +144,9 @@ class Material:
             self._drawn = in_ranks(count, self.at_once, self._draw)
         return self._drawn[:count]
 
-    def _draw(self, rows: range) -> Tensor:
+    def _draw(self, seeds: Sequence[int]) -> Tensor:
         of = self.subject
-        images = of.generate(self._gaussian.place(latents(list(rows), of.latent))) if self._gaussian else of.draw(list(rows))
+        images = of.generate(self._gaussian.place(latents(list(seeds), of.latent))) if self._gaussian else of.draw(list(seeds))
         return images.float().cpu()
 
     def _pictures(self, split: str, count: int) -> Tensor:
@@ -151,11 +154,12 @@ class Material:
             self._read[split, count] = self.of_pictures(lambda x: x, split, count)
         return self._read[split, count]
 
-    def _loader(self, split: str) -> Loader:
-        return Loader(self.shards, self.subject.resolution, split, 0.0)
+    def _order(self, split: str) -> Tensor:
+        return torch.randperm(self.shards.count(split), generator=torch.Generator().manual_seed(0))
 
-    def _faded(self, pixels: Tensor) -> Tensor:
-        return fade_images(pixels.float() / 127.5 - 1, self.subject.alpha)
+    def _read_faded(self, split: str, indices: Tensor) -> Tensor:
+        loader = Loader(self.shards, self.subject.resolution, split, 0.0)
+        return fade_images(loader.read(indices.numpy()).float() / 127.5 - 1, self.subject.alpha)
 
 
 def as_pictures(images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Scores of sets of features and predictions, as torch-fidelity computes them."""
 
+import torch
 from torch import Tensor
 
 from pipelines.torchvision_cpu import torchvision  # noqa: F401 - first: torch-fidelity imports it, and beside a CPU build of torch it cannot
@@ -13,6 +14,7 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 SPLITS = 10  # of the samples, for the Inception Score: Salimans et al. 2016
 SUBSETS, SUBSET = 100, 1000  # of KID, torch-fidelity's; half of the smaller set at most, so that they differ
 NEIGHBOURS = 3  # of precision and recall: Kynkäänniemi et al. 2019
+ROWS = 1000  # of a table of distances at once
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -37,3 +39,10 @@ def precision_recall(a: Tensor, b: Tensor) -> tuple[float, float]:
     """Share of samples' features (N, D) among the real ones (M, D), and of real ones among the samples': as near as third neighbours."""
     found = prc_features_to_metric(a, b, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
     return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
+
+
+def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Of features a (N, D) the Euclidean distance to the nearest of b (M, D), and which that is: (N,) fp64 and (N,)."""
+    b = b.double()
+    found = [torch.cdist(part, b).min(1) for part in a.double().split(ROWS)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])

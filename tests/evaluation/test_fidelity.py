@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import numpy as np
+from PIL import Image
 import pytest
 from safetensors.torch import save_file
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 from hires.cli import main
 from hires.errors import HiresError
-from hires.evaluation import Settings, fidelity, inception
+from hires.evaluation import Settings, fidelity, inception, material
 from hires.evaluation.feature_networks import of_random
 from hires.evaluation.material import Material, as_pictures
 from hires.evaluation.subject import Subject
@@ -28,10 +30,10 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("HIRES_INCEPTION", raising=False)
 
 
-def of_pictures(shards: Shards, **changes) -> Subject:
-    """A system that draws the training pictures in the order in which the reference takes them."""
-    loader = Loader(shards, 8, "train", 0.0)
-    order = torch.randperm(shards.count("train"), generator=torch.Generator().manual_seed(0))
+def of_pictures(shards: Shards, split: str = "train", **changes) -> Subject:
+    """A system that draws the pictures of a split in the order in which the reference takes them."""
+    loader = Loader(shards, 8, split, 0.0)
+    order = torch.randperm(shards.count(split), generator=torch.Generator().manual_seed(0))
 
     def draw(seeds: list[int]) -> torch.Tensor:
         return loader.read(order[seeds].numpy()).float() / 127.5 - 1
@@ -61,6 +63,32 @@ def test_the_data_themselves_are_at_0_held_out_pictures_near_and_noise_far(label
     other = fidelity.measure(Material(of_pictures(shards), shards, 150), settings(features="random:0", real=300, split="holdout"))
     assert other["pictures_random0"] == "150 samples against 180 of holdout; floor: 150 of train"
     assert "too few for 192 features" in other["bias_random0"] and "bias_random0" not in same
+
+
+def test_copies_of_training_pictures_are_told_from_new_ones(labelled_digits):
+    shards, wanted = Shards.open(labelled_digits), settings(features="random:0")
+
+    def found(**changes) -> dict:
+        return fidelity.measure(Material(of_pictures(shards, **changes), shards, 180), wanted)
+
+    assert found()["copying_random0"] > 0.99
+    assert found(split="holdout")["copying_random0"] == pytest.approx(0.5, abs=1e-9)  # the held-out pictures themselves
+    assert found(draw=of_noise)["copying_random0"] < 0.01
+    other = fidelity.measure(Material(of_pictures(shards), shards, 180), settings(features="random:0", split="holdout"))
+    assert not any(name.startswith("copying") for name in other)
+
+
+@pytest.mark.parametrize("held", [4e9, 0], ids=["samples kept", "samples drawn again"])
+def test_the_sheet_shows_the_nearest_samples_beside_their_training_pictures(labelled_digits, tmp_path, monkeypatch, held):
+    """Of a system that repeats every third picture and draws noise else, the sheet shows the repeated ones, each beside itself."""
+    monkeypatch.setattr(material, "HELD", held)
+    shards = Shards.open(labelled_digits)
+    repeat = of_pictures(shards).draw
+    mixed = of_pictures(shards, draw=lambda seeds: torch.cat([(of_noise if seed % 3 else repeat)([seed]) for seed in seeds]))
+    found = fidelity.measure(Material(mixed, shards, 90, tmp_path), settings(features="random:0"))
+    sheet = torch.from_numpy(np.array(Image.open(tmp_path / found["fidelity_sheet"]).convert("L")))
+    cells = [sheet[y : y + 128, x : x + 260] for y in range(66, 66 + 4 * 152, 152) for x in range(16, 16 + 4 * 276, 276)]
+    assert len(cells) == 16 and all(torch.equal(cell[:, :128], cell[:, 132:]) and cell.float().std() > 10 for cell in cells)
 
 
 @pytest.fixture(scope="module")
